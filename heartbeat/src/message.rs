@@ -1,0 +1,195 @@
+//! What a heartbeat says.
+//!
+//! A heartbeat is a statement of the sender's whole state, never a change to it: a lost packet costs
+//! nothing, a repeated one means nothing new, and a late one is older than what is known already.
+//! The one exception is [`Notice`], the last word of a supervisor whose agent has died; it states a
+//! fact that stays true for ever, so it too may be repeated.
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Epoch, InSyncRecord, Lsn, Member, MemberKind, NodeId, Time};
+
+/// Drawn at random at each start of an agent: it tells one life of the process from another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BootNonce(pub u64);
+
+/// Everything that travels in a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// The regular statement of a living member.
+    Heartbeat(Box<Heartbeat>),
+    /// A supervisor says that its agent is gone.
+    Notice(Notice),
+}
+
+/// One statement, for one receiver, over one path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Who speaks.
+    pub from: Member,
+    /// Data member or witness.
+    pub kind: MemberKind,
+    /// Which life of the sender's process.
+    pub boot: BootNonce,
+    /// Counts this life's packets to this receiver, over all paths.
+    pub seq: u64,
+    /// The sender's own clock at sending; it comes back in an [`Echo`] and means nothing to others.
+    pub sent_at: Time,
+    /// Which of the configured paths carries this packet.
+    pub path: u8,
+    /// The newest packet that the sender has from the receiver: proof that this packet is fresh, and
+    /// the sender's share in the receiver's lease. `None` until something was heard.
+    pub echo: Option<Echo>,
+    /// Asks for an answer at once instead of at the next tick.
+    pub reply_wanted: bool,
+    /// What the sender is and holds.
+    pub state: MemberState,
+}
+
+/// Names a packet that arrived, with the receiver's own marks on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Echo {
+    /// The boot nonce on the echoed packet: the challenge that a replayed packet cannot answer.
+    pub boot: BootNonce,
+    /// Its sequence number.
+    pub seq: u64,
+    /// Its `sent_at`, on the clock of the one who sent it.
+    pub sent_at: Time,
+    /// The path it came by.
+    pub path: u8,
+}
+
+/// What a member acts as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// A data member that follows, or waits for somebody to follow.
+    Standby,
+    /// A data member that asks for votes.
+    Candidate,
+    /// Elected, on its way through the steps of taking over (rule R7).
+    Promoting,
+    /// Serves and writes.
+    Primary,
+    /// Was primary and hands over to a successor of its choice.
+    HandingOver,
+    /// Votes and remembers.
+    Witness,
+}
+
+/// A member's state as it states it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberState {
+    /// What it acts as.
+    pub role: Role,
+    /// The highest epoch that it has promised, durably.
+    pub epoch: Epoch,
+    /// Configured preference; lower is more preferred.
+    pub priority: u32,
+    /// `mode = "primary"`: wishes to be the first primary of a new cluster.
+    pub prefers_primary: bool,
+    /// Its lease, in nanoseconds: a voter refuses others for at least the holder's own.
+    pub lease_ns: u64,
+    /// The reign of the *receiver* for which the echo in this packet counts as a renewal of its lease.
+    pub grants: Option<Epoch>,
+    /// The primary that it follows, if any.
+    pub follows: Option<(Epoch, NodeId)>,
+    /// Its request for votes, while it is a candidate.
+    pub ballot: Option<Ballot>,
+    /// Its answer to the receiver's ballot.
+    pub vote: Option<Vote>,
+    /// The newest in-sync record on its disk.
+    pub record: Option<InSyncRecord>,
+    /// The newest reign of its own that it has given up.
+    pub resigned: Option<Resignation>,
+    /// End of the durable log, and the epoch of its last record. Zero on a witness.
+    pub durable: Lsn,
+    /// See `durable`.
+    pub last_epoch: Epoch,
+    /// Has never been part of a cluster: no epoch, no record, an empty log.
+    pub pristine: bool,
+    /// Able and allowed to be primary as far as it knows itself.
+    pub electable: bool,
+    /// Asks the primary to hand over to it, and why.
+    pub wants_primary: Option<Wish>,
+    /// Is shutting down.
+    pub leaving: bool,
+}
+
+/// Why a standby wishes to be primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wish {
+    /// It is preferred, in sync, and its failback delay has passed.
+    Failback,
+    /// Its operator asked for it.
+    Operator,
+}
+
+/// A candidate's request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ballot {
+    /// Distinguishes this candidate's attempts.
+    pub round: u64,
+    /// The epoch it would reign in.
+    pub epoch: Epoch,
+    /// Only a question: nothing becomes durable on either side.
+    pub pre: bool,
+    /// An operator ordered this promotion and accepted its price (rule R10): the in-sync set is not
+    /// asked. Leases and promised epochs are.
+    pub forced: bool,
+}
+
+/// A voter's answer to one ballot of the receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vote {
+    /// The ballot's round.
+    pub round: u64,
+    /// The ballot's epoch.
+    pub epoch: Epoch,
+    /// The ballot's kind.
+    pub pre: bool,
+    /// `None`: granted. Otherwise why not.
+    pub refusal: Option<Refusal>,
+}
+
+/// Why a voter refuses a candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// The voter has promised this or a later epoch to another.
+    EpochPromised,
+    /// The lease that the voter granted to another has not lapsed yet.
+    LeaseHeld,
+    /// The voter started less than one lease ago and may have granted one before.
+    JustStarted,
+    /// The last recorded in-sync set does not have the candidate (rule R3).
+    NotInSync,
+    /// A new cluster starts only with every data member present and empty.
+    NotBootstrapped,
+    /// The voter is itself primary.
+    IsPrimary,
+}
+
+/// A reign that its holder gave up by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resignation {
+    /// The reign.
+    pub epoch: Epoch,
+    /// Who should follow at once; others wait a while.
+    pub successor: Option<NodeId>,
+}
+
+/// "The agent `member`, in its life `boot`, has died; whatever lease it held is over, its addresses
+/// are cleared." Sent by the supervisor that waited for the process. True for ever, hence safe to
+/// repeat; bound to one life and one epoch, hence useless against a later one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// The member that died.
+    pub member: Member,
+    /// Which life of its process.
+    pub boot: BootNonce,
+    /// The epoch it reigned in (zero: it was not primary).
+    pub epoch: Epoch,
+}

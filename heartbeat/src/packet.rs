@@ -1,0 +1,180 @@
+//! The packet: a bounded, versioned, authenticated envelope around a [`Message`].
+//!
+//! ```text
+//! offset  size
+//!      0     4  magic "HFHB"
+//!      4     1  version
+//!      5     1  reserved, zero
+//!      6     2  length of the payload, big endian
+//!      8     4  key id (first bytes of a hash of the key)
+//!     12    32  HMAC-SHA256 over bytes 0..12 and the payload
+//!     44     n  payload (postcard)
+//! ```
+//!
+//! No byte of the payload reaches a parser before the tag was compared (rule R5).
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::message::Message;
+
+/// The version that this build speaks.
+pub const VERSION: u8 = 1;
+/// Largest packet, in bytes: fits an Ethernet frame through any usual tunnel, so it is never fragmented.
+pub const MAX_PACKET: usize = 1200;
+
+const MAGIC: [u8; 4] = *b"HFHB";
+const TAG_AT: usize = 12;
+const HEADER: usize = TAG_AT + 32;
+
+/// Why a packet was dropped. Every drop is counted under one of these names and changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
+pub enum Dropped {
+    /// Shorter than a header.
+    #[error("truncated")]
+    Truncated,
+    /// Longer than [`MAX_PACKET`], or than its header says.
+    #[error("oversized")]
+    Oversized,
+    /// Does not begin as our packets do.
+    #[error("bad_magic")]
+    BadMagic,
+    /// Speaks a version that this build does not.
+    #[error("other_version")]
+    OtherVersion,
+    /// Signed with a key that is not configured.
+    #[error("unknown_key")]
+    UnknownKey,
+    /// The tag does not match.
+    #[error("bad_mac")]
+    BadMac,
+    /// Authentic, yet not a message: a defect of the peer.
+    #[error("malformed")]
+    Malformed,
+    /// Bears our own name.
+    #[error("from_self")]
+    FromSelf,
+    /// Bears a name that belongs to another configured peer, or comes from an unknown one.
+    #[error("unknown_sender")]
+    UnknownSender,
+    /// Carries no echo of this life of ours: possibly a replay, or the peer has not heard us yet.
+    #[error("unproven")]
+    Unproven,
+    /// Was seen before, or lies before the replay window.
+    #[error("replayed")]
+    Replayed,
+    /// Echoes something that we sent too long ago.
+    #[error("stale")]
+    Stale,
+}
+
+impl Dropped {
+    /// All reasons, for metrics that start at zero.
+    pub const ALL: [Dropped; 12] = [
+        Dropped::Truncated,
+        Dropped::Oversized,
+        Dropped::BadMagic,
+        Dropped::OtherVersion,
+        Dropped::UnknownKey,
+        Dropped::BadMac,
+        Dropped::Malformed,
+        Dropped::FromSelf,
+        Dropped::UnknownSender,
+        Dropped::Unproven,
+        Dropped::Replayed,
+        Dropped::Stale,
+    ];
+}
+
+/// The keys of a cluster: one signs, all verify, so that a key can be replaced member by member.
+pub struct Keyring {
+    keys: Vec<Key>,
+}
+
+struct Key {
+    id: [u8; 4],
+    secret: Zeroizing<[u8; 32]>,
+}
+
+impl std::fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Keyring({} keys)", self.keys.len())
+    }
+}
+
+fn hmac(secret: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+impl Keyring {
+    /// Derives the heartbeat keys from the cluster's secrets; the first one signs.
+    ///
+    /// The stream derives its own from the same secret under another label, so neither protocol's
+    /// packets can be passed off as the other's.
+    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Keyring {
+        let keys = secrets
+            .into_iter()
+            .map(|secret| {
+                let secret = Zeroizing::new(hmac(secret, &[b"holdfast heartbeat v1"]));
+                let mut id = [0; 4];
+                id.copy_from_slice(&hmac(&*secret, &[b"key id"])[..4]);
+                Key { id, secret }
+            })
+            .collect::<Vec<_>>();
+        assert!(!keys.is_empty(), "a cluster has a secret");
+        Keyring { keys }
+    }
+
+    /// Signs and encodes `message`.
+    pub fn seal(&self, message: &Message) -> Vec<u8> {
+        let payload = postcard::to_stdvec(message).expect("messages always encode");
+        let key = &self.keys[0];
+        let mut packet = Vec::with_capacity(HEADER + payload.len());
+        packet.extend_from_slice(&MAGIC);
+        packet.extend_from_slice(&[VERSION, 0]);
+        packet.extend_from_slice(&u16::try_from(payload.len()).unwrap_or(u16::MAX).to_be_bytes());
+        packet.extend_from_slice(&key.id);
+        let tag = hmac(&*key.secret, &[&packet[..TAG_AT], &payload]);
+        packet.extend_from_slice(&tag);
+        packet.extend_from_slice(&payload);
+        assert!(packet.len() <= MAX_PACKET, "a heartbeat outgrew its bound: {} bytes", packet.len());
+        packet
+    }
+
+    /// Checks and decodes a packet that came from the network.
+    pub fn open(&self, packet: &[u8]) -> Result<Message, Dropped> {
+        if packet.len() > MAX_PACKET {
+            return Err(Dropped::Oversized);
+        }
+        if packet.len() < HEADER {
+            return Err(Dropped::Truncated);
+        }
+        let (header, payload) = packet.split_at(HEADER);
+        if header[..4] != MAGIC {
+            return Err(Dropped::BadMagic);
+        }
+        if header[4] != VERSION || header[5] != 0 {
+            return Err(Dropped::OtherVersion);
+        }
+        let length = usize::from(u16::from_be_bytes([header[6], header[7]]));
+        match payload.len().cmp(&length) {
+            std::cmp::Ordering::Less => return Err(Dropped::Truncated),
+            std::cmp::Ordering::Greater => return Err(Dropped::Oversized),
+            std::cmp::Ordering::Equal => {}
+        }
+        let key = self.keys.iter().find(|key| key.id == header[8..TAG_AT]).ok_or(Dropped::UnknownKey)?;
+        let mut mac = Hmac::<Sha256>::new_from_slice(&*key.secret).expect("HMAC takes keys of any length");
+        mac.update(&header[..TAG_AT]);
+        mac.update(payload);
+        mac.verify_slice(&header[TAG_AT..]).map_err(|_| Dropped::BadMac)?;
+        match postcard::take_from_bytes(payload) {
+            Ok((message, [])) => Ok(message),
+            _ => Err(Dropped::Malformed),
+        }
+    }
+}

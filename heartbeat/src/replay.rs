@@ -1,0 +1,105 @@
+//! Is this packet new, and was it made for us just now? Decided without synchronised clocks.
+//!
+//! Each life of a process draws a [`BootNonce`]; each packet names the receiver's nonce and the
+//! receiver's own clock, as read from the newest packet that the sender got from it (the [`Echo`]).
+//! A packet is believed when
+//!
+//! 1. it echoes *this* life of ours, so it was not recorded in an earlier one,
+//! 2. the clock in the echo, which is our own, is younger than `max_age`, so it was not held back,
+//! 3. it does not come from a life of the sender that has ended since, and
+//! 4. its sequence number was not seen before (64-packet window, RFC 4302 section 3.4.3).
+//!
+//! Whoever is not heard cannot be believed either: a one-way cut looks the same from both ends.
+
+use std::time::Duration;
+
+use crate::message::{BootNonce, Echo, Heartbeat};
+use crate::packet::Dropped;
+use crate::types::Time;
+
+/// How many ended lives of one peer are remembered, so that none of their packets can come back.
+/// An older one fails on the age of its echo.
+const RETIRED: usize = 4;
+/// Width of the replay window in packets, one bit each.
+const WINDOW: u64 = 64;
+
+/// What was seen of one peer, in this life of ours.
+#[derive(Debug, Default)]
+pub struct ReplayGuard {
+    current: Option<Life>,
+    retired: Vec<BootNonce>,
+}
+
+#[derive(Debug)]
+struct Life {
+    boot: BootNonce,
+    highest: u64,
+    seen: u64,
+}
+
+impl ReplayGuard {
+    /// Judges `heartbeat`. `Err(Dropped::Unproven)` still leaves the caller free to echo the packet
+    /// in its own next one: this is how two members that just started come to believe each other.
+    pub fn check(
+        &mut self,
+        now: Time,
+        own_boot: BootNonce,
+        max_age: Duration,
+        heartbeat: &Heartbeat,
+    ) -> Result<(), Dropped> {
+        let Some(echo) = heartbeat.echo.filter(|echo| echo.boot == own_boot) else {
+            return Err(Dropped::Unproven);
+        };
+        if self.retired.contains(&heartbeat.boot) {
+            return Err(Dropped::Replayed);
+        }
+        if echo.sent_at > now || now.since(echo.sent_at) > max_age {
+            return Err(Dropped::Stale);
+        }
+        match &mut self.current {
+            Some(life) if life.boot == heartbeat.boot => life.admit(heartbeat.seq),
+            _ => {
+                if let Some(ended) = self.current.take() {
+                    if self.retired.len() == RETIRED {
+                        self.retired.remove(0);
+                    }
+                    self.retired.push(ended.boot);
+                }
+                self.current = Some(Life { boot: heartbeat.boot, highest: heartbeat.seq, seen: 1 });
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether `boot` is a life of the peer that is known to have ended.
+    pub fn is_retired(&self, boot: BootNonce) -> bool {
+        self.retired.contains(&boot)
+    }
+
+    /// The life of the peer that is believed now.
+    pub fn current_boot(&self) -> Option<BootNonce> {
+        self.current.as_ref().map(|life| life.boot)
+    }
+}
+
+impl Life {
+    fn admit(&mut self, seq: u64) -> Result<(), Dropped> {
+        if seq > self.highest {
+            let ahead = seq - self.highest;
+            self.seen = if ahead < WINDOW { self.seen << ahead | 1 } else { 1 };
+            self.highest = seq;
+            return Ok(());
+        }
+        let behind = self.highest - seq;
+        if behind >= WINDOW || self.seen >> behind & 1 == 1 {
+            return Err(Dropped::Replayed);
+        }
+        self.seen |= 1 << behind;
+        Ok(())
+    }
+}
+
+/// Makes the echo of a packet that arrived.
+pub fn echo_of(heartbeat: &Heartbeat) -> Echo {
+    Echo { boot: heartbeat.boot, seq: heartbeat.seq, sent_at: heartbeat.sent_at, path: heartbeat.path }
+}
