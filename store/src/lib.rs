@@ -1,1 +1,21 @@
-//! (being built)
+//! The S3 object store over the replicated log.
+//!
+//! The log is the store: object bytes are records in it, and an operation record names the extents
+//! that make an object. This crate defines the operations ([`op`]), what each one does to the index
+//! ([`apply`], deterministic), the index itself ([`index`], derived and rebuildable), and the S3
+//! endpoint (`s3`) that turns requests into operations and reads extents back.
+//!
+//! It never decides who is primary, never waits for a disk on its own account and never talks to a
+//! peer: all of that lies behind [`backend::Backend`], which the agent implements.
+//!
+//! Invariant: two members that applied the same log up to the same LSN have the same index, byte for
+//! byte, whatever their clocks, configurations and restarts were.
+
+pub mod apply;
+pub mod backend;
+pub mod index;
+pub mod keys;
+pub mod listing;
+pub mod machine;
+pub mod op;
+pub mod state;
