@@ -1,0 +1,322 @@
+//! Says in plain words what a configuration amounts to: what `holdfast config check` prints.
+//!
+//! Decides nothing and promises nothing beyond the configuration: what the chosen policy cannot
+//! protect against stands beside what it does. Invariant: no secret appears, only how many there are.
+
+use std::fmt::Write;
+
+use crate::Loaded;
+use crate::model::{Config, FailbackMode, GateChoice, Mode, Peer, PeerKind, TwoNode};
+use crate::quantity::{show, show_size};
+use crate::timers::{Derived, GateInUse};
+
+/// The explanation, over several lines, with a line end at its end.
+pub fn explain(loaded: &Loaded) -> String {
+    let config = &loaded.config;
+    let mut out = String::new();
+    member(&mut out, config);
+    voters(&mut out, config);
+    peers(&mut out, config);
+    addresses(&mut out, config);
+    timers(&mut out, config);
+    failback(&mut out, config);
+    store(&mut out, config);
+    limits(&mut out, config);
+    if loaded.warnings.is_empty() {
+        line(&mut out, "\nNo warnings.");
+    } else {
+        line(&mut out, format!("\nWarnings ({})", loaded.warnings.len()));
+        for warning in &loaded.warnings {
+            line(&mut out, format!("  {warning}"));
+        }
+    }
+    out
+}
+
+fn line(out: &mut String, text: impl AsRef<str>) {
+    out.push_str(text.as_ref());
+    out.push('\n');
+}
+
+fn member(out: &mut String, config: &Config) {
+    let role = match config.mode {
+        Mode::Primary => "data member, preferred as primary at bootstrap",
+        Mode::Replica => "data member, starts as standby",
+        Mode::Witness => "witness: votes and remembers, holds no data and no address",
+    };
+    line(out, format!("Member {}: {role}", config.node_id));
+    if config.mode != Mode::Witness {
+        line(out, format!("  priority          {} (lower is preferred)", config.ha.priority));
+        line(out, format!("  replication       {}", config.listen));
+    }
+    for path in &config.heartbeat_paths {
+        line(out, format!("  heartbeats        {} (path {})", path.listen, path.name));
+    }
+    line(out, format!("  state             {}", config.state_dir.display()));
+    let token = if config.api.token.is_some() { "with a token" } else { "without a token" };
+    line(out, format!("  API               {} ({token})", config.api.listen));
+    let former = match config.keys.previous.len() {
+        0 => "no former ones accepted".to_owned(),
+        n => format!("{n} former accepted, for the time of a rotation"),
+    };
+    line(out, format!("  shared secret     set, {former}"));
+    if !config.ha.enabled {
+        line(out, "  failover          only by an operator");
+    }
+}
+
+fn voters(out: &mut String, config: &Config) {
+    let voters = config.voters();
+    let quorum = config.quorum();
+    let meaning = match voters {
+        1 => "nobody else votes".to_owned(),
+        2 => "one alone has no majority, so `two_node` decides".to_owned(),
+        _ => format!("{} may be lost and the rest still decides", voters - quorum),
+    };
+    line(out, format!("\nVoters: {voters}, quorum {quorum}: {meaning}"));
+}
+
+fn peers(out: &mut String, config: &Config) {
+    for peer in &config.peers {
+        let kind = match peer.kind {
+            PeerKind::Data => "data",
+            PeerKind::Witness => "witness",
+        };
+        let mut text = format!("  {kind:<8}{}", peer.host);
+        for (path, address) in config.heartbeat_paths.iter().zip(&peer.heartbeat) {
+            let _ = write!(text, "  heartbeats {address} ({})", path.name);
+        }
+        if let Some(replication) = peer.replication {
+            let _ = write!(text, "  replication {replication}");
+        }
+        line(out, text);
+        for path in config.heartbeat_paths.iter().skip(peer.heartbeat.len()) {
+            line(out, format!("          not on path {}", path.name));
+        }
+    }
+}
+
+fn addresses(out: &mut String, config: &Config) {
+    if config.mode == Mode::Witness {
+        return;
+    }
+    line(out, "\nVirtual addresses");
+    if config.ha.virtual_ips.is_empty() {
+        line(out, "  none: clients must find the primary themselves (`/primary` of the API says who it is)");
+    }
+    for vip in &config.ha.virtual_ips {
+        let probe = if vip.arp_ping { "probed before" } else { "not probed before" };
+        let announce = if vip.gratuitous_arp { "announced after" } else { "not announced after" };
+        line(out, format!("  {} on {}, {probe} and {announce} it is claimed", vip.address, vip.interface));
+    }
+    line(
+        out,
+        match config.ha.gate {
+            GateChoice::Auto => {
+                "  gate auto: eBPF where the kernel has it (6.6 or later), else only the address's lifetime"
+            }
+            GateChoice::Ebpf => "  gate ebpf: the agent does not start without it",
+            GateChoice::None => "  gate none: only the address's lifetime stands behind the agent",
+        },
+    );
+}
+
+fn timers(out: &mut String, config: &Config) {
+    let derived = Derived::expected(&config.ha);
+    line(out, "\nTimers");
+    let lease_from = if config.ha.lease_given.is_some() {
+        "as written"
+    } else if config.ha.failure_timeout.is_some() {
+        "derived: failure_timeout"
+    } else {
+        "derived: interval x threshold"
+    };
+    let detect_from = if config.ha.failure_timeout.is_some() {
+        "failure_timeout".to_owned()
+    } else {
+        format!("{} x {}", show(derived.interval), derived.threshold)
+    };
+    let mut row = |name: &str, value: String, why: &str| {
+        line(out, format!("  {name:<18}{value:<12}{why}"));
+    };
+    row("interval", show(derived.interval), "between two heartbeats");
+    row("detect", show(derived.detect), &format!("silence that counts as a failure ({detect_from})"));
+    row(
+        "lease",
+        show(derived.lease),
+        &format!("how long a primary serves without a majority ({lease_from})"),
+    );
+    row("drift margin", show(derived.drift_margin), "lease / 100 + 1ms, for clocks of different rates");
+    row("voter wait", show(derived.voter_wait), "how long a voter refuses others after renewing a lease");
+    row(
+        "restart wait",
+        show(derived.restart_wait),
+        "how long a voter refuses everybody after its own restart",
+    );
+    row(
+        "probe window",
+        show(derived.probe_window),
+        "for another holder of the address to answer, beside the promotion",
+    );
+    row("standby timeout", show(config.ha.standby_timeout), "how long a stalled standby may delay writes");
+    if config.mode == Mode::Witness {
+        return;
+    }
+    outage(out, "Outage after the loss of the primary", &derived);
+    if config.ha.gate == GateChoice::Auto && !config.ha.virtual_ips.is_empty() {
+        let without = Derived::new(&config.ha, GateInUse::None);
+        line(
+            out,
+            format!(
+                "  where the kernel has no eBPF gate: typical {}, worst {}",
+                show(without.typical_outage()),
+                show(without.worst_outage())
+            ),
+        );
+    }
+}
+
+fn outage(out: &mut String, title: &str, derived: &Derived) {
+    line(out, format!("\n{title}"));
+    line(out, format!("  {:<18}{:<12}{:<12}", "", "typical", "worst").trim_end());
+    for part in &derived.outage {
+        line(
+            out,
+            format!("  {:<18}{:<12}{:<12}{}", part.name, show(part.typical), show(part.worst), part.why),
+        );
+    }
+    let (typical, worst) = (show(derived.typical_outage()), show(derived.worst_outage()));
+    line(
+        out,
+        format!(
+            "  {:<18}{typical:<12}{worst:<12}log replay left out: it depends on the standby's lag",
+            "sum"
+        ),
+    );
+}
+
+fn failback(out: &mut String, config: &Config) {
+    if config.mode == Mode::Witness {
+        return;
+    }
+    let failback = &config.ha.failback;
+    let text = match failback.mode {
+        FailbackMode::Auto => {
+            let window = match failback.window {
+                Some(window) => format!("at most once in {}", show(window)),
+                None => "as often as it comes to that".to_owned(),
+            };
+            format!(
+                "auto: to the more preferred member once it is healthy and in sync for {}, {window}",
+                show(failback.delay)
+            )
+        }
+        FailbackMode::Manual => "manual: the role stays where it is until `holdfast ha failback`".to_owned(),
+        FailbackMode::Disabled => "disabled: the role stays where it is".to_owned(),
+    };
+    line(out, format!("\nFailback {text}"));
+}
+
+fn store(out: &mut String, config: &Config) {
+    let Some(store) = &config.store else { return };
+    let s3 = match (&store.root, &store.virtual_host_domain) {
+        (None, _) => "S3 listener off: no credentials".to_owned(),
+        (Some(root), None) => format!("S3 on {} as {:?}", store.listen, root.access_key),
+        (Some(root), Some(domain)) => {
+            format!("S3 on {} as {:?}, buckets also as hosts below {domain}", store.listen, root.access_key)
+        }
+    };
+    line(out, format!("\nStore {s3}"));
+    line(
+        out,
+        format!(
+            "  data              {} (segments of {}, at most {} connections)",
+            store.data_dir.display(),
+            show_size(store.segment_size_bytes),
+            store.max_connections
+        ),
+    );
+}
+
+/// What the chosen policy protects against, and what it cannot.
+fn limits(out: &mut String, config: &Config) {
+    line(out, "\nWhat this protects against, and what it cannot");
+    let mut say = |text: &str| line(out, format!("  - {text}"));
+    let voters = config.voters();
+    if voters == 1 {
+        say(
+            "Nothing: this member is alone. Its loss stops the service, and the loss of its disk loses the data.",
+        );
+        return;
+    }
+    if config.is_two_node() {
+        match config.ha.two_node {
+            TwoNode::Probe => probe_limits(config, &mut say),
+            TwoNode::Manual => {
+                say(
+                    "Two voters, policy manual: no member takes over by itself, so no partition makes two primaries.",
+                );
+                say(
+                    "Not protected: the service itself. After the loss of the primary the standby waits for an \
+                     operator, who must know that the other one is gone: `holdfast ha promote`.",
+                );
+                say("A witness on any third machine (`witness_addrs`) would make this automatic and safe.");
+            }
+        }
+    } else {
+        let survive = voters - config.quorum();
+        match survive {
+            1 => say("Any one failure of a member or of its network is survived: the other voters decide."),
+            n => say(&format!(
+                "Any {n} failures of members or of their networks are survived: the others decide."
+            )),
+        }
+        say(&format!(
+            "Loss of {} voters at once stops the service until one of them is back, rather than risk two primaries.",
+            survive + 1
+        ));
+    }
+    match config.peers.iter().filter(|peer| is_data(peer)).count() + usize::from(config.mode != Mode::Witness)
+    {
+        0 => {}
+        1 => say("Only one member holds the data: its disk is the only copy."),
+        _ => {
+            say("While a standby is out of the in-sync set, new writes are on the primary's disk alone. \
+                 If that is lost as well, they are lost, and no other member takes over by itself.");
+        }
+    }
+    say("Whoever knows the shared secret can act as a member.");
+}
+
+fn is_data(peer: &Peer) -> bool {
+    peer.kind == PeerKind::Data
+}
+
+fn probe_limits(config: &Config, say: &mut impl FnMut(&str)) {
+    say(
+        "Two voters, policy probe: neither has a majority alone, so the survivor takes over when every heartbeat \
+         path is silent, its own links and gateways are good and nobody answers for the virtual address.",
+    );
+    say(
+        "Not protected: a partition in which both lose the heartbeats and the address's own network is split as \
+         well. Then both serve, each to the clients on its side.",
+    );
+    say(
+        "After that, the divergence is found by epochs: one side's writes win, and what was acknowledged on the \
+         losing side is set aside in an archive, never dropped in silence, but no longer in the store.",
+    );
+    if config.ha.monitor_gateways.is_empty() {
+        say(
+            "No `monitor_gateways`: a member that is cut off beyond its own switch cannot tell. Name the gateway.",
+        );
+    }
+    if config.ha.monitor_links.is_empty() {
+        say("No `monitor_links`: only the interfaces of the virtual addresses are watched.");
+    }
+    if config.heartbeat_paths.len() == 1 {
+        say(
+            "One heartbeat path only: a second cable (`heartbeat_path`) makes that partition far less likely.",
+        );
+    }
+    say("A witness on any third machine (`witness_addrs`) rules it out.");
+}

@@ -1,0 +1,247 @@
+//! What a checked configuration says, in types that cannot say anything else.
+//!
+//! Nothing here reads or checks. Invariant: a [`Config`] only comes from [`Config::parse`] or
+//! [`Config::load`], so whoever holds one need not check again.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::secret::Secret;
+
+/// Everything one member needs to know, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The role that the operator prefers at bootstrap. Roles are elected.
+    pub mode: Mode,
+    /// This member's name: 1 to 63 characters of `[A-Za-z0-9._:-]`.
+    pub node_id: String,
+    /// Where replication listens (TCP). A witness listens for heartbeats only and leaves it alone.
+    pub listen: SocketAddr,
+    /// Where heartbeats are received (UDP), the main path first. At least one.
+    pub heartbeat_paths: Vec<HeartbeatPath>,
+    /// The other members: data members in the order of `peer_addr`, `peer_addrs`, `primary_addr`, then
+    /// witnesses in the order of `witness_addrs`.
+    pub peers: Vec<Peer>,
+    /// The keys that all members share.
+    pub keys: Keys,
+    /// Votes, epoch and the recorded in-sync set. Absolute.
+    pub state_dir: PathBuf,
+    /// Heartbeats, election and the virtual addresses.
+    pub ha: Ha,
+    /// The object store; `None` on a witness and nowhere else.
+    pub store: Option<Store>,
+    /// The HTTP interface.
+    pub api: Api,
+}
+
+impl Config {
+    /// The number of voting members, this one included.
+    pub fn voters(&self) -> usize {
+        self.peers.len() + 1
+    }
+
+    /// More than half of the voters.
+    pub fn quorum(&self) -> usize {
+        self.voters() / 2 + 1
+    }
+
+    /// Whether `two_node` decides: two voters, who have no majority once one is lost.
+    pub fn is_two_node(&self) -> bool {
+        self.voters() == 2
+    }
+
+    /// The other data members.
+    pub fn data_peers(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.iter().filter(|peer| peer.kind == PeerKind::Data)
+    }
+}
+
+/// The role that a member prefers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A data member that starts as primary where nothing is decided yet.
+    Primary,
+    /// A data member that starts as standby.
+    Replica,
+    /// A member that only votes.
+    Witness,
+}
+
+/// What another member is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerKind {
+    /// Has the log and the store, and votes.
+    Data,
+    /// Votes and remembers.
+    Witness,
+}
+
+/// Another member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// What it is for.
+    pub kind: PeerKind,
+    /// The address of its host; no two peers share one.
+    pub host: IpAddr,
+    /// Where it hears heartbeats: entry `i` belongs to `Config::heartbeat_paths[i]`. At least the main
+    /// one. Shorter than the paths where the later ones do not reach this peer.
+    pub heartbeat: Vec<SocketAddr>,
+    /// Where it listens for replication (TCP); `None` for a witness.
+    pub replication: Option<SocketAddr>,
+}
+
+/// One way on which heartbeats travel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeartbeatPath {
+    /// `main`, or the label of the `heartbeat_path` block.
+    pub name: String,
+    /// Where this member listens (UDP).
+    pub listen: SocketAddr,
+}
+
+/// The shared keys.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// Signs what is sent, and is accepted.
+    pub signing: Secret,
+    /// Still accepted, never used to sign: for the time of a rotation.
+    pub previous: Vec<Secret>,
+}
+
+/// Heartbeats, election and the virtual addresses.
+#[derive(Clone, Debug)]
+pub struct Ha {
+    /// Whether anything fails over by itself.
+    pub enabled: bool,
+    /// Lower is preferred.
+    pub priority: u32,
+    /// How the preferred member gets its role back.
+    pub failback: Failback,
+    /// Time between two heartbeats.
+    pub heartbeat_interval: Duration,
+    /// Heartbeats missed in a row before a member is held to be gone; at least 2.
+    pub failure_threshold: u32,
+    /// Silence after which a member is held to be gone; where given, it takes the threshold's place.
+    pub failure_timeout: Option<Duration>,
+    /// UDP port of the heartbeats, on every member.
+    pub heartbeat_port: u16,
+    /// The lease as written; where it is `None`, [`Ha::lease`] derives it.
+    pub lease_given: Option<Duration>,
+    /// What two voters do when one falls silent.
+    pub two_node: TwoNode,
+    /// How long a stalled standby may delay writes before the in-sync set shrinks.
+    pub standby_timeout: Duration,
+    /// Interfaces whose carrier tells whether this member is the one that is cut off.
+    pub monitor_links: Vec<String>,
+    /// Gateways whose answer tells the same.
+    pub monitor_gateways: Vec<IpAddr>,
+    /// The addresses that follow the primary.
+    pub virtual_ips: Vec<VirtualIp>,
+    /// Which kernel gate holds the lease on the addresses.
+    pub gate: GateChoice,
+}
+
+impl Ha {
+    /// Silence after which a member is held to be gone.
+    pub fn detect(&self) -> Duration {
+        self.failure_timeout.unwrap_or_else(|| self.heartbeat_interval.saturating_mul(self.failure_threshold))
+    }
+
+    /// The lease: as written, or as long as it takes to notice a failure.
+    pub fn lease(&self) -> Duration {
+        self.lease_given.unwrap_or_else(|| self.detect())
+    }
+}
+
+/// How the preferred member gets its role back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failback {
+    /// Who starts it.
+    pub mode: FailbackMode,
+    /// How long the preferred member must have been healthy and in sync before.
+    pub delay: Duration,
+    /// At most one automatic failback within this time; `None` for no limit.
+    pub window: Option<Duration>,
+}
+
+/// Who starts a failback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailbackMode {
+    /// The agent.
+    Auto,
+    /// An operator.
+    Manual,
+    /// Nobody.
+    Disabled,
+}
+
+/// What two voters do when one falls silent, since neither has a majority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TwoNode {
+    /// Take over when all paths are silent, the own network is good and the address does not answer.
+    Probe,
+    /// Wait for an operator.
+    Manual,
+}
+
+/// Which kernel gate is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateChoice {
+    /// eBPF where the kernel has it, else none.
+    Auto,
+    /// eBPF, and refuse to start without.
+    Ebpf,
+    /// None: only the lifetime of the address stands behind the agent.
+    None,
+}
+
+/// An address that follows the primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualIp {
+    /// The address itself and the prefix of its network.
+    pub address: IpNet,
+    /// The interface that carries it.
+    pub interface: String,
+    /// Ask the network for another holder before claiming.
+    pub arp_ping: bool,
+    /// Announce it after claiming.
+    pub gratuitous_arp: bool,
+}
+
+/// The object store.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// Where the log and the index live. Absolute.
+    pub data_dir: PathBuf,
+    /// Where S3 listens (TCP), once there are credentials.
+    pub listen: SocketAddr,
+    /// The first user; `None` keeps the S3 listener off.
+    pub root: Option<RootCredentials>,
+    /// Domain for virtual-host style requests.
+    pub virtual_host_domain: Option<String>,
+    /// Size of a log segment.
+    pub segment_size_bytes: u64,
+    /// Most connections at a time.
+    pub max_connections: u32,
+}
+
+/// The first user of the store.
+#[derive(Clone, Debug)]
+pub struct RootCredentials {
+    /// Its name; no secret.
+    pub access_key: String,
+    /// Its key.
+    pub secret_key: Secret,
+}
+
+/// The HTTP interface.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// Where it listens (TCP).
+    pub listen: SocketAddr,
+    /// What a caller that changes state must show.
+    pub token: Option<Secret>,
+}

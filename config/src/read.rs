@@ -1,0 +1,489 @@
+//! Reads a whole file into a [`Config`], block by block.
+//!
+//! Decides the default of every key, and says for each key that this version accepts and does not act
+ instead. Checks that concern several keys are in [`crate::check`]. Invariant: a
+//! `Config` comes out only where no error was noted.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use hcl_edit::structure::Body;
+
+use crate::address::{self, Ports, Written};
+use crate::check;
+use crate::model::{Api, Config, HeartbeatPath, Keys, Mode, RootCredentials, Store};
+use crate::read_ha;
+use crate::report::Notes;
+use crate::secret::Secret;
+use crate::secret_file;
+use crate::section::{At, Section};
+
+/// Port of the replication stream where an address names none.
+pub(crate) const DEFAULT_REPLICATION_PORT: u16 = 9001;
+
+/// Where votes, epoch and log live unless the file says otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/holdfast";
+
+/// Default size of a log segment: large enough that a rewrite of one is worth a sequential read.
+pub(crate) const DEFAULT_SEGMENT_SIZE_BYTES: u64 = 64 << 20;
+
+/// Smallest segment: below it, headers and file handles would outweigh the data.
+pub(crate) const MIN_SEGMENT_SIZE_BYTES: u64 = 64 << 10;
+
+/// Largest segment: space comes back a segment at a time.
+pub(crate) const MAX_SEGMENT_SIZE_BYTES: u64 = 4 << 30;
+
+/// Default bound on S3 connections at a time.
+pub(crate) const DEFAULT_MAX_CONNECTIONS: u32 = 1024;
+
+/// Shortest shared key that draws no warning, in bytes.
+pub const MIN_SECRET_BYTES: usize = 12;
+
+/// Shortest S3 secret key that draws no warning, in bytes.
+pub(crate) const MIN_ROOT_SECRET_BYTES: usize = 8;
+
+/// Most former keys: each is tried on every packet that the current key does not open.
+pub(crate) const MAX_PREVIOUS_KEYS: usize = 4;
+
+/// Names that the store takes: they travel in URLs and in signatures.
+const MAX_ACCESS_KEY_BYTES: usize = 128;
+
+/// What the text gave, with the places that later checks point at.
+pub(crate) struct Places {
+    pub(crate) replication: Range<usize>,
+    pub(crate) mode: Range<usize>,
+    pub(crate) listen: Range<usize>,
+    pub(crate) store: Option<Range<usize>>,
+    pub(crate) store_listen: Option<Range<usize>>,
+    pub(crate) api_listen: Option<Range<usize>>,
+    pub(crate) ha: Option<Range<usize>>,
+    pub(crate) virtual_ips: Vec<Range<usize>>,
+    pub(crate) two_node: Option<Range<usize>>,
+    pub(crate) monitors: Vec<(&'static str, Range<usize>)>,
+    pub(crate) fence_policy: bool,
+}
+
+/// Reads the whole file. `dir` is where relative paths of secrets start.
+pub(crate) fn file(notes: &mut Notes, body: &Body, dir: &Path) -> Option<Config> {
+    let mut root = Section::root(body);
+    let replication = root.block(notes, "replication");
+    let store = root.block(notes, "store");
+    let api = root.block(notes, "api");
+    inactive_blocks(notes, &mut root);
+    let store_head = store.as_ref().map(|section| section.head.clone());
+    let mut store_listen = None;
+    let store_read = store.map(|section| {
+        let (read, listen) = read_store(notes, section, dir);
+        store_listen = listen;
+        read
+    });
+    let mut api_listen = None;
+    let api = match api {
+        Some(section) => {
+            let (read, listen) = read_api(notes, section, dir);
+            api_listen = listen;
+            read
+        }
+        None => Api { listen: default_api_listen(), token: None },
+    };
+    root.close(notes);
+    let Some(replication) = replication else {
+        if !notes.has_errors() {
+            notes.error(
+                &(0..0),
+                "there is no `replication` block",
+                "write `replication {` … `}` with at least `mode`, `listen_addr`, `peer_addrs` and `secret_key_file`",
+            );
+        }
+        return None;
+    };
+    let (mut config, mut places) = read_replication(notes, replication, dir, api)?;
+    places.store = store_head;
+    places.store_listen = store_listen;
+    places.api_listen = api_listen;
+    let wants_store = config.mode != Mode::Witness;
+    config.store = match store_read {
+        Some(mut store) => {
+            if store.data_dir.as_os_str().is_empty() {
+                store.data_dir = config.state_dir.join("store");
+            }
+            Some(store)
+        }
+        None if wants_store => Some(default_store(&config.state_dir)),
+        None => None,
+    };
+    check::whole(notes, &config, &places);
+    Some(config)
+}
+
+fn inactive_blocks(notes: &mut Notes, root: &mut Section<'_>) {
+    const NAMED: [(&str, &str); 4] = [
+        ("check", "it is not run, and health is judged by heartbeats alone"),
+        ("service", "the agent neither starts nor stops it"),
+        (
+            "fence",
+            "no device is asked to switch a member off; the lease and the gate keep a lost primary away",
+        ),
+        ("sync_files", "these files are not copied to the peer"),
+    ];
+    for (name, instead) in NAMED {
+        for (label, section) in root.named_blocks(notes, name) {
+            let what = format!("{name} {:?}", label.value);
+            inactive(notes, &section.head, &what, instead);
+        }
+    }
+    if let Some(section) = root.block(notes, "backup") {
+        inactive(notes, &section.head, "backup", "no backup is made");
+    }
+}
+
+/// Warns about something that loads and does nothing yet.
+pub(crate) fn inactive(notes: &mut Notes, span: &Range<usize>, what: &str, instead: &str) {
+    notes.warn(span, format!("`{what}` is accepted, not active in this version: {instead}"), "");
+}
+
+fn read_replication(
+    notes: &mut Notes,
+    mut section: Section<'_>,
+    dir: &Path,
+    api: Api,
+) -> Option<(Config, Places)> {
+    let head = section.head.clone();
+    let mode_words = [("primary", Mode::Primary), ("replica", Mode::Replica), ("witness", Mode::Witness)];
+    let mode = section.choice(notes, "mode", &mode_words);
+    if section.key_span("mode").is_none() {
+        notes.error(&head, "`mode` is missing", "write `mode = \"primary\"`, \"replica\" or \"witness\"");
+    }
+    let listen = read_listen(notes, &mut section);
+    let node_id = read_node_id(notes, &mut section, listen.as_ref());
+    let keys = read_keys(notes, &mut section, dir);
+    let state_dir = section
+        .absolute_path(notes, "state_dir")
+        .map_or_else(|| PathBuf::from(DEFAULT_STATE_DIR), |path| path.value);
+    inactive_keys(notes, &mut section);
+    let written = Written {
+        peer: section.text(notes, "peer_addr"),
+        peers: section.texts(notes, "peer_addrs"),
+        primary: section.text(notes, "primary_addr"),
+        witnesses: section.texts(notes, "witness_addrs"),
+    };
+    let ha_section = section.block(notes, "ha");
+    let ha_head = ha_section.as_ref().map(|ha| ha.head.clone());
+    section.close(notes);
+
+    let mut ha = read_ha::ha(notes, ha_section);
+    let ports = Ports {
+        replication: listen.as_ref().map_or(DEFAULT_REPLICATION_PORT, |own| own.value.port()),
+        heartbeat: ha.ha.heartbeat_port,
+    };
+    let mut peers = address::peers(notes, &written, listen.as_ref(), ports);
+    let own = listen.as_ref().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |own| own.value.ip());
+    let main = HeartbeatPath { name: "main".to_owned(), listen: SocketAddr::new(own, ports.heartbeat) };
+    let heartbeat_paths = match &mut ha.section {
+        Some(section) => address::further_paths(notes, section, main, &mut peers, ports.heartbeat),
+        None => vec![main],
+    };
+    if let Some(section) = ha.section {
+        section.close(notes);
+    }
+    let (mode, listen) = (mode?, listen?);
+    let places = Places {
+        replication: head,
+        mode: mode.span,
+        listen: listen.span,
+        store: None,
+        store_listen: None,
+        api_listen: None,
+        ha: ha_head,
+        virtual_ips: ha.virtual_ip_places,
+        two_node: ha.two_node_place,
+        monitors: ha.monitor_places,
+        fence_policy: ha.fence_policy,
+    };
+    let config = Config {
+        mode: mode.value,
+        node_id: node_id?,
+        listen: listen.value,
+        heartbeat_paths,
+        peers,
+        keys: keys?,
+        state_dir,
+        ha: ha.ha,
+        store: None,
+        api,
+    };
+    Some((config, places))
+}
+
+fn read_listen(notes: &mut Notes, section: &mut Section<'_>) -> Option<At<SocketAddr>> {
+    let Some(text) = section.text(notes, "listen_addr") else {
+        if section.key_span("listen_addr").is_none() {
+            let mend = "write this member's own address: `listen_addr = \"10.0.0.1:9001\"`";
+            notes.error(&section.head, "`listen_addr` is missing", mend);
+        }
+        return None;
+    };
+    address::endpoint(notes, "listen_addr", &text, Some(DEFAULT_REPLICATION_PORT))
+}
+
+fn read_node_id(
+    notes: &mut Notes,
+    section: &mut Section<'_>,
+    listen: Option<&At<SocketAddr>>,
+) -> Option<String> {
+    /// Longest name, in bytes: it travels in every heartbeat.
+    const MAX_LEN: usize = 63;
+    if let Some(text) = section.text(notes, "node_id") {
+        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');
+        if (1..=MAX_LEN).contains(&text.value.len()) && text.value.chars().all(good) {
+            return Some(text.value);
+        }
+        let mend = "write 1 to 63 characters of A-Z a-z 0-9 . _ : -, such as `node_id = \"node1\"`";
+        notes.error(&text.span, format!("{:?} cannot be the name of a member", text.value), mend);
+        return None;
+    }
+    if section.key_span("node_id").is_some() {
+        return None;
+    }
+    let listen = listen?;
+    if listen.value.ip().is_unspecified() {
+        let message = format!("`listen_addr` {} gives this member no name of its own", listen.value.ip());
+        let mend = "write this host's own address there, or add `node_id = \"…\"`, unique in the cluster";
+        notes.error(&listen.span, message, mend);
+        return None;
+    }
+    Some(listen.value.ip().to_string())
+}
+
+fn read_keys(notes: &mut Notes, section: &mut Section<'_>, dir: &Path) -> Option<Keys> {
+    let head = section.head.clone();
+    let signing = either_secret(notes, section, dir, "secret_key", "secret_key_file");
+    if signing.is_none()
+        && section.key_span("secret_key").is_none()
+        && section.key_span("secret_key_file").is_none()
+    {
+        notes.error(
+            &head,
+            "there is no shared secret: members could not tell each other from strangers",
+            "write `secret_key_file = \"/etc/holdfast/secret\"` (a file that only the agent's user can read, the \
+             same on every member),\nor `secret_key = \"…\"` in this block; `head -c 32 /dev/urandom | base64` makes a good one",
+        );
+    }
+    if let Some(key) = &signing {
+        warn_short(notes, "the shared secret", key, MIN_SECRET_BYTES);
+    }
+    let mut previous: Vec<At<Secret>> = Vec::new();
+    if let Some(list) = section.texts(notes, "previous_secret_keys") {
+        if let Some(first) = list.value.first() {
+            notes.secret_within.get_or_insert(first.span.clone());
+        }
+        previous.extend(list.value.into_iter().map(|text| text.map(Secret::new)));
+    }
+    if let Some(list) = section.texts(notes, "previous_secret_key_files") {
+        for path in &list.value {
+            previous.extend(secret_file::read(notes, "previous_secret_key_files", path, dir));
+        }
+    }
+    if let Some(extra) = previous.get(MAX_PREVIOUS_KEYS) {
+        let message = format!("more than {MAX_PREVIOUS_KEYS} former secrets");
+        notes.error(&extra.span, message, "remove those that no member uses any more");
+    }
+    for former in &previous {
+        if former.value.len_bytes() == 0 {
+            notes.error(&former.span, "a former secret is empty", "remove it: everybody knows it");
+        } else if signing.as_ref().is_some_and(|key| key.value.expose() == former.value.expose()) {
+            notes.warn(&former.span, "a former secret is the current one", "remove it, the rotation is over");
+        }
+    }
+    let signing = signing?.value;
+    Some(Keys { signing, previous: previous.into_iter().map(|key| key.value).collect() })
+}
+
+/// A secret that may stand in the file or in a file of its own, and not in both.
+fn either_secret(
+    notes: &mut Notes,
+    section: &mut Section<'_>,
+    dir: &Path,
+    key: &'static str,
+    file_key: &'static str,
+) -> Option<At<Secret>> {
+    let direct = section.secret(notes, key);
+    let file = section.text(notes, file_key);
+    if let (Some(direct), Some(_)) = (&direct, &file) {
+        let message = format!("`{key}` and `{file_key}` are both given");
+        notes.error(&direct.span, message, format!("keep `{file_key}` and remove this line"));
+        return None;
+    }
+    if let Some(path) = file {
+        return secret_file::read(notes, file_key, &path, dir);
+    }
+    let direct = direct?;
+    notes.secret_within.get_or_insert(direct.span.clone());
+    if direct.value.len_bytes() == 0 {
+        notes.error(
+            &direct.span,
+            format!("`{key}` is empty"),
+            format!("write a secret, or use `{file_key}`"),
+        );
+        return None;
+    }
+    Some(direct)
+}
+
+fn warn_short(notes: &mut Notes, what: &str, secret: &At<Secret>, least: usize) {
+    if secret.value.len_bytes() < least {
+        let message =
+            format!("{what} is shorter than {least} bytes and may be guessed");
+        notes.warn(&secret.span, message, "use a longer one: `head -c 32 /dev/urandom | base64`");
+    }
+}
+
+fn inactive_keys(notes: &mut Notes, section: &mut Section<'_>) {
+    if let Some(compression) = section.flag(notes, "compression")
+        && compression.value
+    {
+        inactive(notes, &compression.span, "compression", "the stream is sent as it is");
+    }
+    if let Some(encryption) = section.flag(notes, "encryption")
+        && !encryption.value
+    {
+        let message = "`encryption = false` has no effect: the stream is always encrypted";
+        notes.warn(&encryption.span, message, "remove the line");
+    }
+    if let Some(interval) = section.duration(notes, "sync_interval") {
+        let instead = "every write is on the whole in-sync set before it is acknowledged";
+        inactive(notes, &interval.span, "sync_interval", instead);
+    }
+    if let Some(batch) = section.integer(notes, "batch_size", 1..=u64::from(u32::MAX)) {
+        inactive(notes, &batch.span, "batch_size", "batches grow and shrink with the load");
+    }
+    if let Some(ack) = section.choice(notes, "ack", &[("in_sync", true), ("local", false)])
+        && !ack.value
+    {
+        let instead = "writes still wait for the whole in-sync set, as under \"in_sync\"";
+        inactive(notes, &ack.span, "ack = \"local\"", instead);
+    }
+}
+
+fn default_store(state_dir: &Path) -> Store {
+    Store {
+        data_dir: state_dir.join("store"),
+        listen: default_store_listen(),
+        root: None,
+        virtual_host_domain: None,
+        segment_size_bytes: DEFAULT_SEGMENT_SIZE_BYTES,
+        max_connections: DEFAULT_MAX_CONNECTIONS,
+    }
+}
+
+fn default_store_listen() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 9000)
+}
+
+fn default_api_listen() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)
+}
+
+/// Reads the `store` block; an empty `data_dir` stands for the one below `state_dir`.
+fn read_store(notes: &mut Notes, mut section: Section<'_>, dir: &Path) -> (Store, Option<Range<usize>>) {
+    let data_dir = section.absolute_path(notes, "data_dir").map(|path| path.value).unwrap_or_default();
+    let listen = section.text(notes, "listen");
+    let listen = listen.and_then(|text| address::endpoint(notes, "listen", &text, Some(9000)));
+    let root = read_root(notes, &mut section, dir);
+    let domain = read_domain(notes, &mut section);
+    let segment = section
+        .size_bytes(notes, "segment_size", MIN_SEGMENT_SIZE_BYTES..=MAX_SEGMENT_SIZE_BYTES)
+        .map_or(DEFAULT_SEGMENT_SIZE_BYTES, |size| size.value);
+    let connections = section
+        .integer(notes, "max_connections", 1..=65_536)
+        .and_then(|count| u32::try_from(count.value).ok())
+        .unwrap_or(DEFAULT_MAX_CONNECTIONS);
+    section.close(notes);
+    let place = listen.as_ref().map(|listen| listen.span.clone());
+    let store = Store {
+        data_dir,
+        listen: listen.map_or_else(default_store_listen, |listen| listen.value),
+        root,
+        virtual_host_domain: domain,
+        segment_size_bytes: segment,
+        max_connections: connections,
+    };
+    (store, place)
+}
+
+fn read_root(notes: &mut Notes, section: &mut Section<'_>, dir: &Path) -> Option<RootCredentials> {
+    let access = section.text(notes, "root_access_key");
+    let secret = either_secret(notes, section, dir, "root_secret_key", "root_secret_key_file");
+    let has_access = section.key_span("root_access_key");
+    let has_secret = section.key_span("root_secret_key").or_else(|| section.key_span("root_secret_key_file"));
+    match (has_access, has_secret) {
+        (Some(place), None) => {
+            let mend = "add `root_secret_key_file = \"/etc/holdfast/root-secret\"`, or `root_secret_key`";
+            notes.error(&place, "`root_access_key` is given without its secret", mend);
+        }
+        (None, Some(place)) => {
+            let mend = "add `root_access_key = \"admin\"`";
+            notes.error(&place, "the root secret is given without `root_access_key`", mend);
+        }
+        _ => {}
+    }
+    let (access, secret) = (access?, secret?);
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if access.value.is_empty() || access.value.len() > MAX_ACCESS_KEY_BYTES || !access.value.chars().all(good)
+    {
+        let mend = "write 1 to 128 characters of A-Z a-z 0-9 . _ -, such as \"admin\"";
+        notes.error(&access.span, "`root_access_key` cannot be used in a request", mend);
+        return None;
+    }
+    warn_short(notes, "the root secret", &secret, MIN_ROOT_SECRET_BYTES);
+    Some(RootCredentials { access_key: access.value, secret_key: secret.value })
+}
+
+fn read_domain(notes: &mut Notes, section: &mut Section<'_>) -> Option<String> {
+    let domain = section.text(notes, "virtual_host_domain")?;
+    let good = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if domain.value.len() <= 253
+        && domain.value.split('.').all(good)
+        && domain.value.parse::<IpAddr>().is_err()
+    {
+        return Some(domain.value.to_ascii_lowercase());
+    }
+    let mend = "write a domain name without scheme and port, such as \"s3.example.com\"";
+    notes.error(&domain.span, format!("{:?} is not a domain name", domain.value), mend);
+    None
+}
+
+fn read_api(notes: &mut Notes, mut section: Section<'_>, dir: &Path) -> (Api, Option<Range<usize>>) {
+    let listen = section.text(notes, "listen");
+    let listen = listen.and_then(|text| address::endpoint(notes, "listen", &text, Some(8080)));
+    let token = either_secret(notes, &mut section, dir, "token", "token_file");
+    if let Some(token) = &token {
+        warn_short(notes, "the API token", token, MIN_SECRET_BYTES);
+    }
+    let has_token = section.key_span("token").or_else(|| section.key_span("token_file")).is_some();
+    if let Some(listen) = &listen
+        && !listen.value.ip().is_loopback()
+        && !has_token
+    {
+        let message = format!("the API can be reached from other hosts at {} and has no token", listen.value);
+        notes.warn(
+            &listen.span,
+            message,
+            "add `token_file = \"/etc/holdfast/token\"`, or listen on 127.0.0.1",
+        );
+    }
+    section.close(notes);
+    let place = listen.as_ref().map(|listen| listen.span.clone());
+    let api = Api {
+        listen: listen.map_or_else(default_api_listen, |listen| listen.value),
+        token: token.map(|token| token.value),
+    };
+    (api, place)
+}
