@@ -1,7 +1,7 @@
 //! Reads a whole file into a [`Config`], block by block.
 //!
 //! Decides the default of every key, and says for each key that this version accepts and does not act
- instead. Checks that concern several keys are in [`crate::check`]. Invariant: a
+//! on what happens instead. Checks that concern several keys are in [`crate::check`]. Invariant: a
 //! `Config` comes out only where no error was noted.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -188,6 +188,13 @@ fn read_replication(
         section.close(notes);
     }
     let (mode, listen) = (mode?, listen?);
+    if !notes.has_errors() && (node_id.is_none() || keys.is_none()) {
+        return None;
+    }
+    // An error is noted already where one of these is missing: the stand-in only lets the checks of
+    // several keys run, so that one run shows all that is wrong, and never leaves this crate.
+    let node_id = node_id.unwrap_or_default();
+    let keys = keys.unwrap_or_else(|| Keys { signing: Secret::new(""), previous: Vec::new() });
     let places = Places {
         replication: head,
         mode: mode.span,
@@ -203,11 +210,11 @@ fn read_replication(
     };
     let config = Config {
         mode: mode.value,
-        node_id: node_id?,
+        node_id,
         listen: listen.value,
         heartbeat_paths,
         peers,
-        keys: keys?,
+        keys,
         state_dir,
         ha: ha.ha,
         store: None,
@@ -333,8 +340,7 @@ fn either_secret(
 
 fn warn_short(notes: &mut Notes, what: &str, secret: &At<Secret>, least: usize) {
     if secret.value.len_bytes() < least {
-        let message =
-            format!("{what} is shorter than {least} bytes and may be guessed");
+        let message = format!("{what} is shorter than {least} bytes and may be guessed");
         notes.warn(&secret.span, message, "use a longer one: `head -c 32 /dev/urandom | base64`");
     }
 }

@@ -136,6 +136,7 @@ impl Notes {
 
     /// The error that holds every fault found, in the order of the file.
     pub(crate) fn into_error(mut self, name: &str, text: &str) -> ConfigError {
+        assert!(self.has_errors(), "a configuration is refused only with a reason");
         self.errors.sort_by_key(|problem| problem.span.start);
         let masked = mask(text);
         ConfigError::Invalid(self.errors.into_iter().map(|p| fault(name, text, &masked, p)).collect())

@@ -170,8 +170,11 @@ impl<'t> Section<'t> {
             } else {
                 self.unknown(key)
             };
-            // Nobody knows what an unknown key holds: it may be a secret under a misspelt name.
-            notes.error_hiding(Problem { span, message, mend, hide: attribute.value.span() });
+            // Nobody knows what an unknown key holds: a text may be a secret under a misspelt name.
+            let harmless = matches!(attribute.value, Expression::Number(_) | Expression::Bool(_))
+                || self.asked_blocks.contains(&key);
+            let hide = attribute.value.span().filter(|_| !harmless);
+            notes.error_hiding(Problem { span, message, mend, hide });
         }
         for (block, _) in self.blocks.iter().filter(|(_, used)| !used) {
             let key = block.ident.as_str();

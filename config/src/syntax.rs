@@ -26,8 +26,14 @@ pub(crate) fn parse(text: &str, notes: &mut Notes) -> Option<Body> {
     } else if let Some((open, broken_up)) = crowded_block(text, at) {
         notes.error(
             &(open..at.max(open + 1)),
-            "a block written on one line takes one attribute at most",
+            "a block written on one line takes one attribute at most, and no block",
             format!("write one attribute a line:\n{broken_up}"),
+        );
+    } else if let Some(quote) = open_quote(text, at) {
+        notes.error(
+            &(quote..text.len()),
+            "the quotes opened here are not closed on this line",
+            "write the closing `\"` at the end of the value",
         );
     } else {
         let end = text[at..].chars().next().map_or(at, |c| at + c.len_utf8());
@@ -42,7 +48,8 @@ fn mend(text: &str, at: usize, said: &str) -> String {
     let line = text[line_start..].lines().next().unwrap_or("");
     let (key, value) = line.split_once([':', '=']).unwrap_or((line, ""));
     let key = key.trim();
-    if text[at..].starts_with(':') && key == word_at(text, line_start + indent(line)) {
+    let is_set = text[line_start..at].contains('=');
+    if text[at..].starts_with(':') && !is_set && key == word_at(text, line_start + indent(line)) {
         return format!("write `{key} = …`: HCL sets an attribute with `=`");
     }
     if said.contains("newline") && at > line_start && text[at..].starts_with([',', ';']) {
@@ -53,13 +60,26 @@ fn mend(text: &str, at: usize, said: &str) -> String {
     if quotable && !bare.contains('"') && !is_telltale(key) && line.contains('=') && !bare.starts_with('[') {
         return format!("put the value in quotes: write `{key} = \"{bare}\"`");
     }
-    if line.matches('"').count() % 2 == 1 {
-        return "close the quotes on the line that opens them".to_owned();
-    }
     if at >= text.trim_end().len() {
         return "close what is open: a `{`, `[` or `\"` above has no partner".to_owned();
     }
     "write attributes as `key = value`, one a line, and blocks as `name {` … `}`".to_owned()
+}
+
+/// Where the line of the fault opens quotes that it does not close.
+fn open_quote(text: &str, at: usize) -> Option<usize> {
+    let line_start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let mut open = None;
+    let mut escaped = false;
+    for (offset, c) in text[line_start..].lines().next()?.char_indices() {
+        match c {
+            '"' if !escaped => open = if open.is_some() { None } else { Some(line_start + offset) },
+            '#' if open.is_none() => break,
+            _ => {}
+        }
+        escaped = c == '\\' && !escaped && open.is_some();
+    }
+    open
 }
 
 fn indent(line: &str) -> usize {
@@ -80,8 +100,9 @@ fn crowded_block(text: &str, at: usize) -> Option<(usize, String)> {
     let line = masked[line_start..].lines().next()?;
     let braces = block_braces(line);
     let open = braces.iter().rev().copied().find(|&open| line_start + open < at)?;
-    // Something must already stand in the block, else the fault is another one.
-    if !line[open + 1..(at - line_start).min(line.len())].contains(['=', '{']) {
+    // Something must already stand in the block, or a block begin in it, else the fault is another one.
+    let crowded = line[open + 1..(at - line_start).min(line.len())].contains(['=', '{']);
+    if !crowded && !text[at..].starts_with(['{', '"']) {
         return None;
     }
     Some((line_start + open, broken_up(line)))
