@@ -1,1 +1,39 @@
-//! (being built)
+//! Virtual addresses: everything between "this member may serve" and "clients reach it".
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`plan`] | which steps lead from the addresses that are to those that should be; pure |
+//! | [`addresses`] | nothing: carries the steps out over netlink, and observes |
+//! | [`watch`] | which of the kernel's notices concern our addresses and links |
+//! | [`announce`] | what to tell the neighbours, and when |
+//! | [`probe`] | whether somebody else has an address; whether a neighbour is alive |
+//! | [`gate`] | nothing: lets the kernel itself enforce the deadline that the agent set |
+//!
+//! The crate never decides *whether* to hold an address: that is the agent's, by its lease. It knows no
+//! epoch, no peer and no role. It starts no process and leaves no interface in promiscuous mode. All
+//! moments are nanoseconds of CLOCK_BOOTTIME.
+//!
+//! Sockets and interface names belong to the network namespace of the thread that makes the call.
+
+pub mod addresses;
+pub mod announce;
+pub mod clock;
+pub mod error;
+mod frame;
+pub mod gate;
+pub mod link;
+mod packet_socket;
+pub mod plan;
+pub mod probe;
+pub mod spec;
+pub mod watch;
+
+pub use addresses::{Addresses, VipState};
+pub use announce::{Announcer, announcement_times};
+pub use clock::boottime_ns;
+pub use error::VipError;
+pub use link::{link_up, mac_of};
+pub use pnet::util::MacAddr;
+pub use probe::{Conflict, ProbeResult, Prober, probe_ip};
+pub use spec::VipSpec;
+pub use watch::{VipEvent, Watch};

@@ -1,0 +1,250 @@
+//! The gate as an eBPF program at tcx (Linux 6.6 and later), on both directions of each VIP interface.
+//!
+//! It is attached without a link object: the attachment itself holds the program and its maps, so it
+//! stands after the process has ended in whatever way, and shuts at its deadline. The next life finds it
+//! by name, attaches its own (shut) program *before* it removes the old one: there is no moment without a
+//! gate. Consequently one agent at a time uses an interface.
+//!
+//! The program runs before all other tcx programs, so that none can accept a packet past it. Traffic of
+//! the host with itself goes over loopback and is not gated.
+//!
+//! Needs CAP_BPF and CAP_NET_ADMIN, and CAP_SYS_ADMIN to look at the programs of an earlier life.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use super::program::{
+    ADDRESS_DEADLINE, ADDRESS_KEY_BYTES, Direction, Maps, PORT_KEY_BYTES, PORTS_DEADLINE, port_key, program,
+};
+use super::{Gate, GateHealth, sys};
+use crate::link::{index_of, link};
+use crate::spec::{VipSpec, interfaces};
+
+/// By this name an earlier life's program is known.
+const PROGRAM_NAME: &str = "holdfast_gate";
+
+/// The gate, held open or shut through memory that it shares with its programs.
+#[derive(Debug)]
+pub struct EbpfGate {
+    deadlines: sys::Deadlines,
+    programs: [Program; 2],
+    interfaces: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Program {
+    direction: Direction,
+    fd: OwnedFd,
+    id: u32,
+}
+
+fn address_key(ip: IpAddr) -> [u8; ADDRESS_KEY_BYTES] {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// Adds what was being done to an error, keeping its kind.
+fn doing(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> io::Error {
+    move |e| io::Error::new(e.kind(), format!("{what}: {e}"))
+}
+
+impl EbpfGate {
+    /// Loads the programs and attaches them, shut, to the interfaces of `specs`, in place of those of an
+    /// earlier life. An interface that does not exist (yet) is left to [`Gate::repair`].
+    ///
+    /// # Errors
+    /// `PermissionDenied` without the capabilities, `InvalidInput` on a kernel without tcx,
+    /// `Unsupported` for an interface that is not Ethernet; the text says what was refused, with the end
+    /// of the verifier's log where that refused the program. On error nothing of ours stays attached.
+    pub fn open(specs: &[VipSpec], ports: &[u16]) -> io::Result<EbpfGate> {
+        let mut gated = interfaces(specs);
+        let mut not_ethernet = None;
+        gated.retain(|interface| match link(interface) {
+            Ok(link) if link.loopback => false,
+            Ok(link) if !link.ethernet => {
+                not_ethernet = Some(interface.clone());
+                false
+            }
+            _ => true,
+        });
+        if let Some(interface) = not_ethernet {
+            let text = format!("the eBPF gate reads Ethernet frames, and {interface} has none");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
+
+        let addresses = sys::new_set("holdfast_addrs", ADDRESS_KEY_BYTES, specs.len())
+            .map_err(doing("make the map of addresses"))?;
+        for spec in specs {
+            sys::insert(addresses.as_fd(), &address_key(spec.ip())).map_err(doing("list an address"))?;
+        }
+        let port_set = sys::new_set("holdfast_ports", PORT_KEY_BYTES, ports.len())
+            .map_err(doing("make the map of ports"))?;
+        for port in ports {
+            sys::insert(port_set.as_fd(), &port_key(*port)).map_err(doing("list a port"))?;
+        }
+        let deadlines = sys::Deadlines::new("holdfast_until").map_err(doing("make the map of deadlines"))?;
+
+        let maps = Maps {
+            addresses: addresses.as_raw_fd(),
+            ports: port_set.as_raw_fd(),
+            deadlines: deadlines.map_fd(),
+        };
+        // The loaded programs hold the sets; only the deadlines are touched again.
+        let load = |direction| {
+            let fd = sys::load(PROGRAM_NAME, direction, &program(direction, maps))
+                .map_err(doing("load the gate's program"))?;
+            let (id, _) = sys::program_info(fd.as_fd()).map_err(doing("ask for the program's id"))?;
+            io::Result::Ok(Program { direction, fd, id })
+        };
+        let gate = EbpfGate {
+            deadlines,
+            programs: [load(Direction::Ingress)?, load(Direction::Egress)?],
+            interfaces: gated,
+        };
+        if let Err(refusal) = gate.attach_where_missing().and_then(|_| gate.detach_others()) {
+            if let Err(error) = gate.detach() {
+                tracing::warn!(%error, "a gate that could not be completed could not be removed either");
+            }
+            return Err(refusal);
+        }
+        Ok(gate)
+    }
+
+    /// The moment until which packets of the addresses pass, in nanoseconds of CLOCK_BOOTTIME.
+    pub fn address_deadline(&self) -> u64 {
+        self.deadlines.get(ADDRESS_DEADLINE)
+    }
+
+    /// The moment until which packets of the service ports pass, in nanoseconds of CLOCK_BOOTTIME.
+    pub fn ports_deadline(&self) -> u64 {
+        self.deadlines.get(PORTS_DEADLINE)
+    }
+
+    fn stands(&self, index: u32, program: &Program) -> io::Result<bool> {
+        Ok(sys::attached(index, program.direction)?.contains(&program.id))
+    }
+
+    fn attach_where_missing(&self) -> io::Result<()> {
+        for interface in &self.interfaces {
+            let Some(index) = index_of(interface) else { continue };
+            for program in &self.programs {
+                if !self.stands(index, program).map_err(doing("list tcx programs"))? {
+                    sys::attach(index, program.direction, program.fd.as_fd())
+                        .map_err(doing(format_args!("attach the gate to {interface}")))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the programs of earlier lives: ours stand already.
+    fn detach_others(&self) -> io::Result<()> {
+        let ours: Vec<u32> = self.programs.iter().map(|program| program.id).collect();
+        remove_named(&self.interfaces, &ours)
+    }
+}
+
+impl Gate for EbpfGate {
+    fn name(&self) -> &'static str {
+        "eBPF (tcx)"
+    }
+
+    fn allow_address_until(&self, boottime_ns: u64) -> io::Result<()> {
+        self.deadlines.set(ADDRESS_DEADLINE, boottime_ns);
+        Ok(())
+    }
+
+    fn allow_ports_until(&self, boottime_ns: u64) -> io::Result<()> {
+        self.deadlines.set(PORTS_DEADLINE, boottime_ns);
+        Ok(())
+    }
+
+    fn check(&self) -> io::Result<GateHealth> {
+        let mut health = GateHealth::default();
+        for interface in &self.interfaces {
+            let mut whole = true;
+            match index_of(interface) {
+                Some(index) => {
+                    for program in &self.programs {
+                        whole &= self.stands(index, program)?;
+                    }
+                }
+                None => whole = false,
+            }
+            let list = if whole { &mut health.attached } else { &mut health.missing };
+            list.push(interface.clone());
+        }
+        Ok(health)
+    }
+
+    fn repair(&self) -> io::Result<GateHealth> {
+        self.attach_where_missing()?;
+        self.check()
+    }
+
+    fn detach(&self) -> io::Result<()> {
+        for interface in &self.interfaces {
+            let Some(index) = index_of(interface) else { continue };
+            for program in &self.programs {
+                if self.stands(index, program)? {
+                    sys::detach(index, program.direction, program.fd.as_fd())
+                        .map_err(doing(format_args!("detach the gate from {interface}")))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn absolute_deadline(&self) -> bool {
+        true
+    }
+}
+
+/// Removes every gate from `interfaces`, whoever left it: of an earlier life, or of an agent that was
+/// uninstalled. Interfaces that do not exist have none.
+///
+/// # Errors
+/// The kernel permits no look at its programs, or refused to detach one.
+pub fn remove_stale(interfaces: &[String]) -> io::Result<()> {
+    remove_named(interfaces, &[])
+}
+
+fn remove_named(interfaces: &[String], except: &[u32]) -> io::Result<()> {
+    for interface in interfaces {
+        let Some(index) = index_of(interface) else { continue };
+        for direction in [Direction::Ingress, Direction::Egress] {
+            for id in sys::attached(index, direction).map_err(doing("list tcx programs"))? {
+                if except.contains(&id) {
+                    continue;
+                }
+                let program = match sys::program_by_id(id) {
+                    Ok(program) => program,
+                    // It was detached and freed since it was listed.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                    Err(e) => return Err(doing("open a tcx program")(e)),
+                };
+                let (_, name) = sys::program_info(program.as_fd()).map_err(doing("name a tcx program"))?;
+                if name == PROGRAM_NAME {
+                    sys::detach(index, direction, program.as_fd())
+                        .map_err(doing(format_args!("detach an old gate from {interface}")))?;
+                    tracing::info!(interface, id, "removed the gate of an earlier life");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv4_address_is_keyed_as_v4_mapped() {
+        let key = address_key("10.0.0.100".parse().unwrap());
+        assert_eq!(key, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 100]);
+    }
+}

@@ -1,0 +1,91 @@
+//! What an interface is at this moment. Asked anew each time: an interface that was deleted and made
+//! again has the same name and another index.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
+use pnet::util::MacAddr;
+
+use crate::error::VipError;
+
+/// One interface, as the kernel shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) mac: MacAddr,
+    /// Up, and with a carrier.
+    pub(crate) up: bool,
+    pub(crate) loopback: bool,
+    pub(crate) ethernet: bool,
+    /// Its addresses with their prefixes.
+    pub(crate) addresses: Vec<IpNet>,
+}
+
+/// Looks `interface` up in the calling thread's network namespace.
+pub(crate) fn link(interface: &str) -> Result<Link, VipError> {
+    let entries = getifaddrs().map_err(|e| VipError::io("list the interfaces")(e.into()))?;
+    let mut found: Option<Link> = None;
+    let mut addresses = Vec::new();
+    for entry in entries.filter(|e| e.interface_name == interface) {
+        let Some(address) = entry.address else { continue };
+        if let Some(hardware) = address.as_link_addr() {
+            let flags = entry.flags;
+            found = Some(Link {
+                index: hardware.ifindex() as u32,
+                mac: MacAddr::from(hardware.addr().unwrap_or_default()),
+                up: flags.contains(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING),
+                loopback: flags.contains(InterfaceFlags::IFF_LOOPBACK),
+                ethernet: hardware.hatype() == libc::ARPHRD_ETHER,
+                addresses: Vec::new(),
+            });
+        } else if let Some(ip) = ip_of(&address) {
+            let mask = entry.netmask.as_ref().and_then(ip_of);
+            let network = match mask {
+                Some(mask) => IpNet::with_netmask(ip, mask).unwrap_or_else(|_| IpNet::from(ip)),
+                None => IpNet::from(ip),
+            };
+            addresses.push(network);
+        }
+    }
+    let missing = || VipError::NoSuchInterface { interface: interface.to_owned() };
+    Ok(Link { addresses, ..found.ok_or_else(missing)? })
+}
+
+fn ip_of(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
+    if let Some(v4) = address.as_sockaddr_in() {
+        return Some(v4.ip().into());
+    }
+    address.as_sockaddr_in6().map(|v6| v6.ip().into())
+}
+
+/// The index of an interface, or `None` where there is none of that name.
+pub(crate) fn index_of(interface: &str) -> Option<u32> {
+    if_nametoindex(interface).ok()
+}
+
+/// The hardware address of an interface.
+///
+/// # Errors
+/// [`VipError::NoSuchInterface`], or [`VipError::Io`] where interfaces cannot be listed.
+pub fn mac_of(interface: &str) -> Result<MacAddr, VipError> {
+    Ok(link(interface)?.mac)
+}
+
+/// Whether an interface is up and has a carrier; one that does not exist is not up.
+pub fn link_up(interface: &str) -> bool {
+    link(interface).is_ok_and(|link| link.up)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absent_interface_is_not_up_and_has_no_mac() {
+        assert!(!link_up("no-such-link"));
+        assert!(matches!(mac_of("no-such-link"), Err(VipError::NoSuchInterface { .. })));
+        assert_eq!(index_of("no-such-link"), None);
+    }
+}

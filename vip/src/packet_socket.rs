@@ -1,0 +1,136 @@
+//! Packet sockets, bound to one interface and one EtherType: never promiscuous, never a frame of
+//! somebody else's protocol. The filter is in place before the first frame can arrive.
+
+use std::io::{self, Read};
+use std::net::Ipv6Addr;
+use std::task::{Context, Poll, ready};
+
+use socket2::{Domain, SockFilter, Socket, Type};
+use tokio::io::unix::AsyncFd;
+
+use crate::gate::sys::{packet_address, readable};
+
+/// EtherType of ARP.
+const ETHERTYPE_ARP: u16 = 0x0806;
+/// EtherType of IPv6.
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// "No protocol": a socket that only sends.
+const ETHERTYPE_NONE: u16 = 0;
+
+/// Longest frame worth reading: ARP and neighbour discovery are far shorter than a plain Ethernet frame.
+pub(crate) const FRAME_BYTES: usize = 1518;
+/// Most stale frames to throw away before a probe; the socket's buffer holds fewer.
+const MOST_STALE: usize = 4096;
+
+/// What a listening socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Protocol {
+    /// ARP.
+    Arp,
+    /// IPv6 neighbour solicitations and advertisements.
+    NeighbourDiscovery,
+}
+
+fn raw_socket() -> io::Result<Socket> {
+    let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// A socket that sends whole frames from interface `index` and receives none.
+pub(crate) fn sender(index: u32) -> io::Result<Socket> {
+    let socket = raw_socket()?;
+    socket.bind(&packet_address(index, ETHERTYPE_NONE)?)?;
+    Ok(socket)
+}
+
+/// Lets neighbour solicitations and advertisements pass and nothing else. Offsets are from the
+/// beginning of the frame.
+fn neighbour_discovery_filter() -> [SockFilter; 7] {
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_EQ: u16 = 0x15;
+    const JUMP_GE: u16 = 0x35;
+    const JUMP_GT: u16 = 0x25;
+    const RETURN: u16 = 0x06;
+    [
+        SockFilter::new(LOAD_BYTE, 0, 0, 14 + 6),
+        SockFilter::new(JUMP_EQ, 0, 4, 58),
+        SockFilter::new(LOAD_BYTE, 0, 0, 14 + 40),
+        SockFilter::new(JUMP_GE, 0, 2, 135),
+        SockFilter::new(JUMP_GT, 1, 0, 136),
+        SockFilter::new(RETURN, 0, 0, FRAME_BYTES as u32),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ]
+}
+
+/// A socket that sends and receives frames of one protocol on one interface.
+pub(crate) struct Listener {
+    /// The interface that it is bound to.
+    pub(crate) index: u32,
+    socket: AsyncFd<Socket>,
+    /// Joined to the solicited-node groups, so that the interface and any snooping switch let through
+    /// the solicitations of others for our addresses.
+    groups: Option<Socket>,
+    joined: Vec<Ipv6Addr>,
+}
+
+impl Listener {
+    pub(crate) fn open(index: u32, protocol: Protocol) -> io::Result<Listener> {
+        let socket = raw_socket()?;
+        let ethertype = match protocol {
+            Protocol::Arp => ETHERTYPE_ARP,
+            Protocol::NeighbourDiscovery => {
+                socket.attach_filter(&neighbour_discovery_filter())?;
+                ETHERTYPE_IPV6
+            }
+        };
+        socket.bind(&packet_address(index, ethertype)?)?;
+        Ok(Listener { index, socket: readable(socket)?, groups: None, joined: Vec::new() })
+    }
+
+    /// Joins a group, as far as the interface has IPv6; without it the probes of others go unheard, but
+    /// answers to ours do not.
+    pub(crate) fn join(&mut self, group: Ipv6Addr) {
+        if self.joined.contains(&group) {
+            return;
+        }
+        let joined = match &self.groups {
+            Some(socket) => socket.join_multicast_v6(&group, self.index),
+            None => Socket::new(Domain::IPV6, Type::DGRAM, None).and_then(|socket| {
+                socket.join_multicast_v6(&group, self.index)?;
+                self.groups = Some(socket);
+                Ok(())
+            }),
+        };
+        match joined {
+            Ok(()) => self.joined.push(group),
+            Err(error) => tracing::debug!(%group, %error, "a solicited-node group was not joined"),
+        }
+    }
+
+    pub(crate) fn send(&self, frame: &[u8]) -> io::Result<()> {
+        self.socket.get_ref().send(frame).map(drop)
+    }
+
+    /// Throws away what arrived while nobody listened.
+    pub(crate) fn drain(&self) {
+        let mut buffer = [0; FRAME_BYTES];
+        for _ in 0..MOST_STALE {
+            match self.socket.get_ref().read(&mut buffer) {
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                // A pending error of the link: reported once, and told apart later by the link's state.
+                Err(_) => {}
+            }
+        }
+    }
+
+    pub(crate) fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.socket.poll_read_ready(cx))?;
+            if let Ok(result) = guard.try_io(|inner| inner.get_ref().read(buffer)) {
+                return Poll::Ready(result);
+            }
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! Notices of the kernel about our addresses and links, as they happen.
+//!
+//! It decides which notices concern us and what they mean, and never what to do: after
+//! [`VipEvent::AddressLost`] the caller restores the address if the lease still holds. The caller's own
+//! claims and releases are noticed like everybody else's.
+//!
+//! Invariant: an event is a *change*; a notice that confirms what was known (the kernel sends one for
+//! each refresh) makes none.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+
+use futures::Stream;
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+
+use crate::addresses::{Snapshot, connect, observed_address, observed_link, snapshot};
+use crate::clock::boottime_ns;
+use crate::error::VipError;
+use crate::plan::{ObservedAddress, ObservedLink};
+use crate::spec::{VipSpec, interfaces};
+
+/// Something happened to an address or a link of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VipEvent {
+    /// An address that was there is gone: removed by somebody, expired, or lost with its link.
+    AddressLost {
+        /// Which.
+        spec: VipSpec,
+        /// When it was noticed, in nanoseconds of CLOCK_BOOTTIME.
+        at: u64,
+    },
+    /// An address that was not there is.
+    AddressAppeared {
+        /// Which.
+        spec: VipSpec,
+        /// When it was noticed, in nanoseconds of CLOCK_BOOTTIME.
+        at: u64,
+    },
+    /// An interface lost its carrier, was set down, or vanished.
+    LinkDown {
+        /// Its name.
+        interface: String,
+    },
+    /// An interface is up with a carrier. It may be a new one of the same name: repair the gate.
+    LinkUp {
+        /// Its name.
+        interface: String,
+    },
+    /// Notices were lost: look at everything anew. The watch has done so for itself.
+    Overrun,
+}
+
+/// Room for notices that arrive while nobody reads, in bytes of socket buffer. A host on which some
+/// hundred containers start at once stays within it.
+const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
+
+const GROUP_LINK: u32 = 1;
+const GROUP_IPV4_ADDRESS: u32 = 5;
+const GROUP_IPV6_ADDRESS: u32 = 9;
+
+/// A subscription to the kernel's notices. Used from within a tokio runtime.
+pub struct Watch {
+    socket: TokioSocket,
+    known: Known,
+    names: Vec<String>,
+    pending: VecDeque<VipEvent>,
+}
+
+impl Watch {
+    /// Subscribes, for `specs` and their interfaces, and for the state of the interfaces `also`. What is
+    /// there now is known from the start and makes no event.
+    ///
+    /// # Errors
+    /// [`VipError::Io`] without a netlink socket; as [`Addresses::observe`](crate::Addresses::observe).
+    pub async fn open(specs: Vec<VipSpec>, also: &[String]) -> Result<Watch, VipError> {
+        let subscribe = || {
+            let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+            // More than `net.core.rmem_max` needs a capability; without it the smaller buffer will do.
+            let _ = socket.socket_mut().set_rx_buf_sz(RECEIVE_BUFFER_BYTES as u32);
+            let groups = [GROUP_LINK, GROUP_IPV4_ADDRESS, GROUP_IPV6_ADDRESS];
+            let mask = groups.into_iter().fold(0, |mask, group| mask | 1 << (group - 1));
+            socket.socket_mut().bind(&SocketAddr::new(0, mask))?;
+            io::Result::Ok(socket)
+        };
+        let socket = subscribe().map_err(VipError::io("subscribe to changes of addresses"))?;
+        let mut names = interfaces(&specs);
+        names.extend(also.iter().filter(|name| !interfaces(&specs).contains(name)).cloned());
+        let mut watch = Watch { socket, known: Known::new(specs), names, pending: VecDeque::new() };
+        watch.resync().await?;
+        Ok(watch)
+    }
+
+    /// Waits for the next event. May be dropped while waiting: nothing is lost.
+    ///
+    /// # Errors
+    /// [`VipError::Io`] where the socket failed for good: open a new watch.
+    pub async fn next(&mut self) -> Result<VipEvent, VipError> {
+        loop {
+            if let Some(event) = self.pending.pop_front() {
+                return Ok(event);
+            }
+            match self.socket.recv_from_full().await {
+                // Port 0 is the kernel; other processes can send to this socket too.
+                Ok((notices, from)) if from.port_number() == 0 => {
+                    let (names, at) = (&self.names, boottime_ns());
+                    for_each_notice(&notices, |notice| {
+                        self.pending.extend(self.known.notice(notice, names, at))
+                    });
+                }
+                Ok(_) => {}
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
+                    // If this look fails, or is dropped half way, the caller's own look (which the
+                    // event asks for) covers it; later notices mend what is known here.
+                    self.pending.push_back(VipEvent::Overrun);
+                    if let Err(error) = self.resync().await {
+                        tracing::warn!(%error, "addresses could not be looked at after lost notices");
+                    }
+                }
+                Err(e) => return Err(VipError::io("read notices of the kernel")(e)),
+            }
+        }
+    }
+
+    /// The events as a stream, which ends after an error.
+    pub fn into_stream(self) -> impl Stream<Item = Result<VipEvent, VipError>> {
+        futures::stream::unfold(Some(self), |watch| async move {
+            let mut watch = watch?;
+            match watch.next().await {
+                Ok(event) => Some((Ok(event), Some(watch))),
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+    }
+
+    /// Learns what is there now.
+    async fn resync(&mut self) -> Result<(), VipError> {
+        let (handle, connection) = connect()?;
+        let seen = snapshot(&handle, &self.names).await;
+        connection.abort();
+        self.known.learn(seen?);
+        Ok(())
+    }
+}
+
+/// Calls `each` with every message of a datagram that can be parsed.
+fn for_each_notice(mut datagram: &[u8], mut each: impl FnMut(&RouteNetlinkMessage)) {
+    while let Some(&[a, b, c, d]) = datagram.first_chunk::<4>() {
+        let length = u32::from_ne_bytes([a, b, c, d]) as usize;
+        if length < 16 || length > datagram.len() {
+            return;
+        }
+        match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&datagram[..length]) {
+            Ok(NetlinkMessage { payload: NetlinkPayload::InnerMessage(message), .. }) => each(&message),
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "a notice of the kernel was not understood"),
+        }
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+}
+
+/// What is known of links and addresses.
+struct Known {
+    specs: Vec<VipSpec>,
+    /// By index.
+    links: HashMap<u32, ObservedLink>,
+    /// Copies of VIPs.
+    addresses: HashSet<(u32, std::net::IpAddr, u8)>,
+}
+
+impl Known {
+    fn new(specs: Vec<VipSpec>) -> Known {
+        Known { specs, links: HashMap::new(), addresses: HashSet::new() }
+    }
+
+    fn learn(&mut self, seen: Snapshot) {
+        let vips = |a: &&ObservedAddress| self.specs.iter().any(|spec| spec.ip() == a.ip);
+        self.addresses = seen.addresses.iter().filter(vips).map(|a| (a.index, a.ip, a.prefix_len)).collect();
+        self.links = seen.links.into_iter().map(|link| (link.index, link)).collect();
+    }
+
+    fn is_present(&self, spec: &VipSpec) -> bool {
+        self.addresses.iter().any(|(index, ip, _)| {
+            *ip == spec.ip() && self.links.get(index).is_some_and(|link| link.name == spec.interface)
+        })
+    }
+
+    fn is_up(&self, name: &str) -> bool {
+        self.links.values().any(|link| link.name == name && link.up)
+    }
+
+    /// Takes a notice in, and says what it changed.
+    fn notice(&mut self, notice: &RouteNetlinkMessage, names: &[String], at: u64) -> Vec<VipEvent> {
+        let present =
+            |known: &Known| known.specs.iter().map(|spec| known.is_present(spec)).collect::<Vec<_>>();
+        let up = |known: &Known| names.iter().map(|name| known.is_up(name)).collect::<Vec<_>>();
+        let before = (present(self), up(self));
+        let mut remade = None;
+        match notice {
+            // Bridges send notices of their own family about their ports: leaving a bridge is a
+            // "deletion" there, of an interface that stays.
+            RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)
+                if message.header.interface_family != AddressFamily::Unspec =>
+            {
+                return Vec::new();
+            }
+            RouteNetlinkMessage::NewLink(message) => {
+                let Some(link) = observed_link(message) else { return Vec::new() };
+                // An interface that took over a name that another one has lost unnoticed.
+                if let Some(old) = self.links.values().find(|l| l.name == link.name && l.index != link.index)
+                {
+                    remade = Some(link.name.clone()).filter(|_| old.up && link.up);
+                    let old = old.index;
+                    self.forget_link(old);
+                }
+                self.links.insert(link.index, link);
+            }
+            RouteNetlinkMessage::DelLink(message) => self.forget_link(message.header.index),
+            RouteNetlinkMessage::NewAddress(message) => {
+                let Some(a) = observed_address(message) else { return Vec::new() };
+                if self.specs.iter().any(|spec| spec.ip() == a.ip) {
+                    self.addresses.insert((a.index, a.ip, a.prefix_len));
+                }
+            }
+            RouteNetlinkMessage::DelAddress(message) => {
+                let Some(a) = observed_address(message) else { return Vec::new() };
+                self.addresses.remove(&(a.index, a.ip, a.prefix_len));
+            }
+            _ => return Vec::new(),
+        }
+        let after = (present(self), up(self));
+
+        let mut events = Vec::new();
+        for (spec, change) in self.specs.iter().zip(before.0.into_iter().zip(after.0)) {
+            let spec = spec.clone();
+            match change {
+                (true, false) => events.push(VipEvent::AddressLost { spec, at }),
+                (false, true) => events.push(VipEvent::AddressAppeared { spec, at }),
+                _ => {}
+            }
+        }
+        for (name, change) in names.iter().zip(before.1.into_iter().zip(after.1)) {
+            let interface = name.clone();
+            match change {
+                (true, false) => events.push(VipEvent::LinkDown { interface }),
+                (false, true) => events.push(VipEvent::LinkUp { interface }),
+                _ => {}
+            }
+        }
+        if let Some(interface) = remade.filter(|name| names.contains(name)) {
+            events.push(VipEvent::LinkDown { interface: interface.clone() });
+            events.push(VipEvent::LinkUp { interface });
+        }
+        events
+    }
+
+    fn forget_link(&mut self, index: u32) {
+        self.links.remove(&index);
+        self.addresses.retain(|(i, _, _)| *i != index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+    use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+
+    use super::*;
+
+    fn vip() -> VipSpec {
+        VipSpec {
+            address: "10.0.0.100/24".parse().unwrap(),
+            interface: "eth1".into(),
+            arp_ping: true,
+            gratuitous_arp: true,
+        }
+    }
+
+    fn link(index: u32, name: &str, up: bool) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.flags = if up { LinkFlags::Up | LinkFlags::Running } else { LinkFlags::Up };
+        message.attributes.push(LinkAttribute::IfName(name.into()));
+        message
+    }
+
+    fn address(index: u32, ip: &str, prefix_len: u8) -> AddressMessage {
+        let ip: IpAddr = ip.parse().unwrap();
+        let mut message = AddressMessage::default();
+        message.header.index = index;
+        message.header.prefix_len = prefix_len;
+        message.attributes.push(AddressAttribute::Local(ip));
+        message
+    }
+
+    fn watching() -> (Known, Vec<String>) {
+        let mut known = Known::new(vec![vip()]);
+        let links = vec![ObservedLink { name: "eth1".into(), index: 4, up: true }];
+        known.learn(Snapshot { links, addresses: Vec::new() });
+        (known, vec!["eth1".into()])
+    }
+
+    #[test]
+    fn a_refresh_is_no_event() {
+        let (mut known, names) = watching();
+        let add = RouteNetlinkMessage::NewAddress(address(4, "10.0.0.100", 32));
+        assert_eq!(known.notice(&add, &names, 7), [VipEvent::AddressAppeared { spec: vip(), at: 7 }]);
+        assert_eq!(known.notice(&add, &names, 8), []);
+    }
+
+    #[test]
+    fn a_deleted_address_is_lost_and_others_are_not_ours() {
+        let (mut known, names) = watching();
+        for (ip, len) in [("10.0.0.100", 32), ("10.0.0.7", 24)] {
+            known.notice(&RouteNetlinkMessage::NewAddress(address(4, ip, len)), &names, 1);
+        }
+        let del = |index, ip| RouteNetlinkMessage::DelAddress(address(index, ip, 32));
+        assert_eq!(known.notice(&del(4, "10.0.0.7"), &names, 2), []);
+        assert_eq!(known.notice(&del(5, "10.0.0.100"), &names, 2), []);
+        assert_eq!(
+            known.notice(&del(4, "10.0.0.100"), &names, 3),
+            [VipEvent::AddressLost { spec: vip(), at: 3 }]
+        );
+        assert_eq!(known.notice(&del(4, "10.0.0.100"), &names, 4), []);
+    }
+
+    #[test]
+    fn one_copy_of_two_is_no_loss() {
+        let (mut known, names) = watching();
+        for len in [24, 32] {
+            known.notice(&RouteNetlinkMessage::NewAddress(address(4, "10.0.0.100", len)), &names, 1);
+        }
+        let del = RouteNetlinkMessage::DelAddress(address(4, "10.0.0.100", 24));
+        assert_eq!(known.notice(&del, &names, 2), []);
+    }
+
+    #[test]
+    fn a_link_that_is_deleted_takes_the_address_along() {
+        let (mut known, names) = watching();
+        known.notice(&RouteNetlinkMessage::NewAddress(address(4, "10.0.0.100", 32)), &names, 1);
+        let gone = RouteNetlinkMessage::DelLink(link(4, "eth1", false));
+        let lost = VipEvent::AddressLost { spec: vip(), at: 2 };
+        assert_eq!(known.notice(&gone, &names, 2), [lost, VipEvent::LinkDown { interface: "eth1".into() }]);
+        let back = RouteNetlinkMessage::NewLink(link(9, "eth1", true));
+        assert_eq!(known.notice(&back, &names, 3), [VipEvent::LinkUp { interface: "eth1".into() }]);
+        let add = RouteNetlinkMessage::NewAddress(address(9, "10.0.0.100", 32));
+        assert_eq!(known.notice(&add, &names, 4), [VipEvent::AddressAppeared { spec: vip(), at: 4 }]);
+    }
+
+    #[test]
+    fn carrier_changes_are_events_once() {
+        let (mut known, names) = watching();
+        let down = RouteNetlinkMessage::NewLink(link(4, "eth1", false));
+        assert_eq!(known.notice(&down, &names, 1), [VipEvent::LinkDown { interface: "eth1".into() }]);
+        assert_eq!(known.notice(&down, &names, 2), []);
+        let other = RouteNetlinkMessage::NewLink(link(5, "eth2", true));
+        assert_eq!(known.notice(&other, &names, 3), []);
+    }
+
+    #[test]
+    fn no_datagram_can_panic_the_parser() {
+        for length in 0..40u32 {
+            let mut datagram = vec![0xa5; 32];
+            datagram[..4].copy_from_slice(&length.to_ne_bytes());
+            for_each_notice(&datagram, |_| {});
+            for_each_notice(&datagram[..length.min(32) as usize], |_| {});
+        }
+    }
+}
