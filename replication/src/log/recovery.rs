@@ -1,0 +1,460 @@
+//! Opening a log after whatever happened: what is whole, what is torn, what is damaged.
+//!
+//! A torn tail is what a power cut leaves of records that were never synced, hence never
+//! acknowledged: it is set aside and cut. Damage is a bad byte that was synced once. Three things
+//! prove damage: the known-durable mark stands above the bad byte; a later record says that the bad
+//! byte was committed when it was written; or the bad byte is not in the last segment (a segment is
+//! synced before the next one begins). Without such a proof whole records behind a bad one are what
+//! a disk that writes out of order leaves of one unsynced batch, and belong to the torn tail.
+
+use std::io;
+use std::sync::Arc;
+
+use holdfast_heartbeat::{Epoch, Lsn};
+
+use super::mark::{Mark, MarkFile};
+use super::reader::Shared;
+use super::{Active, COPY_CHUNK, Log, LogError, set_aside};
+use crate::disk::{Disk, DiskFile};
+use crate::history::EpochHistory;
+use crate::record::{EpochLink, HEADER_LEN, Header, MAX_RECORD, Position, RecordError};
+use crate::segment::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentHeaderError, base_of, file_name};
+use crate::set_aside::{Archive, Cause, Request};
+
+/// How to open a log.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenOptions {
+    /// Bytes of records per segment file, for a log that is not founded yet.
+    pub segment_size: u64,
+    /// Set damaged bytes and all that follow aside and cut them, instead of failing. Only for a
+    /// member that gives up its incarnation: it no longer holds what it acknowledged.
+    pub cut_damage: bool,
+    /// Check every byte of the log, not only its last segment and the other segments' headers.
+    pub verify_all: bool,
+    /// The wall clock for manifests, in milliseconds since 1970; zero if not known.
+    pub wall_ms: u64,
+}
+
+impl Default for OpenOptions {
+    fn default() -> OpenOptions {
+        // 64 MiB: small enough to scan at every start and to move when thin, large enough that a
+        // terabyte is 16,384 files.
+        OpenOptions { segment_size: 64 * 1024 * 1024, cut_damage: false, verify_all: false, wall_ms: 0 }
+    }
+}
+
+/// What opening found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Where the log ends now.
+    pub end: Lsn,
+    /// Segment files.
+    pub segments: usize,
+    /// What the known-durable mark said, if it could be read.
+    pub mark: Option<Lsn>,
+    /// Torn tails that were cut.
+    pub torn: Vec<Archive>,
+    /// Damaged parts that were cut, because the options allowed it.
+    pub damage_cut: Vec<Archive>,
+}
+
+fn io_error(doing: &'static str) -> impl FnOnce(io::Error) -> LogError {
+    move |source| LogError::Io { doing, source }
+}
+
+fn damage(lsn: Lsn, detail: impl Into<String>) -> LogError {
+    LogError::Damaged { lsn, detail: detail.into() }
+}
+
+/// Feeds `sink` the bytes `from..to` of a file, as far as it has them.
+pub(super) fn copy_range(
+    file: &dyn DiskFile,
+    from: u64,
+    to: u64,
+    sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; COPY_CHUNK];
+    let mut at = from;
+    while at < to {
+        let want = COPY_CHUNK.min(usize::try_from(to - at).unwrap_or(COPY_CHUNK));
+        let got = file.read_at(&mut buffer[..want], at)?;
+        if got == 0 {
+            break;
+        }
+        sink(&buffer[..got])?;
+        at += got as u64;
+    }
+    Ok(())
+}
+
+type Cut = (Vec<Lsn>, Option<(Lsn, Arc<dyn DiskFile>)>);
+
+/// Cuts the segment files at `lsn`, last one first so that each step leaves a log without holes.
+/// Returns the segments that remain and the last of them. A segment without records goes too,
+/// unless it is the first.
+pub(super) fn cut_files(disk: &dyn Disk, bases: &[Lsn], lsn: Lsn) -> io::Result<Cut> {
+    let mut left = bases.to_vec();
+    while let Some(base) = left.last().copied().filter(|b| *b >= lsn && *b > Lsn::ZERO) {
+        disk.remove(&file_name(base))?;
+        disk.sync_dir("")?;
+        left.pop();
+    }
+    let Some(base) = left.last().copied() else { return Ok((left, None)) };
+    let file = disk.open(&file_name(base))?;
+    file.truncate(SEGMENT_HEADER_LEN + lsn.bytes_since(base))?;
+    file.sync_data()?;
+    Ok((left, Some((base, file))))
+}
+
+/// Reads a file front to back, record by record, with few system calls.
+struct Scan<'a> {
+    file: &'a dyn DiskFile,
+    len: u64,
+    buffer: Vec<u8>,
+    buffer_at: u64,
+}
+
+impl<'a> Scan<'a> {
+    fn new(file: &'a dyn DiskFile) -> io::Result<Scan<'a>> {
+        Ok(Scan { file, len: file.size()?, buffer: Vec::new(), buffer_at: 0 })
+    }
+
+    /// The bytes from `offset` on: at least `want`, or up to the end of the file.
+    fn bytes(&mut self, offset: u64, want: usize) -> io::Result<&[u8]> {
+        let have = self.buffer_at..self.buffer_at + self.buffer.len() as u64;
+        let end = (offset + want as u64).min(self.len);
+        if offset < have.start || end > have.end {
+            let fill = (4 * MAX_RECORD).max(want);
+            let fill = fill.min(usize::try_from(self.len.saturating_sub(offset)).unwrap_or(fill));
+            self.buffer.resize(fill, 0);
+            let got = self.file.read_at(&mut self.buffer, offset)?;
+            self.buffer.truncate(got);
+            self.buffer_at = offset;
+        }
+        let from = (offset - self.buffer_at) as usize;
+        Ok(self.buffer.get(from..).unwrap_or(&[]))
+    }
+}
+
+/// What the last segment holds.
+struct LastSegment {
+    at: Position,
+    committed: Lsn,
+    starts: Vec<(Epoch, Lsn)>,
+    /// Whether bytes follow that are not part of the log.
+    torn: bool,
+}
+
+/// Walks the last segment and judges where it ends.
+fn scan_last(
+    file: &dyn DiskFile,
+    header: &SegmentHeader,
+    mark: Option<&Mark>,
+) -> Result<LastSegment, LogError> {
+    let reading = || io_error("reading the last segment");
+    let base = header.at.lsn;
+    let mut scan = Scan::new(file).map_err(reading())?;
+    let mut found = LastSegment { at: header.at, committed: Lsn::ZERO, starts: Vec::new(), torn: false };
+    let mut why = String::from("the bytes end");
+    loop {
+        let at = found.at;
+        if mark.is_some_and(|m| m.durable == at.lsn && m.chain != at.chain) {
+            return Err(damage(at.lsn, "the known-durable mark names other bytes than these"));
+        }
+        let offset = SEGMENT_HEADER_LEN + at.lsn.bytes_since(base);
+        if offset >= scan.len {
+            break;
+        }
+        let bytes = scan.bytes(offset, MAX_RECORD).map_err(reading())?;
+        let followed = match crate::record::parse(bytes) {
+            Ok((header, payload)) => {
+                at.follow(&header, payload).map(|next| (header, next)).map_err(|e| e.to_string())
+            }
+            Err(RecordError::UnknownVersion(v)) => return Err(LogError::TooNew(format!("record format {v}"))),
+            Err(e) => Err(e.to_string()),
+        };
+        match followed {
+            Ok((header, next)) => {
+                if next.epoch_start == header.lsn && next.epoch != at.epoch {
+                    found.starts.push((next.epoch, next.epoch_start));
+                }
+                found.committed = found.committed.max(header.committed);
+                found.at = next;
+            }
+            Err(e) => {
+                found.torn = true;
+                why = e;
+                break;
+            }
+        }
+    }
+    let end = found.at.lsn;
+    if let Some(mark) = mark.filter(|m| m.durable > end) {
+        return Err(damage(end, format!("{why}, but bytes up to {} were once durable", mark.durable)));
+    }
+    if found.torn {
+        judge_tail(&mut scan, base, end, &why)?;
+    }
+    Ok(found)
+}
+
+/// Looks behind a bad record for one that proves the bad bytes to have been committed.
+fn judge_tail(scan: &mut Scan<'_>, base: Lsn, end: Lsn, why: &str) -> Result<(), LogError> {
+    let mut lsn = end;
+    loop {
+        let offset = SEGMENT_HEADER_LEN + lsn.bytes_since(base);
+        if offset + HEADER_LEN as u64 > scan.len {
+            return Ok(());
+        }
+        let bytes = scan.bytes(offset, HEADER_LEN).map_err(io_error("reading the last segment"))?;
+        if let Ok(header) = Header::parse(bytes)
+            && header.lsn == lsn
+            && header.committed > end
+        {
+            return Err(damage(end, format!("{why}, but the record at {lsn} says it was committed")));
+        }
+        lsn += 1;
+    }
+}
+
+impl<D: Disk> Log<D> {
+    /// Opens the log in `disk`; see [`OpenOptions`].
+    pub fn open_with(disk: D, options: OpenOptions) -> Result<(Log<D>, Recovery), LogError> {
+        let disk = Arc::new(disk);
+        let mut damage_cut = Vec::new();
+        loop {
+            let opened = open_once(&disk, &options).and_then(|opened| {
+                if options.verify_all {
+                    opened.0.verify()?;
+                }
+                Ok(opened)
+            });
+            match opened {
+                Ok((log, mut recovery)) => {
+                    recovery.damage_cut = damage_cut;
+                    return Ok((log, recovery));
+                }
+                Err(LogError::Damaged { lsn, detail }) if options.cut_damage => {
+                    // Each round removes bytes, so this ends.
+                    tracing::warn!(%lsn, reason = %detail, "setting damaged log aside");
+                    damage_cut.extend(cut_damage(&*disk, lsn, &detail, options.wall_ms)?);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn segment_bases(disk: &dyn Disk) -> Result<Vec<Lsn>, LogError> {
+    let names = disk.list("").map_err(io_error("listing the segments"))?;
+    Ok(names.iter().filter_map(|name| base_of(name)).collect())
+}
+
+fn open_once<D: Disk>(disk: &Arc<D>, options: &OpenOptions) -> Result<(Log<D>, Recovery), LogError> {
+    let mut recovery = Recovery::default();
+    let (mark_file, mark) = MarkFile::open(&**disk).map_err(io_error("reading the known-durable mark"))?;
+    recovery.mark = mark.map(|m| m.durable);
+    let known_durable = mark.map_or(Lsn::ZERO, |m| m.durable);
+    let mut bases = segment_bases(&**disk)?;
+
+    // The last segment may be one that a crash kept from being born: no header, hence no record.
+    if let Some(base) = bases.last().copied() {
+        let file = disk.open(&file_name(base)).map_err(io_error("opening a segment"))?;
+        let unborn = file.size().map_err(io_error("reading a segment"))? <= SEGMENT_HEADER_LEN
+            && read_header(&*file, base).is_err()
+            && known_durable <= base;
+        if unborn {
+            let remove = disk.remove(&file_name(base)).and_then(|()| disk.sync_dir(""));
+            remove.map_err(io_error("removing an unborn segment"))?;
+            bases.pop();
+        }
+    }
+    let shared = Arc::new(Shared::new(disk.clone()));
+    let mut log = Log {
+        disk: disk.clone(),
+        shared,
+        log_id: 0,
+        segment_size: options.segment_size,
+        tail: Position::default(),
+        active: None,
+        durable: Lsn::ZERO,
+        committed: Lsn::ZERO,
+        history: EpochHistory::default(),
+        mark: mark_file,
+        poisoned: None,
+        buffer: Vec::new(),
+    };
+    if bases.is_empty() {
+        if known_durable > Lsn::ZERO {
+            return Err(damage(Lsn::ZERO, "the segments are gone, but bytes were once durable"));
+        }
+        return Ok((log, recovery));
+    }
+
+    let header = check_sealed(&**disk, &bases)?;
+    let base = header.at.lsn;
+    let mark = mark.filter(|m| m.log_id == header.log_id);
+    let mut file = disk.open(&file_name(base)).map_err(io_error("opening a segment"))?;
+    let found = scan_last(&*file, &header, mark.as_ref())?;
+    let end = found.at.lsn;
+    if found.torn {
+        let archive = archive_raw(&**disk, &bases, end, Cause::Torn, "torn by a crash", options.wall_ms)?;
+        recovery.torn.push(archive);
+    }
+    if found.torn || (end == base && bases.len() > 1) {
+        let (left, last) =
+            cut_files(&**disk, &bases, end).map_err(io_error("cutting the torn end of the log"))?;
+        bases = left;
+        if let Some((_, last)) = last {
+            file = last;
+        }
+    }
+    // What was found may be in the page cache only: it counts as durable after this sync.
+    file.sync_data().and_then(|()| disk.sync_dir("")).map_err(io_error("syncing the log"))?;
+
+    log.log_id = header.log_id;
+    log.segment_size = header.segment_size;
+    log.tail = found.at;
+    log.committed = found.committed;
+    log.active = bases.last().map(|base| Active { base: *base, file });
+    log.durable = end;
+    log.shared.set_log_id(header.log_id);
+    log.shared.set_segments(bases.clone());
+    log.shared.set_end(end);
+    log.shared.set_durable(end);
+    log.history = walk_history(&log)?;
+    if log.committed == Lsn::ZERO && end > Lsn::ZERO {
+        log.committed = last_known_committed(&log)?;
+    }
+    log.write_mark();
+    recovery.end = end;
+    recovery.segments = bases.len();
+    Ok((log, recovery))
+}
+
+fn read_header(file: &dyn DiskFile, base: Lsn) -> Result<SegmentHeader, LogError> {
+    let mut bytes = [0; SEGMENT_HEADER_LEN as usize];
+    let got = file.read_at(&mut bytes, 0).map_err(io_error("reading a segment's header"))?;
+    match SegmentHeader::parse(&bytes[..got]) {
+        Ok(header) if header.at.lsn == base => Ok(header),
+        Ok(header) => Err(damage(base, format!("the segment's header is that of LSN {}", header.at.lsn))),
+        Err(SegmentHeaderError::UnknownVersion(v)) => Err(LogError::TooNew(format!("segment format {v}"))),
+        Err(e) => Err(damage(base, e.to_string())),
+    }
+}
+
+/// Checks that the segments follow each other without a gap and belong together; returns the last
+/// one's header. The records of sealed segments are left to [`Log::verify`] and to their readers.
+fn check_sealed(disk: &dyn Disk, bases: &[Lsn]) -> Result<SegmentHeader, LogError> {
+    let mut before: Option<SegmentHeader> = None;
+    for (i, base) in bases.iter().enumerate() {
+        if i == 0 && *base != Lsn::ZERO {
+            return Err(damage(Lsn::ZERO, "the first segment is missing"));
+        }
+        let file = disk.open(&file_name(*base)).map_err(io_error("opening a segment"))?;
+        let header = read_header(&*file, *base)?;
+        if let Some(before) = before
+            && (before.log_id != header.log_id
+                || before.segment_size != header.segment_size
+                || before.at.epoch > header.at.epoch)
+        {
+            return Err(damage(*base, "the segment is not of the same log as the one before"));
+        }
+        if let Some(next) = bases.get(i + 1) {
+            let len = file.size().map_err(io_error("reading a segment"))?;
+            let want = SEGMENT_HEADER_LEN + next.bytes_since(*base);
+            if len != want {
+                let lsn = *base + len.min(want).saturating_sub(SEGMENT_HEADER_LEN);
+                return Err(damage(lsn, format!("the segment has {len} bytes instead of {want}")));
+            }
+        }
+        before = Some(header);
+    }
+    Ok(before.expect("called with a segment at least"))
+}
+
+/// Follows the links from the last epoch start to the first.
+fn walk_history<D: Disk>(log: &Log<D>) -> Result<EpochHistory, LogError> {
+    let reader = log.reader();
+    let (mut epoch, mut start) = (log.tail.epoch, log.tail.epoch_start);
+    let mut starts = Vec::new();
+    while epoch > Epoch::ZERO {
+        let record = reader.read(start)?;
+        let link = EpochLink::parse(&record.payload).filter(|link| {
+            record.epoch == epoch && link.epoch < epoch && (link.start < start || link.epoch == Epoch::ZERO)
+        });
+        let link = link.ok_or_else(|| damage(start, format!("epoch {epoch} does not start here")))?;
+        starts.push((epoch, start));
+        (epoch, start) = (link.epoch, link.start);
+    }
+    starts.reverse();
+    EpochHistory::new(starts).map_err(|e| damage(Lsn::ZERO, e.to_string()))
+}
+
+/// What the start of the last epoch says to be committed, for a last segment that says nothing.
+fn last_known_committed<D: Disk>(log: &Log<D>) -> Result<Lsn, LogError> {
+    Ok(log.reader().header(log.tail.epoch_start)?.committed)
+}
+
+/// Copies raw bytes from `from` to the end of all files into an archive.
+fn archive_raw(
+    disk: &dyn Disk,
+    bases: &[Lsn],
+    from: Lsn,
+    cause: Cause,
+    reason: &str,
+    wall_ms: u64,
+) -> Result<Archive, LogError> {
+    let doing = "setting the end of the log aside";
+    let mut files = Vec::new();
+    let mut to = from;
+    for (i, base) in bases.iter().enumerate() {
+        if bases.get(i + 1).is_some_and(|next| *next <= from) {
+            continue;
+        }
+        let file = disk.open(&file_name(*base)).map_err(io_error(doing))?;
+        let len = file.size().map_err(io_error(doing))?;
+        let start = SEGMENT_HEADER_LEN + from.bytes_since(*base);
+        // A file whose header may be what is damaged is kept whole, header included.
+        let start = if *base >= from && cause == Cause::Damaged { 0 } else { start };
+        to = to.max(*base + len.saturating_sub(SEGMENT_HEADER_LEN));
+        files.push((file, start.min(len), len));
+    }
+    let request = Request {
+        cause,
+        epoch: Epoch::ZERO,
+        from,
+        to,
+        epochs: Vec::new(),
+        records: 0,
+        reason: reason.to_owned(),
+        wall_ms,
+    };
+    let mut copy = |sink: &mut dyn FnMut(&[u8]) -> io::Result<()>| -> io::Result<()> {
+        files.iter().try_for_each(|(file, from, to)| copy_range(&**file, *from, *to, sink))
+    };
+    set_aside::write(disk, &request, &mut copy).map_err(io_error(doing))
+}
+
+/// Sets everything from the damaged place on aside and cuts it.
+fn cut_damage(disk: &dyn Disk, lsn: Lsn, detail: &str, wall_ms: u64) -> Result<Option<Archive>, LogError> {
+    let doing = "cutting the damaged end of the log";
+    let bases = segment_bases(disk)?;
+    let archive =
+        if bases.is_empty() { None } else { Some(archive_raw(disk, &bases, lsn, Cause::Damaged, detail, wall_ms)?) };
+    // The mark would contradict the cut; without it nothing is claimed.
+    match disk.remove("durable") {
+        Ok(()) => disk.sync_dir("").map_err(io_error(doing))?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(io_error(doing)(e)),
+    }
+    let (left, first) = cut_files(disk, &bases, lsn).map_err(io_error(doing))?;
+    if lsn == Lsn::ZERO && first.is_some() {
+        // The very first header may be bad: begin from nothing.
+        for base in left {
+            disk.remove(&file_name(base)).map_err(io_error(doing))?;
+        }
+        disk.sync_dir("").map_err(io_error(doing))?;
+    }
+    Ok(archive)
+}
