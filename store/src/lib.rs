@@ -3,7 +3,7 @@
 //! The log is the store: object bytes are records in it, and an operation record names the extents
 //! that make an object. This crate defines the operations ([`op`]), what each one does to the index
 //! ([`apply`], deterministic), the index itself ([`index`], derived and rebuildable), and the S3
-//! endpoint (`s3`) that turns requests into operations and reads extents back.
+//! endpoint ([`s3`]) that turns requests into operations and reads extents back.
 //!
 //! It never decides who is primary, never waits for a disk on its own account and never talks to a
 //! peer: all of that lies behind [`backend::Backend`], which the agent implements.
@@ -18,4 +18,5 @@ pub mod keys;
 pub mod listing;
 pub mod machine;
 pub mod op;
+pub mod s3;
 pub mod state;

@@ -1,0 +1,260 @@
+//! How a body becomes log records: hashed, counted and appended while it arrives.
+//!
+//! It never commits anything: until the caller's operation is committed, the appended records are
+//! bytes that nothing refers to. Memory: the chunk that fills and the chunk that is being hashed and
+//! appended, together about 2 MiB for each request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use holdfast_heartbeat::types::{Epoch, Lsn};
+use http::HeaderMap;
+use md5::{Digest, Md5};
+use s3s::checksum::ChecksumHasher;
+use s3s::crypto::Checksum as _;
+use s3s::dto::StreamingBlob;
+use s3s::{S3Error, S3Result, TrailingHeaders, s3_error};
+use tokio::task::JoinHandle;
+
+use super::answer;
+use crate::backend::{Backend, WriteError};
+use crate::op::{CHUNK_LEN, Checksum, ChecksumKind, Extent, INLINE_MAX, Source};
+
+/// The largest body of one request, in bytes (5 GiB, as S3 has it).
+pub(super) const BODY_MAX: u64 = 5 << 30;
+
+/// How long a body may make no progress.
+const STALL: Duration = Duration::from_secs(60);
+
+/// What the request says about its body.
+pub(super) struct Expected {
+    /// `Content-Length` or the decoded length of a chunked body.
+    pub(super) len: Option<i64>,
+    /// `Content-MD5`.
+    pub(super) md5: Option<String>,
+    /// `x-amz-checksum-*` from the headers, with where each value comes from.
+    pub(super) checksums: Vec<(ChecksumKind, ChecksumFrom)>,
+}
+
+/// Where the value of a checksum is found.
+pub(super) enum ChecksumFrom {
+    /// In the request's head.
+    Head(String),
+    /// Behind the body.
+    Trailer(TrailingHeaders),
+}
+
+/// A body that arrived whole and as announced.
+pub(super) struct Received {
+    pub(super) source: Source,
+    pub(super) inline: Bytes,
+    pub(super) size: u64,
+    pub(super) md5: [u8; 16],
+    pub(super) checksums: Vec<Checksum>,
+}
+
+/// The kinds with the names of their headers.
+const KINDS: [(ChecksumKind, &str); 5] = [
+    (ChecksumKind::Crc32, "x-amz-checksum-crc32"),
+    (ChecksumKind::Crc32c, "x-amz-checksum-crc32c"),
+    (ChecksumKind::Crc64Nvme, "x-amz-checksum-crc64nvme"),
+    (ChecksumKind::Sha1, "x-amz-checksum-sha1"),
+    (ChecksumKind::Sha256, "x-amz-checksum-sha256"),
+];
+
+fn header_name(kind: ChecksumKind) -> &'static str {
+    KINDS.iter().find(|(k, _)| *k == kind).map_or("", |(_, name)| name)
+}
+
+impl Expected {
+    /// Reads what head and trailer announcement say.
+    pub(super) fn new(
+        len: Option<i64>,
+        md5: Option<String>,
+        headers: &HeaderMap,
+        trailers: Option<&TrailingHeaders>,
+    ) -> Expected {
+        let announced =
+            headers.get("x-amz-trailer").and_then(|v| v.to_str().ok()).unwrap_or_default().to_lowercase();
+        let mut checksums = Vec::new();
+        for (kind, name) in KINDS {
+            if let Some(value) = headers.get(name).and_then(|v| v.to_str().ok()) {
+                checksums.push((kind, ChecksumFrom::Head(value.to_owned())));
+            } else if let Some(trailers) = trailers
+                && announced.split(',').any(|n| n.trim() == name)
+            {
+                checksums.push((kind, ChecksumFrom::Trailer(trailers.clone())));
+            }
+        }
+        Expected { len, md5, checksums }
+    }
+}
+
+/// The digests that are computed while the body passes.
+struct Digests {
+    md5: Md5,
+    extra: ChecksumHasher,
+}
+
+impl Digests {
+    fn new(expected: &Expected) -> Digests {
+        let mut extra = ChecksumHasher::default();
+        for (kind, _) in &expected.checksums {
+            match kind {
+                ChecksumKind::Crc32 => extra.crc32 = Some(s3s::crypto::Crc32::new()),
+                ChecksumKind::Crc32c => extra.crc32c = Some(s3s::crypto::Crc32c::new()),
+                ChecksumKind::Crc64Nvme => extra.crc64nvme = Some(s3s::crypto::Crc64Nvme::new()),
+                ChecksumKind::Sha1 => extra.sha1 = Some(s3s::crypto::Sha1::new()),
+                ChecksumKind::Sha256 => extra.sha256 = Some(s3s::crypto::Sha256::new()),
+            }
+        }
+        Digests { md5: Md5::new(), extra }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.md5.update(bytes);
+        self.extra.update(bytes);
+    }
+}
+
+/// A chunk on its way: hashed on a blocking thread while the log takes it.
+type Passing = JoinHandle<Result<(Digests, Extent), WriteError>>;
+
+fn pass(backend: &Arc<dyn Backend>, mut digests: Digests, chunk: Bytes) -> Passing {
+    let backend = Arc::clone(backend);
+    tokio::spawn(async move {
+        let len = chunk.len() as u32;
+        let hashed = chunk.clone();
+        let hashing = tokio::task::spawn_blocking(move || {
+            digests.update(&hashed);
+            digests
+        });
+        let (lsn, _): (Lsn, Lsn) = backend.append(chunk).await?;
+        let digests = hashing.await.map_err(|_| WriteError::Failed("hashing stopped".into()))?;
+        Ok((digests, Extent { lsn, offset: 0, len }))
+    })
+}
+
+async fn passed(passing: Passing) -> S3Result<(Digests, Extent)> {
+    passing.await.map_err(|_| answer::internal("receiving the body stopped"))?.map_err(answer::write)
+}
+
+/// Takes a body in. `epoch` is the reign under which the request began.
+pub(super) async fn receive(
+    backend: &Arc<dyn Backend>,
+    epoch: Epoch,
+    body: Option<StreamingBlob>,
+    expected: Expected,
+) -> S3Result<Received> {
+    let len = expected.len.ok_or_else(|| s3_error!(MissingContentLength))?;
+    let len = u64::try_from(len).map_err(|_| s3_error!(InvalidArgument, "The length is negative"))?;
+    if len > BODY_MAX {
+        return Err(s3_error!(EntityTooLarge, "One request carries at most 5 GiB; use a multipart upload"));
+    }
+    let wanted_md5 = expected.md5.as_deref().map(content_md5).transpose()?;
+    let inline = len <= INLINE_MAX as u64;
+
+    let mut digests = Some(Digests::new(&expected));
+    let mut passing: Option<Passing> = None;
+    let mut extents = Vec::new();
+    let mut filling = BytesMut::with_capacity(len.min(CHUNK_LEN as u64) as usize);
+    let mut size = 0;
+    let mut body = body;
+    while let Some(body) = body.as_mut() {
+        let piece = match tokio::time::timeout(STALL, body.next()).await {
+            Err(_) => return Err(s3_error!(RequestTimeout, "The body stalled; nothing was stored")),
+            Ok(None) => break,
+            Ok(Some(piece)) => piece.map_err(|e| answer::body(&e))?,
+        };
+        size += piece.len() as u64;
+        if size > len {
+            return Err(s3_error!(InvalidRequest, "The body is longer than announced; nothing was stored"));
+        }
+        let mut piece = &piece[..];
+        while !piece.is_empty() {
+            let taken = piece.len().min(CHUNK_LEN - filling.len());
+            filling.extend_from_slice(&piece[..taken]);
+            piece = &piece[taken..];
+            if filling.len() == CHUNK_LEN {
+                let digests = settle(&mut passing, &mut digests, &mut extents).await?;
+                let chunk = std::mem::take(&mut filling).freeze();
+                passing = Some(pass(backend, digests, chunk));
+                filling.reserve((len - (size - piece.len() as u64)).min(CHUNK_LEN as u64) as usize);
+            }
+        }
+    }
+    if size != len {
+        return Err(s3_error!(IncompleteBody, "The body is shorter than announced; nothing was stored"));
+    }
+    let mut digests = settle(&mut passing, &mut digests, &mut extents).await?;
+    let mut inline_bytes = Bytes::new();
+    if inline {
+        digests.update(&filling);
+        inline_bytes = filling.freeze();
+    } else if !filling.is_empty() {
+        let (done, extent) = passed(pass(backend, digests, filling.freeze())).await?;
+        extents.push(extent);
+        digests = done;
+    }
+    let source = if inline { Source::Inline } else { Source::Extents { epoch, extents } };
+    let md5: [u8; 16] = digests.md5.finalize().into();
+    if wanted_md5.is_some_and(|wanted| wanted != md5) {
+        return Err(s3_error!(BadDigest, "Content-MD5 is not the body's; nothing was stored"));
+    }
+    let checksums = compare(expected.checksums, digests.extra)?;
+    Ok(Received { source, inline: inline_bytes, size, md5, checksums })
+}
+
+/// Waits for the chunk on its way and takes the digests back.
+async fn settle(
+    passing: &mut Option<Passing>,
+    digests: &mut Option<Digests>,
+    extents: &mut Vec<Extent>,
+) -> S3Result<Digests> {
+    if let Some(done) = passing.take() {
+        let (done, extent) = passed(done).await?;
+        extents.push(extent);
+        return Ok(done);
+    }
+    digests.take().ok_or_else(|| answer::internal("the digests are lost"))
+}
+
+fn content_md5(base64: &str) -> S3Result<[u8; 16]> {
+    use base64::Engine as _;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(base64).ok();
+    bytes
+        .and_then(|bytes| <[u8; 16]>::try_from(bytes).ok())
+        .ok_or_else(|| s3_error!(InvalidDigest, "Content-MD5 is no MD5 in base64"))
+}
+
+/// Compares what was computed with what head or trailer say.
+fn compare(expected: Vec<(ChecksumKind, ChecksumFrom)>, computed: ChecksumHasher) -> S3Result<Vec<Checksum>> {
+    let computed = computed.finalize();
+    let mut verified = Vec::new();
+    for (kind, from) in expected {
+        let actual = match kind {
+            ChecksumKind::Crc32 => &computed.checksum_crc32,
+            ChecksumKind::Crc32c => &computed.checksum_crc32c,
+            ChecksumKind::Crc64Nvme => &computed.checksum_crc64nvme,
+            ChecksumKind::Sha1 => &computed.checksum_sha1,
+            ChecksumKind::Sha256 => &computed.checksum_sha256,
+        };
+        let name = header_name(kind);
+        let said = match from {
+            ChecksumFrom::Head(value) => Some(value),
+            ChecksumFrom::Trailer(trailers) => trailers
+                .read(|t| t.get(name).and_then(|v| v.to_str().ok()).map(|v| v.trim().to_owned()))
+                .flatten(),
+        };
+        let said =
+            said.ok_or_else(|| s3_error!(InvalidRequest, "The announced trailer {name} is missing"))?;
+        if actual.as_deref() != Some(said.as_str()) {
+            let error: S3Error = s3_error!(BadDigest, "{name} is not the body's; nothing was stored");
+            return Err(error);
+        }
+        verified.push(Checksum { kind, base64: said });
+    }
+    Ok(verified)
+}

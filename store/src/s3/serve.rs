@@ -1,0 +1,203 @@
+//! Connections: who is let in, who is asked to finish, and who is cut off.
+//!
+//! ```text
+//!            Draining                      No
+//!  Yes ----------------> Draining ----------------> No ---> Yes
+//!   |  requests in flight finish,   every connection that      ^
+//!   |  new ones are sent away       began before is closed      |
+//!   +-----------------------------------------------------------+
+//! ```
+//!
+//! It does not decide whether the member serves: that is told by the gate channel and asked of
+//! [`Backend::serving`], before a request is looked at and again before its answer's head is written.
+//!
+//! Invariant: an answer that reveals or confirms state leaves only if the backend agreed after the
+//! state was read or changed.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use s3s::service::S3Service;
+use s3s::{Body, S3Error};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+use super::answer;
+use crate::backend::{Backend, NotServing};
+
+/// Connections open at once; more wait in the listener's backlog. With about 2 MiB for each request
+/// in flight this bounds the endpoint's memory.
+pub const MAX_CONNECTIONS: usize = 1024;
+
+/// How long a request's head may take, and an idle connection may stay.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long to wait when the system has no descriptor left for another connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether requests are served, as the agent commands it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Serving {
+    /// Serve.
+    Yes,
+    /// Finish what began; answer everything new with 503 and close.
+    Draining,
+    /// Close every connection; answer what comes afterwards with 307, or 503 where the place to go is
+    /// unknown.
+    No {
+        /// `http://host:port` of the address to ask instead.
+        redirect: Option<String>,
+    },
+}
+
+/// The S3 service behind its lease checks.
+#[derive(Clone)]
+pub struct Front {
+    s3: S3Service,
+    backend: Arc<dyn Backend>,
+}
+
+impl Front {
+    pub(super) fn new(s3: S3Service, backend: Arc<dyn Backend>) -> Front {
+        Front { s3, backend }
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, req: Request<Incoming>) -> Response<Body> {
+        let target = req.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+        if let Err(no) = self.backend.serving() {
+            return send_away(&no, &target);
+        }
+        let answered = self.s3.call(req.map(Body::from)).await;
+        if let Err(no) = self.backend.serving() {
+            return send_away(&no, &target);
+        }
+        answered
+            .map_or_else(|_| plain(answer::internal("the answer could not be written")), with_target(&target))
+    }
+}
+
+/// Completes the location of an answer that the operations themselves made.
+fn with_target(target: &str) -> impl FnOnce(Response<Body>) -> Response<Body> {
+    let target = target.to_owned();
+    move |mut response| {
+        if response.status() == StatusCode::TEMPORARY_REDIRECT
+            && let Some(base) = response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok())
+            && let Ok(location) = HeaderValue::from_str(&format!("{}{target}", base.trim_end_matches('/')))
+        {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+        response
+    }
+}
+
+fn send_away(no: &NotServing, target: &str) -> Response<Body> {
+    with_target(target)(plain(answer::not_serving(no)))
+}
+
+fn plain(error: S3Error) -> Response<Body> {
+    error.to_http_response().unwrap_or_else(|_| {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        response
+    })
+}
+
+fn and_close(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Runs the endpoint until the sender of `gate` is dropped, which closes everything.
+pub async fn serve(listener: TcpListener, front: Front, mut gate: watch::Receiver<Serving>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &places) => accepted,
+            changed = gate.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+        };
+        let (stream, place) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a client's connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (front, gate) = (front.clone(), gate.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            connection(stream, front, gate).await;
+        });
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.map_err(std::io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, place))
+}
+
+async fn connection(stream: TcpStream, front: Front, mut gate: watch::Receiver<Serving>) {
+    // Head and body of a small answer are one write; waiting for an acknowledgement costs 40 ms.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+    let asked = gate.clone();
+    let service = service_fn(move |req| {
+        let (front, asked) = (front.clone(), asked.clone());
+        async move { Ok::<_, Infallible>(admit(&front, &asked, req).await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut served = std::pin::pin!(served);
+    let mut began_before_no = !matches!(*gate.borrow_and_update(), Serving::No { .. });
+    loop {
+        tokio::select! {
+            ended = served.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a client's connection broke");
+                }
+                return;
+            }
+            changed = gate.changed() => {
+                let no = changed.is_err() || matches!(*gate.borrow_and_update(), Serving::No { .. });
+                if no && (began_before_no || changed.is_err()) {
+                    // Dropping the connection closes it: the client learns at once instead of
+                    // waiting for an answer that must not come.
+                    return;
+                }
+                began_before_no |= !no;
+            }
+        }
+    }
+}
+
+async fn admit(front: &Front, gate: &watch::Receiver<Serving>, req: Request<Incoming>) -> Response<Body> {
+    let state = gate.borrow().clone();
+    match state {
+        Serving::Yes => front.answer(req).await,
+        Serving::Draining => and_close(plain(answer::unavailable(
+            "This member is handing over; nothing was stored. Try again",
+        ))),
+        Serving::No { redirect } => {
+            let reason = "This member does not serve; nothing was stored".to_owned();
+            let target = req.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+            and_close(send_away(&NotServing { redirect, reason }, &target))
+        }
+    }
+}
