@@ -1,1 +1,4 @@
-//! (being built)
+//! The Holdfast agent: `node` decides, `runtime` executes, `api` and `cli` show and ask, `lab` tries it all out.
+
+pub mod lab;
+pub mod node;

@@ -1,0 +1,357 @@
+//! The candidate's side: when to stand, and what becomes of it.
+//!
+//! A campaign asks twice. The first question (`pre`) makes nothing durable anywhere, so a member that
+//! was cut off and comes back cannot push the epoch up and topple a healthy primary (Ongaro, "Consensus:
+//! Bridging Theory and Practice", section 9.6). Only with a majority willing does it promise itself the
+//! new epoch and ask for real.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use holdfast_heartbeat::{Ballot, Epoch, MemberKind, Role, Time, Vote};
+
+use super::effect::Effect;
+use super::quorum::majority;
+use super::settings::TwoNode;
+use super::transition::Cause;
+use super::{Node, Phase};
+
+/// How far an epoch that was won without a majority lies from those that a majority can win
+/// meanwhile, so that the two can never be the same (rule R1).
+const FORCED_STRIDE: u64 = 1 << 16;
+
+/// A candidacy.
+#[derive(Clone, Debug)]
+pub(super) struct Campaign {
+    pub ballot: Ballot,
+    pub votes: BTreeSet<usize>,
+    /// Whether the own vote is durable (or, for a first question, simply given).
+    pub own_vote: bool,
+    /// The hard-state token of the own vote.
+    pub token: Option<u64>,
+    pub ask_at: Time,
+    pub ends_at: Time,
+    /// Won alone by the two-node policy or by force: without a majority.
+    pub alone: bool,
+}
+
+/// The primary's place is empty, as far as this member knows.
+#[derive(Clone, Debug)]
+pub(super) struct Vacancy {
+    pub since: Time,
+    pub cause: Cause,
+    /// The former primary named this member: stand without waiting for a turn.
+    pub named: bool,
+    /// The former primary let go by itself, or is known to be dead: it cannot answer a probe any more.
+    pub let_go: bool,
+}
+
+/// The conflict probe that belongs to the present vacancy.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Probe {
+    pub round: u64,
+    pub started: Option<Time>,
+    /// When it ended, and who answered.
+    pub finished: Option<(Time, Option<String>)>,
+}
+
+impl Node {
+    /// Notes that the primary is gone, once.
+    pub(super) fn vacate(&mut self, now: Time, cause: Cause, named: bool) {
+        let let_go = matches!(cause, Cause::PrimaryResigned | Cause::PrimaryDied);
+        self.leader = None;
+        self.vacancy = Some(Vacancy { since: now, cause, named, let_go });
+        self.probe.started = None;
+        self.probe.finished = None;
+    }
+
+    /// Looks whether a primary is missing, and whether this member should stand.
+    pub(super) fn watch_leader(&mut self, now: Time, out: &mut Vec<Effect>) {
+        if !matches!(self.phase, Phase::Waiting) {
+            return;
+        }
+        if let Some((_, peer)) = self.leader {
+            if self.peers[peer].reigns(now) {
+                self.probe_ahead(now, peer, out);
+                return;
+            }
+            let cause = if self.peers[peer].alive(now) { Cause::NoPrimary } else { Cause::PrimarySilent };
+            let probe = self.probe.clone();
+            self.vacate(now, cause, false);
+            // A probe that was begun ahead of the silence belongs to this vacancy.
+            self.probe = probe;
+        } else if self.vacancy.is_none() {
+            self.vacate(now, Cause::NoPrimary, false);
+        }
+        self.consider_standing(now, out);
+    }
+
+    /// Begins the conflict probe one heartbeat before the silence is complete, so that its answer is
+    /// there when the votes are. A lost heartbeat costs three small frames.
+    fn probe_ahead(&mut self, now: Time, peer: usize, out: &mut Vec<Effect>) {
+        if self.settings.kind == MemberKind::Witness || self.is_two_node() {
+            return;
+        }
+        let Some(heard) = self.peers[peer].detector.heard_at() else { return };
+        let due = heard + self.settings.timers.detect.saturating_sub(self.settings.timers.probe_window);
+        if now < due {
+            self.probe.started = None;
+            self.probe.finished = None;
+        } else if self.probe.started.is_none() {
+            self.start_probe(now, self.settings.timers.probe_window, out);
+        }
+    }
+
+    pub(super) fn start_probe(&mut self, now: Time, window: Duration, out: &mut Vec<Effect>) {
+        self.probe.round += 1;
+        self.probe.started = Some(now);
+        self.probe.finished = None;
+        if self.settings.probe_vip {
+            out.push(Effect::ProbeVip { round: self.probe.round, window });
+        } else {
+            self.probe.finished = Some((now, None));
+        }
+    }
+
+    pub(super) fn probe_window(&self) -> Duration {
+        if self.vacancy.as_ref().is_some_and(|vacancy| vacancy.let_go) {
+            self.settings.timers.handover_probe_window
+        } else {
+            self.settings.timers.probe_window
+        }
+    }
+
+    fn consider_standing(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let Some(vacancy) = self.vacancy.clone() else { return };
+        let forced = self.forced;
+        if self.settings.kind != MemberKind::Data
+            || !self.electable()
+            || now < self.stand_after
+            || now < self.votes_from
+        {
+            return;
+        }
+        let me = self.settings.me.clone();
+        let mut cause = vacancy.cause;
+        if forced {
+            cause = Cause::OperatorForced;
+        } else {
+            match &self.hard.record {
+                Some(record) if !record.contains(&me) => return,
+                Some(_) => {}
+                None if self.may_bootstrap(now) => cause = Cause::Bootstrap,
+                None => return,
+            }
+            if !vacancy.named && now < vacancy.since + self.turn(now) {
+                return;
+            }
+        }
+        if self.grant_blocks(now, &me) {
+            return;
+        }
+        let alone = self.needed_alone(now);
+        if alone && !forced {
+            if !self.may_stand_alone() {
+                return;
+            }
+            // The probe is the only evidence that a pair has: it begins when the silence is complete.
+            match (&self.probe.started, &self.probe.finished) {
+                (Some(started), _) if *started < vacancy.since => {
+                    return self.start_probe(now, self.probe_window(), out);
+                }
+                (None, _) => return self.start_probe(now, self.probe_window(), out),
+                (_, None) => return,
+                (_, Some((_, Some(conflict)))) => {
+                    let message = format!(
+                        "no heartbeat from the peer, but the virtual address still answers ({conflict}): not taking over. Repair the heartbeat path, or stop the peer and run: holdfast ha promote"
+                    );
+                    self.warn_once(now, message, out);
+                    return self.start_probe(now, self.settings.timers.probe_window, out);
+                }
+                (_, Some((_, None))) => {}
+            }
+        } else if self.probe.started.is_none() {
+            self.start_probe(now, self.probe_window(), out);
+        }
+        self.stand(now, cause, forced, alone, out);
+    }
+
+    fn stand(&mut self, now: Time, cause: Cause, forced: bool, alone: bool, out: &mut Vec<Effect>) {
+        self.rounds += 1;
+        let heard = self.peers.iter().filter_map(|peer| peer.state.as_ref()).map(|state| state.epoch);
+        let highest = heard.max().unwrap_or(Epoch::ZERO).max(self.hard.epoch);
+        let epoch = self.epoch_after(highest, alone, forced);
+        let ballot = Ballot { round: self.rounds, epoch, pre: true, forced };
+        let window = self.settings.timers.interval.max(Duration::from_millis(50));
+        self.change_role(Role::Standby, cause, Role::Candidate, epoch, None, out);
+        self.phase = Phase::Campaigning(Campaign {
+            ballot,
+            votes: BTreeSet::new(),
+            own_vote: true,
+            token: None,
+            ask_at: now,
+            ends_at: now + window,
+            alone,
+        });
+        self.progress_campaign(now, out);
+    }
+
+    /// The epoch to stand for. What a majority wins is the next one. What is won without a majority
+    /// must differ from whatever the other side may win at the same time: two members of a pair take
+    /// alternate numbers, a forced one jumps by a distance that depends on its name.
+    fn epoch_after(&self, highest: Epoch, alone: bool, forced: bool) -> Epoch {
+        let next = highest.next();
+        if forced && alone {
+            let name = self.settings.me.id.as_str().bytes();
+            let spread = name.fold(0u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)))
+                % FORCED_STRIDE;
+            return Epoch(highest.0.saturating_add(FORCED_STRIDE + spread));
+        }
+        if alone && self.is_two_node() {
+            let mine_is_even = self.peers[0].member.as_ref().is_none_or(|peer| self.settings.me.id < peer.id);
+            return if next.0.is_multiple_of(2) == mine_is_even { next } else { next.next() };
+        }
+        next
+    }
+
+    /// Asks, counts, and goes on to the next step of a campaign.
+    pub(super) fn progress_campaign(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let Phase::Campaigning(campaign) = &self.phase else { return };
+        let mut campaign = campaign.clone();
+        if !self.electable() {
+            let cause = if self.log_broken { Cause::DiskFailed } else { Cause::LinksFailed };
+            return self.end_campaign(cause, None, out);
+        }
+        if campaign.token.is_some_and(|token| token <= self.durable_token) {
+            campaign.own_vote = true;
+        }
+        let votes = campaign.votes.len() + usize::from(campaign.own_vote);
+        let won = campaign.own_vote && votes >= self.votes_needed(now, &campaign);
+        if won && campaign.ballot.pre {
+            self.hard.epoch = campaign.ballot.epoch;
+            self.hard.voted_for = Some(self.settings.me.clone());
+            self.persist(out);
+            campaign.ballot.pre = false;
+            campaign.votes.clear();
+            campaign.own_vote = false;
+            campaign.token = Some(self.persist_token);
+            campaign.ask_at = now;
+            campaign.ends_at = now + self.settings.timers.interval.max(Duration::from_millis(100));
+        } else if won {
+            self.phase = Phase::Campaigning(campaign.clone());
+            return self.begin_reign(now, campaign.ballot.epoch, campaign.alone, campaign.ballot.forced, out);
+        } else if now >= campaign.ends_at {
+            self.end_campaign(Cause::VotesMissing, None, out);
+            // Another candidate of equal patience must not collide for ever: wait by rank.
+            let pause = self.settings.timers.retry() * (2 + self.rank(now) as u32);
+            self.stand_after = now + pause;
+            return;
+        }
+        let ask = now >= campaign.ask_at;
+        if ask {
+            campaign.ask_at = now + self.settings.timers.retry();
+        }
+        self.phase = Phase::Campaigning(campaign);
+        if ask {
+            self.broadcast(now, true, out);
+        }
+    }
+
+    /// An answer to the present ballot.
+    pub(super) fn count_vote(&mut self, now: Time, peer: usize, vote: Vote, out: &mut Vec<Effect>) {
+        let Phase::Campaigning(campaign) = &mut self.phase else { return };
+        let ballot = campaign.ballot;
+        if (vote.round, vote.epoch, vote.pre) != (ballot.round, ballot.epoch, ballot.pre) {
+            return;
+        }
+        if vote.refusal.is_none() {
+            campaign.votes.insert(peer);
+            self.progress_campaign(now, out);
+        } else {
+            self.last_refusal = vote.refusal.map(|refusal| (self.peers[peer].name(), refusal));
+        }
+    }
+
+    pub(super) fn end_campaign(
+        &mut self,
+        cause: Cause,
+        peer: Option<holdfast_heartbeat::NodeId>,
+        out: &mut Vec<Effect>,
+    ) {
+        let epoch = self.hard.epoch;
+        self.phase = Phase::Waiting;
+        self.change_role(Role::Candidate, cause, Role::Standby, epoch, peer, out);
+    }
+
+    /// Votes that make a primary, the own one included.
+    fn votes_needed(&self, now: Time, campaign: &Campaign) -> usize {
+        if campaign.ballot.forced {
+            // Everyone who can be heard must agree that no lease is in force; the silent are not asked.
+            let reachable = 1 + self.peers.iter().filter(|peer| peer.alive(now)).count();
+            return majority(self.voters()).min(reachable);
+        }
+        if campaign.alone { 1 } else { majority(self.voters()) }
+    }
+
+    /// Whether a decision now is taken without a majority: a forced one, or by the policy of a pair
+    /// whose other half cannot be heard or has let go.
+    pub(super) fn needed_alone(&self, now: Time) -> bool {
+        let heard = 1 + self.peers.iter().filter(|peer| peer.alive(now) && !self.has_left(peer)).count();
+        let short = heard < majority(self.voters());
+        short && (self.forced || self.is_two_node())
+    }
+
+    fn has_left(&self, peer: &super::peer::Peer) -> bool {
+        self.is_two_node() && peer.state.as_ref().is_some_and(|state| state.leaving)
+    }
+
+    /// Policy `probe`: a member that this life of its process has seen to be in sync may follow a
+    /// silent primary; after a cold start only the one that was last alone may.
+    fn may_stand_alone(&self) -> bool {
+        let sole =
+            self.hard.record.as_ref().is_some_and(|record| record.members == [self.settings.me.clone()]);
+        let let_go = self.vacancy.as_ref().is_some_and(|vacancy| vacancy.let_go);
+        match self.settings.two_node {
+            TwoNode::Probe => sole || self.seen_in_sync,
+            TwoNode::Manual => sole || let_go && self.seen_in_sync,
+        }
+    }
+
+    /// A new cluster begins only with every data member present and empty: an empty disk that finds
+    /// itself alone must not take the place of the data that a missing member has.
+    fn may_bootstrap(&self, now: Time) -> bool {
+        if !self.is_pristine() {
+            return false;
+        }
+        let all_empty = self.peers.iter().all(|peer| match peer.settings.kind {
+            MemberKind::Data => peer.alive(now) && peer.state.as_ref().is_some_and(|state| state.pristine),
+            MemberKind::Witness => peer.state.as_ref().is_none_or(|state| state.record.is_none()),
+        });
+        let first = |prefers: bool, priority: u32, id: &str| (!prefers, priority, id.to_owned());
+        let mine = first(self.settings.prefers_primary, self.settings.priority, self.settings.me.id.as_str());
+        all_empty
+            && self.peers.iter().filter(|peer| peer.settings.kind == MemberKind::Data).all(|peer| {
+                let state = peer.state.as_ref().expect("an empty peer has said so");
+                mine < first(state.prefers_primary, state.priority, &peer.name())
+            })
+    }
+
+    /// How many living members come before this one.
+    pub(super) fn rank(&self, now: Time) -> usize {
+        let mine = (self.settings.priority, &self.settings.me.id);
+        let before = |peer: &&super::peer::Peer| {
+            let (Some(member), Some(state)) = (&peer.member, &peer.state) else { return false };
+            peer.settings.kind == MemberKind::Data
+                && peer.alive(now)
+                && state.electable
+                && !state.leaving
+                && self.hard.record.as_ref().is_some_and(|record| record.contains(member))
+                && (state.priority, &member.id) < mine
+        };
+        self.peers.iter().filter(before).count()
+    }
+
+    fn turn(&self, now: Time) -> Duration {
+        (self.settings.timers.interval / 2).max(Duration::from_millis(20)) * self.rank(now) as u32
+    }
+}

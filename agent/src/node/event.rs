@@ -1,0 +1,134 @@
+//! What can happen to a node.
+
+use std::time::Duration;
+
+use holdfast_heartbeat::{Epoch, Heartbeat, Lsn, Member, NodeId, Notice};
+
+/// Something that happened. Past tense: it can no longer be refused.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The deadline that the node named has come, or any other moment.
+    Ticked,
+    /// An authentic heartbeat came in from the address of `peer`, by `path`.
+    HeartbeatReceived {
+        /// Index into the settings' peers.
+        peer: usize,
+        /// The path it came by.
+        path: usize,
+        /// What it says.
+        heartbeat: Box<Heartbeat>,
+    },
+    /// An authentic notice came in: a supervisor buries its agent.
+    NoticeReceived(Notice),
+    /// The hard state of this token, and every one before it, is on disk.
+    Persisted {
+        /// The token of the effect.
+        token: u64,
+    },
+    /// The conflict probe of this round is over.
+    ProbeFinished {
+        /// The round of the effect.
+        round: u64,
+        /// Who answered, in words, if anybody did.
+        conflict: Option<String>,
+    },
+    /// Every VIP is on its interface and was announced once.
+    VipClaimed {
+        /// The reign.
+        epoch: Epoch,
+    },
+    /// No VIP is on this host any more.
+    VipReleased,
+    /// No request is being served any more.
+    ServiceStopped,
+    /// The epoch-start record is committed, everything before it applied.
+    EpochStarted {
+        /// The reign.
+        epoch: Epoch,
+    },
+    /// Each member that is waited for since `version` holds everything acknowledged so far.
+    WaitReached {
+        /// The reign.
+        epoch: Epoch,
+        /// The version of the effect.
+        version: u64,
+    },
+    /// A follower's progress, seen by the primary's log.
+    FollowerProgressed {
+        /// Which.
+        member: Member,
+        /// Whether its stream is up.
+        streaming: bool,
+        /// What it acknowledged as durable.
+        durable: Lsn,
+    },
+    /// The own log grew or became durable.
+    LogAdvanced {
+        /// End of the log.
+        end: Lsn,
+        /// Durable up to here.
+        durable: Lsn,
+        /// Epoch of the last record.
+        last_epoch: Epoch,
+    },
+    /// The own log can no longer be written.
+    LogFailed {
+        /// Only for want of space: nothing is broken, reads go on.
+        full: bool,
+        /// In words.
+        error: String,
+    },
+    /// Own links (and gateways, where configured) were judged.
+    LinksJudged {
+        /// Whether this host could serve.
+        good: bool,
+        /// In words.
+        detail: String,
+    },
+    /// An operator, or the API, wants something.
+    CommandGiven {
+        /// Names the request in the answer.
+        id: u64,
+        /// What.
+        command: Command,
+    },
+    /// The process is to end in good order.
+    TerminationRequested,
+}
+
+/// What an operator can ask of a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Hand the role over, to this member or the best one.
+    Failover {
+        /// To whom.
+        to: Option<NodeId>,
+    },
+    /// Take the role here.
+    Promote {
+        /// R10: even if acknowledged data may be missing here.
+        accept_data_loss: bool,
+    },
+    /// Hand the role to the most preferred member that is in sync.
+    Failback,
+    /// Switch automatic failback on or off until the next start.
+    SetFailback {
+        /// On or off.
+        enabled: bool,
+    },
+}
+
+/// What became of a command.
+pub type Answer = Result<String, Declined>;
+
+/// Why a command was not carried out, and what to do instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declined {
+    /// A stable word for programs.
+    pub code: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+/// How long an effect may take, for the ones that are bounded.
+pub type Within = Duration;

@@ -1,0 +1,421 @@
+//! Planned changes of primary: switchover, failback, and a primary that lets go by itself.
+//!
+//! The order is that of giving up in rule R7: requests end, the successor holds every byte, the gate
+//! shuts, the address goes, and only then is the resignation said. Until the gate shuts the switchover
+//! can be called off and the primary serves on.
+
+use std::time::Duration;
+
+use holdfast_heartbeat::{Epoch, Member, MemberKind, NodeId, Resignation, Role, Time, Wish};
+
+use super::effect::Effect;
+use super::event::{Answer, Command, Declined};
+use super::transition::Cause;
+use super::{Node, Phase};
+
+/// How long an operator's request waits for its outcome before the answer says "not yet".
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// A switchover in progress.
+#[derive(Clone, Debug)]
+pub(super) struct Handover {
+    pub peer: usize,
+    pub target: Member,
+    pub cause: Cause,
+    pub started: Time,
+    pub service_stopped: bool,
+    /// The gate is shut and the address is being released: no way back.
+    pub letting_go: bool,
+    pub vip_released: bool,
+    pub command: Option<u64>,
+}
+
+/// A command whose outcome is still awaited.
+#[derive(Clone, Debug)]
+pub(super) struct Awaited {
+    pub id: u64,
+    pub since: Time,
+    /// What must happen: this member, or another one, becomes primary.
+    pub here: bool,
+}
+
+impl Node {
+    pub(super) fn carry_out(&mut self, now: Time, id: u64, command: Command, out: &mut Vec<Effect>) {
+        let answer = match command {
+            Command::Failover { to } => self.order_failover(now, id, to, out),
+            Command::Failback => self.order_failback(now, id, out),
+            Command::Promote { accept_data_loss } => self.order_promote(now, id, accept_data_loss, out),
+            Command::SetFailback { enabled } => {
+                self.failback_enabled = enabled;
+                let state = if enabled { "on" } else { "off" };
+                Some(Ok(format!(
+                    "automatic failback to {} is {state} until the agent restarts",
+                    self.settings.me
+                )))
+            }
+        };
+        if let Some(answer) = answer {
+            out.push(Effect::Answer { id, answer });
+        }
+    }
+
+    fn order_failover(
+        &mut self,
+        now: Time,
+        id: u64,
+        to: Option<NodeId>,
+        out: &mut Vec<Effect>,
+    ) -> Option<Answer> {
+        let Phase::Reigning(reign) = &self.phase else { return Some(Err(self.not_primary("failover"))) };
+        if reign.role != Role::Primary {
+            return Some(decline(
+                "busy",
+                format!("{} is {}; try again when it is primary", self.settings.me, role_name(reign.role)),
+            ));
+        }
+        if to.as_ref() == Some(&self.settings.me.id) {
+            return Some(Ok(format!("{} is primary already", self.settings.me)));
+        }
+        let Some(peer) = self.best_successor(now, to.as_ref()) else {
+            let whom = to.map_or("no member".to_owned(), |to| format!("{to} is not a member that"));
+            return Some(decline(
+                "no_successor",
+                format!(
+                    "{whom} is in sync, following and fit, so nothing was changed and {} serves on. See: holdfast ha status",
+                    self.settings.me
+                ),
+            ));
+        };
+        self.begin_handover(now, Cause::OperatorOrder, Some(id), Some(peer), out);
+        None
+    }
+
+    fn order_failback(&mut self, now: Time, id: u64, out: &mut Vec<Effect>) -> Option<Answer> {
+        if !self.settings.failback.allowed {
+            return Some(decline(
+                "failback_disabled",
+                "failback_mode is \"disabled\" here; use: holdfast ha failover --to NAME".to_owned(),
+            ));
+        }
+        let Phase::Reigning(reign) = &self.phase else { return Some(Err(self.not_primary("failback"))) };
+        if reign.role != Role::Primary {
+            return Some(decline(
+                "busy",
+                "a change of role is under way; try again when it is over".to_owned(),
+            ));
+        }
+        let preferred = self.best_successor(now, None).filter(|peer| {
+            self.peers[*peer].state.as_ref().is_some_and(|state| state.priority < self.settings.priority)
+        });
+        match preferred {
+            Some(peer) => {
+                self.begin_handover(now, Cause::OperatorOrder, Some(id), Some(peer), out);
+                None
+            }
+            None => Some(decline(
+                "no_successor",
+                format!(
+                    "no member that is preferred to {} is in sync and fit; nothing was changed",
+                    self.settings.me
+                ),
+            )),
+        }
+    }
+
+    fn order_promote(
+        &mut self,
+        now: Time,
+        id: u64,
+        accept_data_loss: bool,
+        _out: &mut Vec<Effect>,
+    ) -> Option<Answer> {
+        if self.phase.reigns() {
+            return Some(Ok(format!("{} is primary already", self.settings.me)));
+        }
+        if self.settings.kind == MemberKind::Witness {
+            return Some(decline("witness", "a witness has no data and cannot be primary".to_owned()));
+        }
+        if !self.electable() {
+            return Some(decline(
+                "unfit",
+                format!("{} cannot be primary now: {}", self.settings.me, self.unfit_because()),
+            ));
+        }
+        let in_sync = self.hard.record.as_ref().is_some_and(|record| record.contains(&self.settings.me));
+        let primary = self
+            .leader
+            .filter(|(_, peer)| self.peers[*peer].reigns(now))
+            .map(|(_, peer)| self.peers[peer].name());
+        if let Some(primary) = primary {
+            if !in_sync {
+                return Some(decline(
+                    "not_in_sync",
+                    format!(
+                        "{primary} is primary and serves, and {} does not hold every acknowledged byte yet; wait until it is in sync (holdfast replication status)",
+                        self.settings.me
+                    ),
+                ));
+            }
+            // The primary hands over: nothing is lost and nobody is cut off.
+            self.wish_until = Some(now + ANSWER_WITHIN);
+            self.awaited = Some(Awaited { id, since: now, here: true });
+            return None;
+        }
+        if !in_sync && !accept_data_loss {
+            let record = self.hard.record.as_ref();
+            let holders = record.map_or("nobody that this member knows of".to_owned(), |record| {
+                record.members.iter().map(Member::to_string).collect::<Vec<_>>().join(", ")
+            });
+            let known = self
+                .last_primary_durable
+                .map_or("an unknown position".to_owned(), |lsn| format!("LSN {lsn}"));
+            return Some(decline(
+                "data_loss",
+                format!(
+                    "{} is not in the in-sync set (that is {{{holders}}}). Promoting it may lose every acknowledged write from LSN {} up to {known}. If the in-sync members cannot be brought back: holdfast ha promote --accept-data-loss",
+                    self.settings.me, self.log.durable
+                ),
+            ));
+        }
+        let alone = 1 + self.peers.iter().filter(|peer| peer.alive(now)).count()
+            < super::quorum::majority(self.voters());
+        if alone && !accept_data_loss {
+            return Some(decline(
+                "no_quorum",
+                format!(
+                    "only a minority of the members can be heard, so nobody can tell whether another primary serves beyond the cut and what it has acknowledged. Make sure that the others are off, then: holdfast ha promote --accept-data-loss ({} has everything up to LSN {})",
+                    self.settings.me, self.log.durable
+                ),
+            ));
+        }
+        self.forced = accept_data_loss && (!in_sync || alone);
+        self.vacate(now, Cause::OperatorOrder, true);
+        self.stand_after = now;
+        self.awaited = Some(Awaited { id, since: now, here: true });
+        None
+    }
+
+    pub(super) fn begin_handover(
+        &mut self,
+        now: Time,
+        cause: Cause,
+        command: Option<u64>,
+        peer: Option<usize>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(peer) = peer.or_else(|| self.best_successor(now, None)) else { return };
+        let target = self.peers[peer].member.clone().expect("a successor is known");
+        let Phase::Reigning(reign) = &mut self.phase else { return };
+        reign.role = Role::HandingOver;
+        reign.handover = Some(Handover {
+            peer,
+            target: target.clone(),
+            cause,
+            started: now,
+            service_stopped: false,
+            letting_go: false,
+            vip_released: false,
+            command,
+        });
+        let epoch = reign.epoch;
+        out.push(Effect::StopServing { drain: self.settings.timers.drain });
+        self.change_role(Role::Primary, cause, Role::HandingOver, epoch, Some(target.id), out);
+    }
+
+    pub(super) fn progress_handover(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let limit = self.settings.timers.handover;
+        let Phase::Reigning(reign) = &mut self.phase else { return };
+        let Some(handover) = &mut reign.handover else { return };
+        if !handover.letting_go {
+            let follower = &self.peers[handover.peer].follower;
+            let holds_all = self.log.durable == self.log.end && follower.durable >= self.log.end;
+            if handover.service_stopped && holds_all && reign.in_sync.holds(&handover.target) {
+                handover.letting_go = true;
+                reign.serving = false;
+                out.push(Effect::EndLease);
+                out.push(Effect::ReleaseVip);
+                self.releasing = true;
+            } else if now >= handover.started + limit || !reign.in_sync.holds(&handover.target) {
+                return self.call_off_handover(now, out);
+            }
+        }
+        let Phase::Reigning(reign) = &mut self.phase else { return };
+        if reign.handover.as_ref().is_none_or(|handover| !handover.vip_released) {
+            return;
+        }
+        let handover = reign.handover.take().expect("looked at above");
+        let epoch = reign.epoch;
+        self.phase = Phase::Waiting;
+        out.push(Effect::StandDown { epoch: self.hard.epoch });
+        self.change_role(
+            Role::HandingOver,
+            Cause::HandedOver,
+            Role::Standby,
+            epoch,
+            Some(handover.target.id.clone()),
+            out,
+        );
+        self.resigned = Some(Resignation { epoch, successor: Some(handover.target.id.clone()) });
+        self.vacate(now, Cause::PrimaryResigned, false);
+        let until = now + self.settings.timers.detect;
+        self.grant = Some(super::voter::Grant { holder: handover.target, epoch, until });
+        self.stand_after = now + self.settings.timers.detect * 2;
+        if handover.cause == Cause::Failback {
+            self.last_failback = Some(now);
+        }
+        if let Some(id) = handover.command {
+            self.awaited = Some(Awaited { id, since: handover.started, here: false });
+        }
+        self.broadcast(now, true, out);
+    }
+
+    fn call_off_handover(&mut self, now: Time, out: &mut Vec<Effect>) {
+        if self.terminating || self.log_broken {
+            let cause = if self.log_broken { Cause::DiskFailed } else { Cause::Terminating };
+            return self.step_down(now, cause, None, out);
+        }
+        let Phase::Reigning(reign) = &mut self.phase else { return };
+        let handover = reign.handover.take().expect("only called during a switchover");
+        reign.role = Role::Primary;
+        let epoch = reign.epoch;
+        out.push(Effect::Serve { epoch });
+        self.change_role(
+            Role::HandingOver,
+            Cause::HandoverFailed,
+            Role::Primary,
+            epoch,
+            Some(handover.target.id.clone()),
+            out,
+        );
+        self.decline_handover(handover, Cause::HandoverFailed, out);
+    }
+
+    pub(super) fn decline_handover(&mut self, handover: Handover, cause: Cause, out: &mut Vec<Effect>) {
+        if let Some(id) = handover.command {
+            let message = format!(
+                "the switchover to {} did not happen ({cause:?}): it did not hold every byte in time. Nothing was lost; see: holdfast ha history",
+                handover.target
+            );
+            out.push(Effect::Answer { id, answer: Err(Declined { code: "handover_failed", message }) });
+        }
+    }
+
+    /// Followers may wish for the role; the primary grants it when they can have it.
+    pub(super) fn consider_wishes(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let Phase::Reigning(reign) = &self.phase else { return };
+        if reign.role != Role::Primary {
+            return;
+        }
+        let wish = self.peers.iter().find_map(|peer| {
+            let (member, state) = (peer.member.as_ref()?, peer.state.as_ref()?);
+            let wish = state.wants_primary?;
+            peer.alive(now).then(|| (member.id.clone(), wish))
+        });
+        let Some((id, wish)) = wish else { return };
+        if wish == Wish::Failback {
+            let recently = self.last_failback.is_some_and(|at| now.since(at) < self.settings.failback.window);
+            if recently || !self.settings.failback.allowed {
+                return;
+            }
+        }
+        let Some(peer) = self.best_successor(now, Some(&id)) else { return };
+        let cause = if wish == Wish::Failback { Cause::Failback } else { Cause::OperatorOrder };
+        self.begin_handover(now, cause, None, Some(peer), out);
+    }
+
+    /// This member's own wish, as it goes out with every heartbeat.
+    pub(super) fn own_wish(&self, now: Time) -> Option<Wish> {
+        if !matches!(self.phase, Phase::Waiting) || !self.electable() || self.terminating {
+            return None;
+        }
+        let (_, leader) = self.leader?;
+        if self.wish_until.is_some_and(|until| now < until) {
+            return Some(Wish::Operator);
+        }
+        let state = self.peers[leader].state.as_ref()?;
+        let since = self.in_sync_since?;
+        let due = self.settings.failback.automatic
+            && self.failback_enabled
+            && self.settings.priority < state.priority
+            && now.since(since) >= self.settings.failback.delay;
+        due.then_some(Wish::Failback)
+    }
+
+    /// Answers the command that waited for another member to become primary.
+    pub(super) fn answer_awaited(
+        &mut self,
+        now: Time,
+        primary: &Member,
+        epoch: Epoch,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(awaited) = self.awaited.take_if(|awaited| !awaited.here) {
+            let answer = Ok(format!(
+                "{primary} is primary in epoch {epoch}, {} ms after the order",
+                now.since(awaited.since).as_millis()
+            ));
+            out.push(Effect::Answer { id: awaited.id, answer });
+        }
+    }
+
+    /// Answers the command that waited for this member to become primary.
+    pub(super) fn answer_awaited_by_self(&mut self, out: &mut Vec<Effect>) {
+        self.wish_until = None;
+        if let Some(awaited) = self.awaited.take() {
+            let answer = Ok(format!("{} is primary in epoch {}", self.settings.me, self.hard.epoch));
+            out.push(Effect::Answer { id: awaited.id, answer });
+        }
+    }
+
+    /// Answers a command that has waited too long.
+    pub(super) fn expire_awaited(&mut self, now: Time, out: &mut Vec<Effect>) {
+        if let Some(awaited) = self.awaited.take_if(|awaited| now.since(awaited.since) >= ANSWER_WITHIN) {
+            self.forced = false;
+            let why = self
+                .last_refusal
+                .as_ref()
+                .map_or(String::new(), |(who, why)| format!(" ({who} refused its vote: {why:?})"));
+            let message =
+                format!("no new primary after {} s{why}; see: holdfast ha status", ANSWER_WITHIN.as_secs());
+            out.push(Effect::Answer { id: awaited.id, answer: Err(Declined { code: "timed_out", message }) });
+        }
+    }
+
+    fn not_primary(&self, command: &str) -> Declined {
+        let message = match self.leader {
+            Some((_, peer)) => {
+                format!("{} is primary; run it there, or here: holdfast ha promote", self.peers[peer].name())
+            }
+            None => format!(
+                "there is no primary now, so {command} has nothing to hand over. See: holdfast ha status"
+            ),
+        };
+        Declined { code: "not_primary", message }
+    }
+
+    pub(super) fn unfit_because(&self) -> &str {
+        if self.log_broken {
+            "its log cannot be written"
+        } else if !self.links_good {
+            &self.links_detail
+        } else {
+            "it is shutting down"
+        }
+    }
+}
+
+fn decline(code: &'static str, message: String) -> Answer {
+    Err(Declined { code, message })
+}
+
+/// A role as the API spells it.
+pub fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Standby => "standby",
+        Role::Candidate => "candidate",
+        Role::Promoting => "promoting",
+        Role::Primary => "primary",
+        Role::HandingOver => "handing_over",
+        Role::Witness => "witness",
+    }
+}

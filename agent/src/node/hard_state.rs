@@ -1,0 +1,27 @@
+//! What a member must not forget: its promise, its vote, and the in-sync set.
+
+use std::time::Duration;
+
+use holdfast_heartbeat::{Epoch, InSyncRecord, Member};
+use serde::{Deserialize, Serialize};
+
+/// Durable before anything that follows from it leaves the host (rules R1 and R3).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardState {
+    /// The highest epoch that this member promised.
+    pub epoch: Epoch,
+    /// To whom.
+    pub voted_for: Option<Member>,
+    /// The newest in-sync record that this member has.
+    pub record: Option<InSyncRecord>,
+    /// The longest lease that this member ever granted, in nanoseconds: after a restart it waits for
+    /// as long before it votes, even if its own configuration has become shorter.
+    pub lease_ns: u64,
+}
+
+impl HardState {
+    /// The wait after a restart, given the configured one.
+    pub fn restart_wait(&self, configured: Duration) -> Duration {
+        configured.max(Duration::from_nanos(self.lease_ns))
+    }
+}

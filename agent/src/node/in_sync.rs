@@ -1,0 +1,309 @@
+//! The primary's side of the in-sync set (rule R3): when it shrinks and grows, and in which order.
+//!
+//! - *Shrink*: the record first; only when a quorum has it does the log stop waiting for who left.
+//! - *Grow*: the log waits for the newcomer first; only when that one holds everything that was
+//!   acknowledged before is it recorded.
+//!
+//! At each moment the log waits for the union of every set that a voter may have on its disk as the
+//! newest, so whoever could be elected holds whatever was acknowledged.
+
+use std::time::Duration;
+
+use holdfast_heartbeat::{Epoch, InSyncRecord, Member, MemberKind, Time};
+
+use super::effect::Effect;
+use super::quorum::majority;
+use super::{Node, Phase};
+use holdfast_heartbeat::Role;
+
+/// How often a member may leave the set in [`DAMPING_WINDOW`] before its return is slowed down.
+const FREE_DEPARTURES: usize = 2;
+/// Departures older than this are forgotten.
+const DAMPING_WINDOW: Duration = Duration::from_secs(60);
+/// The longest that a flapping member is kept out.
+const LONGEST_DAMPING: Duration = Duration::from_secs(30);
+
+/// The in-sync set of a reign.
+#[derive(Clone, Debug)]
+pub(super) struct InSync {
+    epoch: Epoch,
+    /// The newest record that a quorum has.
+    pub confirmed: Option<InSyncRecord>,
+    /// The newest record that was proposed and is not at a quorum yet, with its hard-state token.
+    pub pending: Option<(InSyncRecord, u64)>,
+    /// Waited for, not recorded yet; with the version that names the wait.
+    pub joining: Option<(Member, u64)>,
+    /// Whom the log waits for.
+    pub waiting: Vec<Member>,
+    version: u64,
+}
+
+impl InSync {
+    pub(super) fn new(epoch: Epoch, members: Vec<Member>) -> InSync {
+        InSync { epoch, confirmed: None, pending: None, joining: None, waiting: members, version: 0 }
+    }
+
+    /// Whether a quorum has a record of this epoch.
+    pub(super) fn recorded(&self) -> bool {
+        self.confirmed.is_some()
+    }
+
+    /// Whether `member` is in the set that a quorum has, and in no set that may replace it missing.
+    pub(super) fn holds(&self, member: &Member) -> bool {
+        self.confirmed.as_ref().is_some_and(|record| record.contains(member))
+            && self.pending.as_ref().is_none_or(|(record, _)| record.contains(member))
+    }
+
+    fn next_version(&mut self) -> u64 {
+        self.version += 1;
+        self.version
+    }
+}
+
+impl Node {
+    /// Writes a record here and offers it to the others with every heartbeat.
+    pub(super) fn propose_in_sync(&mut self, now: Time, members: Vec<Member>, out: &mut Vec<Effect>) {
+        let Phase::Reigning(reign) = &mut self.phase else { return };
+        let version = reign.in_sync.next_version();
+        let record = InSyncRecord { epoch: reign.in_sync.epoch, version, members };
+        self.hard.record = Some(record.clone());
+        self.persist(out);
+        let Phase::Reigning(reign) = &mut self.phase else { return };
+        reign.in_sync.pending = Some((record, self.persist_token));
+        self.confirm_in_sync(now, out);
+    }
+
+    /// Counts who has the pending record; at a quorum it takes effect.
+    fn confirm_in_sync(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let Phase::Reigning(reign) = &self.phase else { return };
+        let Some((record, token)) = &reign.in_sync.pending else { return };
+        if *token > self.durable_token {
+            return;
+        }
+        // A voter that promised a later epoch does not count: its vote there was given on what it
+        // knew before, and the primary of that epoch need not have seen this record.
+        let assents = |peer: &&super::peer::Peer| {
+            peer.state.as_ref().is_some_and(|state| {
+                state.epoch == reign.epoch
+                    && state
+                        .record
+                        .as_ref()
+                        .is_some_and(|has| has.epoch == record.epoch && has.rank() >= record.rank())
+            })
+        };
+        let have = 1 + self.peers.iter().filter(assents).count();
+        if have < self.record_quorum(now) {
+            return;
+        }
+        let Phase::Reigning(reign) = &mut self.phase else { return };
+        let set = &mut reign.in_sync;
+        let (record, _) = set.pending.take().expect("looked at above");
+        let mut waiting = record.members.clone();
+        if let Some((joining, _)) = &set.joining
+            && !waiting.contains(joining)
+        {
+            waiting.push(joining.clone());
+        }
+        let newly = set.confirmed.as_ref().map(|old| old.members.clone());
+        set.confirmed = Some(record.clone());
+        if set.waiting != waiting {
+            set.waiting = waiting.clone();
+            let version = set.next_version();
+            out.push(Effect::WaitFor { epoch: reign.epoch, version, members: waiting });
+        }
+        if newly.as_ref() != Some(&record.members) {
+            let names: Vec<_> = record.members.iter().map(Member::to_string).collect();
+            let message = format!(
+                "in-sync set is now {{{}}} (epoch {}, version {})",
+                names.join(", "),
+                record.epoch,
+                record.version
+            );
+            out.push(Effect::Note { message });
+        }
+    }
+
+    /// How many voters must have a record. A pair whose other half is silent decides alone, by the
+    /// policy of `two_node`.
+    fn record_quorum(&self, now: Time) -> usize {
+        if self.is_two_node() && !self.peers[0].alive(now) { 1 } else { majority(self.voters()) }
+    }
+
+    /// Drops who is lost, admits who has caught up.
+    pub(super) fn progress_in_sync(&mut self, now: Time, out: &mut Vec<Effect>) {
+        self.confirm_in_sync(now, out);
+        self.shrink_if_lost(now, out);
+        self.grow_if_caught_up(now, out);
+    }
+
+    fn shrink_if_lost(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let Phase::Reigning(reign) = &self.phase else { return };
+        let me = &self.settings.me;
+        if let Some((joining, _)) = &reign.in_sync.joining
+            && self.lost(now, joining).is_some()
+        {
+            return self.call_off_joining(out);
+        }
+        let newest = match (&reign.in_sync.pending, &reign.in_sync.confirmed) {
+            (Some((record, _)), _) | (None, Some(record)) => record.members.clone(),
+            (None, None) => return,
+        };
+        let mut reasons = Vec::new();
+        let mut staying = Vec::new();
+        for member in newest {
+            match (member != *me).then(|| self.lost(now, &member)).flatten() {
+                Some(why) => reasons.push((member, why)),
+                None => staying.push(member),
+            }
+        }
+        if reasons.is_empty() {
+            return;
+        }
+        for (member, why) in reasons {
+            let message = format!("{member} leaves the in-sync set: {why}");
+            out.push(Effect::Note { message });
+            if let Some(peer) =
+                self.peers.iter_mut().find(|peer| peer.member.as_ref().is_some_and(|m| m.id == member.id))
+            {
+                peer.departures.retain(|at| now.since(*at) < DAMPING_WINDOW);
+                peer.departures.push(now);
+            }
+        }
+        self.propose_in_sync(now, staying, out);
+    }
+
+    /// Why `member` can no longer be waited for, if it cannot.
+    fn lost(&self, now: Time, member: &Member) -> Option<String> {
+        let Phase::Reigning(reign) = &self.phase else { return None };
+        let Some(peer) =
+            self.peers.iter().find(|peer| peer.member.as_ref().is_some_and(|m| m.id == member.id))
+        else {
+            return Some("it is not among the configured members that were heard".into());
+        };
+        if peer.member.as_ref() != Some(member) {
+            return Some("it came back with another (new or damaged) log".into());
+        }
+        if peer.is_dead() {
+            return Some("its supervisor reported that its agent died".into());
+        }
+        if !peer.alive(now) {
+            return Some(format!(
+                "it was silent on every path for {} ms",
+                self.settings.timers.detect.as_millis()
+            ));
+        }
+        if peer.state.as_ref().is_some_and(|state| state.leaving) {
+            return Some("it is shutting down".into());
+        }
+        let timers = &self.settings.timers;
+        let patience =
+            if reign.role == Role::Promoting { timers.promotion_patience() } else { timers.standby_timeout };
+        let follower = &peer.follower;
+        if !follower.streaming && now.since(follower.lost_at) > patience {
+            return Some(format!("it did not follow the log for {} ms", patience.as_millis()));
+        }
+        let behind = follower.durable < self.log.durable;
+        if follower.streaming && behind && now.since(follower.progressed_at) > timers.standby_timeout {
+            return Some(format!("it acknowledged nothing for {} ms", timers.standby_timeout.as_millis()));
+        }
+        None
+    }
+
+    fn call_off_joining(&mut self, out: &mut Vec<Effect>) {
+        let Phase::Reigning(reign) = &mut self.phase else { return };
+        let set = &mut reign.in_sync;
+        let Some((member, _)) = set.joining.take() else { return };
+        let recorded = set
+            .confirmed
+            .iter()
+            .chain(set.pending.iter().map(|(record, _)| record))
+            .any(|record| record.contains(&member));
+        if !recorded {
+            set.waiting.retain(|waited| *waited != member);
+            let version = set.next_version();
+            out.push(Effect::WaitFor { epoch: reign.epoch, version, members: set.waiting.clone() });
+        }
+    }
+
+    fn grow_if_caught_up(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let Phase::Reigning(reign) = &self.phase else { return };
+        let set = &reign.in_sync;
+        if set.pending.is_some()
+            || set.joining.is_some()
+            || !reign.log_started
+            || reign.role == Role::HandingOver
+        {
+            return;
+        }
+        let Some(confirmed) = &set.confirmed else { return };
+        // Close enough that the wait for the rest is not felt by a writer.
+        const CLOSE_BYTES: u64 = 4 << 20;
+        let candidate = self.peers.iter().find_map(|peer| {
+            let (member, state) = (peer.member.as_ref()?, peer.state.as_ref()?);
+            let follows = state
+                .follows
+                .as_ref()
+                .is_some_and(|(epoch, id)| *epoch == reign.epoch && *id == self.settings.me.id);
+            let ready = peer.settings.kind == MemberKind::Data
+                && !confirmed.contains(member)
+                && peer.alive(now)
+                && peer.follower.streaming
+                && follows
+                && state.electable
+                && !state.leaving
+                && self.log.durable.bytes_since(peer.follower.durable) <= CLOSE_BYTES
+                && now >= readmission(&peer.departures);
+            ready.then(|| member.clone())
+        });
+        let Some(member) = candidate else { return };
+        let Phase::Reigning(reign) = &mut self.phase else { return };
+        let set = &mut reign.in_sync;
+        let version = set.next_version();
+        set.joining = Some((member.clone(), version));
+        set.waiting.push(member);
+        out.push(Effect::WaitFor { epoch: reign.epoch, version, members: set.waiting.clone() });
+    }
+
+    /// The newcomer holds everything that was acknowledged before the log began to wait for it.
+    pub(super) fn admit_joined(&mut self, now: Time, epoch: Epoch, version: u64, out: &mut Vec<Effect>) {
+        let Phase::Reigning(reign) = &mut self.phase else { return };
+        if reign.epoch != epoch || reign.in_sync.joining.as_ref().is_none_or(|(_, waited)| *waited != version)
+        {
+            return;
+        }
+        // A shrink may have been proposed meanwhile: the newcomer waits for its outcome.
+        if reign.in_sync.pending.is_some() {
+            return self.call_off_joining(out);
+        }
+        let (member, _) = reign.in_sync.joining.take().expect("looked at above");
+        let confirmed = reign.in_sync.confirmed.as_ref().expect("growth follows a confirmed record");
+        let mut members = confirmed.members.clone();
+        members.push(member);
+        self.propose_in_sync(now, members, out);
+    }
+}
+
+/// When a member that left this often may come back: at once at first, then after 1, 2, 4 ... seconds.
+fn readmission(departures: &[Time]) -> Time {
+    let Some(last) = departures.last() else { return Time::ZERO };
+    let excess = departures.len().saturating_sub(FREE_DEPARTURES);
+    if excess == 0 {
+        return *last;
+    }
+    *last + (Duration::from_secs(1) * (1 << (excess - 1).min(5))).min(LONGEST_DAMPING)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flapping_member_comes_back_ever_more_slowly() {
+        let t = Time(7_000_000_000);
+        assert_eq!(readmission(&[]), Time::ZERO);
+        assert_eq!(readmission(&[t, t]), t);
+        assert_eq!(readmission(&[t, t, t]), t + Duration::from_secs(1));
+        assert_eq!(readmission(&[t; 5]), t + Duration::from_secs(4));
+        assert_eq!(readmission(&[t; 50]), t + LONGEST_DAMPING);
+    }
+}

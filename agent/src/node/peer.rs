@@ -1,0 +1,187 @@
+//! What this node knows of one other voter.
+
+use std::time::Duration;
+
+use holdfast_heartbeat::{
+    BootNonce, Detector, Dropped, Echo, Heartbeat, Lsn, Member, MemberState, ReplayGuard, Role, Time, replay,
+};
+
+use super::settings::PeerSettings;
+
+/// How many lives of a silent peer may introduce themselves at once; an attacker who replays old
+/// packets can fill the places but not keep the true one out, since each is echoed in turn.
+const INTRODUCTIONS: usize = 4;
+
+/// One other voter.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub settings: PeerSettings,
+    /// Who it is, since it was first believed.
+    pub member: Option<Member>,
+    pub guard: ReplayGuard,
+    pub detector: Detector,
+    /// Its newest believed statement, and when that came.
+    pub state: Option<MemberState>,
+    /// The packet that the statement came in; it is echoed.
+    echo: Option<Echo>,
+    pub echo_at: Time,
+    introductions: Vec<Echo>,
+    sent_seq: u64,
+    /// The newest packet of ours that asked for an answer, and its path: measures the round trip.
+    asked: Option<(u64, usize, Time)>,
+    /// When the packet of ours was sent that it last acknowledged as a renewal of this reign's lease.
+    pub lease_ack: Option<Time>,
+    /// A life that ended, as its supervisor says.
+    pub dead_boot: Option<BootNonce>,
+    /// Its progress as a follower of our log.
+    pub follower: Follower,
+    /// When it lately left the in-sync set.
+    pub departures: Vec<Time>,
+}
+
+/// A follower's progress, seen from the primary.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Follower {
+    pub streaming: bool,
+    pub durable: Lsn,
+    /// When `durable` last grew or the stream came up.
+    pub progressed_at: Time,
+    /// When the stream was lost, or the reign began.
+    pub lost_at: Time,
+}
+
+impl Peer {
+    pub(super) fn new(settings: PeerSettings, detect: Duration) -> Peer {
+        let detector = Detector::new(detect, settings.paths);
+        Peer {
+            settings,
+            member: None,
+            guard: ReplayGuard::default(),
+            detector,
+            state: None,
+            echo: None,
+            echo_at: Time::ZERO,
+            introductions: Vec::new(),
+            sent_seq: 0,
+            asked: None,
+            lease_ack: None,
+            dead_boot: None,
+            follower: Follower::default(),
+            departures: Vec::new(),
+        }
+    }
+
+    /// Its name, or what the operator calls it until it has told.
+    pub(super) fn name(&self) -> String {
+        self.member.as_ref().map_or_else(|| self.settings.label.clone(), |member| member.id.to_string())
+    }
+
+    /// Whether it was heard within the detection time and is not known to have died since.
+    pub(super) fn alive(&self, now: Time) -> bool {
+        self.detector.alive(now) && !self.is_dead()
+    }
+
+    /// Whether its supervisor said that the life we believe in has ended.
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead_boot.is_some() && self.dead_boot == self.guard.current_boot()
+    }
+
+    /// Whether it lives and says that it reigns.
+    pub(super) fn reigns(&self, now: Time) -> bool {
+        self.alive(now) && self.state.as_ref().is_some_and(|state| reigning(state.role))
+    }
+
+    /// Takes in a packet whose name and kind were checked. `Ok(true)`: it is the newest statement.
+    pub(super) fn admit(
+        &mut self,
+        now: Time,
+        own_boot: BootNonce,
+        max_age: Duration,
+        path: usize,
+        heartbeat: &Heartbeat,
+    ) -> Result<bool, Dropped> {
+        if self.dead_boot == Some(heartbeat.boot) {
+            return Err(Dropped::Replayed);
+        }
+        let boot_before = self.guard.current_boot();
+        match self.guard.check(now, own_boot, max_age, heartbeat) {
+            Ok(()) => {}
+            Err(Dropped::Unproven) => {
+                self.detector.unproven(path);
+                if !self.alive(now) && !self.guard.is_retired(heartbeat.boot) {
+                    self.introduce(replay::echo_of(heartbeat));
+                }
+                return Err(Dropped::Unproven);
+            }
+            Err(Dropped::Stale) => {
+                // It has not heard us for a while: that direction is dead, or was until now. Its newest
+                // packet is echoed so that the two can come to believe each other again.
+                self.detector.unproven(path);
+                if !self.alive(now) {
+                    self.introduce(replay::echo_of(heartbeat));
+                }
+                return Err(Dropped::Stale);
+            }
+            Err(other) => return Err(other),
+        }
+        self.detector.heard(now, path);
+        let echo = heartbeat.echo.expect("a proven packet has an echo");
+        if let Some((seq, asked_path, at)) = self.asked
+            && echo.seq == seq
+        {
+            self.asked = None;
+            if asked_path == path {
+                self.detector.round_trip(path, now.since(at));
+            }
+        }
+        let newer = boot_before != Some(heartbeat.boot)
+            || self.echo.is_none_or(|known| known.boot != heartbeat.boot || known.seq < heartbeat.seq);
+        if boot_before != Some(heartbeat.boot) {
+            self.introductions.clear();
+            self.lease_ack = None;
+        }
+        if newer {
+            self.echo = Some(replay::echo_of(heartbeat));
+            self.echo_at = now;
+            self.state = Some(heartbeat.state.clone());
+        }
+        Ok(newer)
+    }
+
+    fn introduce(&mut self, echo: Echo) {
+        let newer = |known: &Echo| known.boot == echo.boot && known.seq >= echo.seq;
+        if self.introductions.iter().chain(&self.echo).any(newer) {
+            return;
+        }
+        self.introductions.retain(|known| known.boot != echo.boot);
+        if self.introductions.len() == INTRODUCTIONS {
+            self.introductions.remove(0);
+        }
+        self.introductions.push(echo);
+    }
+
+    /// The echo for the next packet: of the life that is believed, or, while there is none, of each
+    /// one in turn that introduced itself.
+    pub(super) fn echo_for_next(&mut self, now: Time) -> Option<Echo> {
+        if !self.alive(now) && !self.introductions.is_empty() {
+            let turn = self.sent_seq as usize % self.introductions.len();
+            return Some(self.introductions[turn]);
+        }
+        self.echo
+    }
+
+    /// The next sequence number, noting what was asked on which path.
+    pub(super) fn next_seq(&mut self, now: Time, path: usize, reply_wanted: bool) -> u64 {
+        self.sent_seq += 1;
+        if reply_wanted {
+            self.asked = Some((self.sent_seq, path, now));
+        }
+        self.detector.sent(path);
+        self.sent_seq
+    }
+}
+
+/// Roles that hold, or are about to hold, what only one member may hold.
+pub(super) fn reigning(role: Role) -> bool {
+    matches!(role, Role::Promoting | Role::Primary | Role::HandingOver)
+}

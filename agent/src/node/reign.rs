@@ -1,0 +1,268 @@
+//! A reign: the lease, the steps of taking over (rule R7), and its end.
+//!
+//! What must hold: nothing is served before a quorum has the in-sync record of this epoch, the log has
+//! its epoch-start record committed, the lease is in force and nobody answers on the address; and from
+//! the moment that the lease has lapsed nothing is served, whatever else is going on.
+
+use holdfast_heartbeat::{Epoch, Member, MemberKind, NodeId, Resignation, Role, Time};
+
+use super::effect::Effect;
+use super::handover::Handover;
+use super::in_sync::InSync;
+use super::quorum::{acknowledged_by, majority};
+use super::transition::Cause;
+use super::{Node, Phase};
+
+/// A reign, from the vote to its end.
+#[derive(Clone, Debug)]
+pub(super) struct Reign {
+    pub epoch: Epoch,
+    pub since: Time,
+    /// `Promoting`, `Primary` or `HandingOver`.
+    pub role: Role,
+    /// Until when a majority stands behind this reign.
+    pub lease_until: Option<Time>,
+    pub in_sync: InSync,
+    pub log_started: bool,
+    /// Since when clients are answered.
+    pub serving: bool,
+    pub vip_claimed: bool,
+    pub handover: Option<Handover>,
+}
+
+impl Node {
+    pub(super) fn begin_reign(
+        &mut self,
+        now: Time,
+        epoch: Epoch,
+        alone: bool,
+        forced: bool,
+        out: &mut Vec<Effect>,
+    ) {
+        let me = self.settings.me.clone();
+        self.change_role(Role::Candidate, Cause::VotesWon, Role::Promoting, epoch, None, out);
+        if alone {
+            let message = format!(
+                "epoch {epoch} began without a majority; if the other member still serves somewhere, what is written there meanwhile will be set aside when it comes back"
+            );
+            out.push(Effect::Warn { message });
+        }
+        // The previous set minus whoever cannot follow now: each of them holds every acknowledged
+        // byte, and nothing more is acknowledged before the new record is at a quorum.
+        let mut members = vec![me.clone()];
+        if let (Some(record), false) = (&self.hard.record, forced) {
+            for member in record.members.iter().filter(|member| **member != me) {
+                let stays = self.peers.iter().any(|peer| {
+                    peer.member.as_ref() == Some(member)
+                        && peer.alive(now)
+                        && peer.state.as_ref().is_some_and(|state| !state.leaving && state.electable)
+                });
+                if stays {
+                    members.push(member.clone());
+                }
+            }
+        }
+        for peer in &mut self.peers {
+            peer.lease_ack = None;
+            peer.follower = super::peer::Follower { progressed_at: now, lost_at: now, ..Default::default() };
+        }
+        self.forced = false;
+        self.grant = None;
+        self.phase = Phase::Reigning(Box::new(Reign {
+            epoch,
+            since: now,
+            role: Role::Promoting,
+            lease_until: None,
+            in_sync: InSync::new(epoch, members.clone()),
+            log_started: false,
+            serving: false,
+            vip_claimed: false,
+            handover: None,
+        }));
+        out.push(Effect::Promise { epoch });
+        out.push(Effect::Lead { epoch, members: members.clone() });
+        self.following = None;
+        self.propose_in_sync(now, members, out);
+        self.broadcast(now, true, out);
+        self.progress_reign(now, out);
+    }
+
+    /// Ends the reign if its lease has lapsed. Called before anything else is looked at, so that what
+    /// waited in a queue while this process was stopped cannot revive a reign that is over.
+    pub(super) fn check_lease(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let Phase::Reigning(reign) = &self.phase else { return };
+        let limit = reign.lease_until.unwrap_or(reign.since + self.settings.timers.lease);
+        if now >= limit {
+            self.step_down(now, Cause::LeaseLapsed, None, out);
+        }
+    }
+
+    /// Moves the lease forward to what a quorum acknowledged.
+    fn renew_lease(&mut self, now: Time, out: &mut Vec<Effect>) {
+        // A pair goes on after the loss of either half (policy of `two_node`); its primary watches
+        // its own links instead, and its own clock: a pause longer than the lease ends the reign.
+        let needed = if self.is_two_node() { 1 } else { majority(self.voters()) };
+        let lease = self.settings.timers.lease;
+        let acks: Vec<_> = self.peers.iter().map(|peer| peer.lease_ack).collect();
+        let Phase::Reigning(reign) = &mut self.phase else { return };
+        let Some(sent) = acknowledged_by(needed, now, acks) else { return };
+        let until = sent + lease;
+        if reign.lease_until.is_none_or(|held| held < until) {
+            reign.lease_until = Some(until);
+            if reign.serving {
+                out.push(Effect::ExtendLease { epoch: reign.epoch, until });
+            }
+        }
+    }
+
+    /// Everything that a reign does by itself.
+    pub(super) fn progress_reign(&mut self, now: Time, out: &mut Vec<Effect>) {
+        self.check_lease(now, out);
+        if !self.phase.reigns() {
+            return;
+        }
+        self.renew_lease(now, out);
+        if self.end_if_unfit(now, out) {
+            return;
+        }
+        self.progress_in_sync(now, out);
+        self.progress_promotion(now, out);
+        self.progress_handover(now, out);
+        self.consider_wishes(now, out);
+    }
+
+    /// Gives up when this host cannot do the work, preferably to somebody who can.
+    fn end_if_unfit(&mut self, now: Time, out: &mut Vec<Effect>) -> bool {
+        let Phase::Reigning(reign) = &self.phase else { return true };
+        let (role, epoch) = (reign.role, reign.epoch);
+        let later = self
+            .peers
+            .iter()
+            .find(|peer| peer.alive(now) && peer.state.as_ref().is_some_and(|state| state.epoch > epoch));
+        if let Some(peer) = later {
+            let name = peer.member.as_ref().map(|member| member.id.clone());
+            self.step_down(now, Cause::Superseded, name, out);
+            return true;
+        }
+        let cause = if self.log_broken {
+            Cause::DiskFailed
+        } else if !self.links_good {
+            Cause::LinksFailed
+        } else if self.terminating {
+            Cause::Terminating
+        } else {
+            return false;
+        };
+        if role == Role::HandingOver && cause == Cause::Terminating {
+            return false;
+        }
+        if role == Role::Primary && self.best_successor(now, None).is_some() {
+            self.begin_handover(now, cause, None, None, out);
+            return false;
+        }
+        // A pair may live without its peer, a larger cluster may not be left without its primary for
+        // a link that only one of several paths uses: while a quorum renews the lease, the best that
+        // this host can do with bad links and no successor is to stay.
+        if cause == Cause::LinksFailed && !self.is_two_node() {
+            return false;
+        }
+        self.step_down(now, cause, None, out);
+        true
+    }
+
+    /// The steps of taking over. Each waits for the event that says that the one before is done.
+    fn progress_promotion(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let Phase::Reigning(reign) = &self.phase else { return };
+        if reign.role != Role::Promoting {
+            return;
+        }
+        let ready = reign.lease_until.is_some() && reign.in_sync.recorded() && reign.log_started;
+        if !reign.serving {
+            match &self.probe.finished {
+                None if self.probe.started.is_none() => {
+                    return self.start_probe(now, self.probe_window(), out);
+                }
+                Some((at, Some(conflict))) => {
+                    // Before this reign began the former primary had a right to answer. Afterwards
+                    // it is a conflict: ask until the address is free, never claim it over an answer.
+                    if *at >= reign.since {
+                        let message = format!(
+                            "another host answers on the virtual address ({conflict}); not claiming it. If no other Holdfast member holds it, find that host and take the address off it"
+                        );
+                        self.warn_once(now, message, out);
+                    }
+                    return self.start_probe(now, self.settings.timers.probe_window, out);
+                }
+                None => return,
+                Some((_, None)) => {}
+            }
+            if !ready {
+                return;
+            }
+            let Phase::Reigning(reign) = &mut self.phase else { return };
+            reign.serving = true;
+            let (epoch, until) = (reign.epoch, reign.lease_until.expect("checked above"));
+            out.push(Effect::ExtendLease { epoch, until });
+            out.push(Effect::Serve { epoch });
+            out.push(Effect::ClaimVip { epoch });
+        } else if reign.vip_claimed {
+            let Phase::Reigning(reign) = &mut self.phase else { return };
+            reign.role = Role::Primary;
+            let epoch = reign.epoch;
+            self.vacancy = None;
+            self.change_role(Role::Promoting, Cause::StepsDone, Role::Primary, epoch, None, out);
+            self.answer_awaited_by_self(out);
+            self.broadcast(now, true, out);
+        }
+    }
+
+    /// Ends the reign now: the gate shuts first, everything else follows.
+    pub(super) fn step_down(&mut self, now: Time, cause: Cause, peer: Option<NodeId>, out: &mut Vec<Effect>) {
+        let Phase::Reigning(reign) = std::mem::replace(&mut self.phase, Phase::Waiting) else { return };
+        out.push(Effect::EndLease);
+        out.push(Effect::StopServing { drain: std::time::Duration::ZERO });
+        out.push(Effect::ReleaseVip);
+        out.push(Effect::StandDown { epoch: self.hard.epoch });
+        self.releasing = true;
+        // Others may go on as soon as the address is off this host.
+        self.resign_on_release = Some(Resignation { epoch: reign.epoch, successor: None });
+        self.change_role(reign.role, cause, Role::Standby, reign.epoch, peer, out);
+        if let Some(handover) = reign.handover {
+            self.decline_handover(handover, cause, out);
+        }
+        self.vacate(now, Cause::NoPrimary, false);
+        self.stand_after = now + self.settings.timers.retry() * 4;
+    }
+
+    /// The best member to hand over to: in sync, following, fit, most preferred.
+    pub(super) fn best_successor(&self, now: Time, wanted: Option<&NodeId>) -> Option<usize> {
+        let Phase::Reigning(reign) = &self.phase else { return None };
+        let fit = |&(_, peer): &(usize, &super::peer::Peer)| {
+            let (Some(member), Some(state)) = (&peer.member, &peer.state) else { return false };
+            peer.settings.kind == MemberKind::Data
+                && peer.alive(now)
+                && peer.follower.streaming
+                && state.electable
+                && !state.leaving
+                && state
+                    .follows
+                    .as_ref()
+                    .is_some_and(|(epoch, id)| *epoch == reign.epoch && *id == self.settings.me.id)
+                && reign.in_sync.holds(member)
+                && wanted.is_none_or(|id| *id == member.id)
+        };
+        let best = self.peers.iter().enumerate().filter(fit).min_by_key(|(_, peer)| {
+            let state = peer.state.as_ref().expect("a fit peer has a state");
+            (state.priority, peer.member.as_ref().map(|member| member.id.clone()))
+        })?;
+        Some(best.0)
+    }
+
+    /// The member of that name, if it is known.
+    pub(super) fn member_named(&self, id: &NodeId) -> Option<Member> {
+        if *id == self.settings.me.id {
+            return Some(self.settings.me.clone());
+        }
+        self.peers.iter().filter_map(|peer| peer.member.clone()).find(|member| member.id == *id)
+    }
+}

@@ -1,0 +1,106 @@
+//! What a node is told once, at its start.
+
+use std::time::Duration;
+
+use holdfast_heartbeat::{BootNonce, Member, MemberKind};
+
+/// The node's fixed knowledge of itself and its cluster.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Who this is.
+    pub me: Member,
+    /// Data member or witness.
+    pub kind: MemberKind,
+    /// This life of the process.
+    pub boot: BootNonce,
+    /// Lower is more preferred.
+    pub priority: u32,
+    /// `mode = "primary"`: stands first in a new cluster.
+    pub prefers_primary: bool,
+    /// The other voters, in the order of the configuration.
+    pub peers: Vec<PeerSettings>,
+    /// Durations.
+    pub timers: Timers,
+    /// What two data members without a witness do after a loss.
+    pub two_node: TwoNode,
+    /// Whether and when this member takes the role back.
+    pub failback: Failback,
+    /// Whether the VIP must be probed before it is claimed.
+    pub probe_vip: bool,
+}
+
+/// One other voter.
+#[derive(Clone, Debug)]
+pub struct PeerSettings {
+    /// How the operator wrote it; used in messages until its name is known.
+    pub label: String,
+    /// Data member or witness.
+    pub kind: MemberKind,
+    /// Over how many paths it is reached.
+    pub paths: usize,
+}
+
+/// The node's durations. See `holdfast config check` for their derivation.
+#[derive(Clone, Copy, Debug)]
+pub struct Timers {
+    /// Between heartbeats.
+    pub interval: Duration,
+    /// Silence after which a peer counts as silent.
+    pub detect: Duration,
+    /// How long a lease lasts from the sending of the heartbeat that a majority acknowledged.
+    pub lease: Duration,
+    /// What a voter adds to a lease for the drift between two clocks' rates.
+    pub drift_margin: Duration,
+    /// How long the kernel may hold the address beyond the lease, with the gate in use (rule R6).
+    pub gate_excess: Duration,
+    /// Window of the conflict probe when the former holder may still be there.
+    pub probe_window: Duration,
+    /// Window of the conflict probe when the former holder said that it has let go.
+    pub handover_probe_window: Duration,
+    /// How long a standby may hold back writes before it is dropped from the in-sync set.
+    pub standby_timeout: Duration,
+    /// How long requests in flight may take to finish in a planned switchover.
+    pub drain: Duration,
+    /// How long a planned switchover may take before it is called off.
+    pub handover: Duration,
+}
+
+impl Timers {
+    /// What a voter waits after its last renewal, or after its own start, before it helps another.
+    pub fn voter_wait(&self) -> Duration {
+        self.lease + self.drift_margin + self.gate_excess
+    }
+
+    /// How soon a refused candidate asks again: often enough not to be seen in an outage.
+    pub fn retry(&self) -> Duration {
+        (self.interval / 20).max(Duration::from_millis(1))
+    }
+
+    /// How long a member of the previous in-sync set may take to follow a new primary before the
+    /// promotion goes on without it.
+    pub fn promotion_patience(&self) -> Duration {
+        (self.interval / 2).max(Duration::from_millis(40))
+    }
+}
+
+/// Policy of two data members without a witness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TwoNode {
+    /// Take over when every path is silent, own links are good and the VIP does not answer.
+    Probe,
+    /// Only an operator decides.
+    Manual,
+}
+
+/// How the role comes back to a preferred member.
+#[derive(Clone, Copy, Debug)]
+pub struct Failback {
+    /// Whether this member asks for the role by itself.
+    pub automatic: bool,
+    /// Whether `ha failback` may be used at all.
+    pub allowed: bool,
+    /// How long this member must have been in the in-sync set first.
+    pub delay: Duration,
+    /// At most one automatic failback in this time.
+    pub window: Duration,
+}

@@ -1,0 +1,236 @@
+//! What a node shows of itself: a snapshot, taken whenever somebody asks.
+
+use holdfast_heartbeat::{Dropped, Epoch, InSyncRecord, MemberKind, Role, Time};
+
+use super::peer::reigning;
+use super::{LogPosition, Node, Phase};
+
+/// The node as it is at one moment.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// When it was taken.
+    pub at: Time,
+    /// What it acts as.
+    pub role: Role,
+    /// Since when.
+    pub role_since: Time,
+    /// The highest epoch it promised, durably.
+    pub epoch: Epoch,
+    /// Who is primary, as far as this member knows.
+    pub primary: Option<String>,
+    /// How long the own lease still lasts, if this member reigns.
+    pub lease_until: Option<Time>,
+    /// The in-sync record in force as far as known here.
+    pub record: Option<InSyncRecord>,
+    /// Whether this member answers clients.
+    pub serving: bool,
+    /// The own log.
+    pub log: LogPosition,
+    /// The other voters.
+    pub peers: Vec<PeerView>,
+    /// Heartbeats that were dropped after authentication, by reason.
+    pub dropped: Vec<(Dropped, u64)>,
+    /// Votes that make a decision.
+    pub quorum: usize,
+    /// All voters.
+    pub voters: usize,
+    /// What is not as it should be, in words.
+    pub warnings: Vec<String>,
+    /// Why this member does not stand although there is no primary, in words.
+    pub waiting_for: Option<String>,
+    /// Whether this member asks for the role by itself when it is preferred.
+    pub failback_enabled: bool,
+}
+
+/// One other voter.
+#[derive(Clone, Debug)]
+pub struct PeerView {
+    /// Its name, or its address until it was heard.
+    pub name: String,
+    /// Data member or witness.
+    pub kind: MemberKind,
+    /// Heard lately.
+    pub alive: bool,
+    /// When it was last heard.
+    pub heard_at: Option<Time>,
+    /// What it says it acts as.
+    pub role: Option<Role>,
+    /// The epoch that it says it promised.
+    pub epoch: Option<Epoch>,
+    /// Its preference.
+    pub priority: Option<u32>,
+    /// Its paths, in the order of the configuration.
+    pub paths: Vec<PathView>,
+}
+
+/// One path to it.
+#[derive(Clone, Debug)]
+pub struct PathView {
+    /// Carried something lately.
+    pub alive: bool,
+    /// Smoothed round trip, in microseconds.
+    pub rtt_us: Option<u64>,
+    /// Packets received.
+    pub received: u64,
+    /// Packets sent.
+    pub sent: u64,
+    /// Packets that show that the peer does not hear us.
+    pub unproven: u64,
+}
+
+impl Node {
+    /// The state at `now`.
+    pub fn view(&self, now: Time) -> View {
+        let peers: Vec<_> =
+            self.peers.iter().map(|peer| peer_view(peer, now, self.settings.timers.detect)).collect();
+        let (lease_until, serving) = match &self.phase {
+            Phase::Reigning(reign) => (reign.lease_until, reign.serving),
+            _ => (None, false),
+        };
+        let primary = match &self.phase {
+            Phase::Reigning(_) => Some(self.settings.me.id.to_string()),
+            _ => self
+                .leader
+                .filter(|(_, peer)| self.peers[*peer].reigns(now))
+                .map(|(_, peer)| self.peers[peer].name()),
+        };
+        let record = match &self.phase {
+            Phase::Reigning(reign) => reign.in_sync.confirmed.clone().or_else(|| self.durable.record.clone()),
+            _ => self.durable.record.clone(),
+        };
+        let mut view = View {
+            at: now,
+            role: self.role(),
+            role_since: self.role_since,
+            epoch: self.durable.epoch,
+            primary,
+            lease_until,
+            record,
+            serving,
+            log: self.log,
+            peers,
+            dropped: self.dropped.iter().map(|(reason, count)| (*reason, *count)).collect(),
+            quorum: super::quorum::majority(self.voters()),
+            voters: self.voters(),
+            warnings: Vec::new(),
+            waiting_for: None,
+            failback_enabled: self.failback_enabled,
+        };
+        view.warnings = self.warnings(now, &view);
+        view.waiting_for = view.primary.is_none().then(|| self.waiting_for(now)).flatten();
+        view
+    }
+
+    fn warnings(&self, now: Time, view: &View) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for peer in &view.peers {
+            let what = if peer.kind == MemberKind::Witness { "witness " } else { "" };
+            if !peer.alive {
+                warnings.push(format!("{what}{} is not heard", peer.name));
+                continue;
+            }
+            for (at, path) in peer.paths.iter().enumerate().filter(|(_, path)| !path.alive) {
+                let how =
+                    if path.unproven > 0 { "its packets arrive, ours do not" } else { "nothing arrives" };
+                warnings.push(format!(
+                    "heartbeat path {at} to {} is dead ({how}); the other paths carry on",
+                    peer.name
+                ));
+            }
+        }
+        if let Some(record) = &view.record
+            && view.primary.is_some()
+        {
+            let data = 1 + self.peers.iter().filter(|peer| peer.settings.kind == MemberKind::Data).count();
+            let data = if self.settings.kind == MemberKind::Witness { data - 1 } else { data };
+            if record.members.len() == 1 && data > 1 {
+                warnings.push(format!("solo: only {} holds every acknowledged byte; it cannot fail over until a standby has caught up", record.members[0]));
+            }
+        }
+        if self.log_broken {
+            warnings.push("the log cannot be written: this member cannot be primary".into());
+        }
+        if !self.links_good {
+            warnings.push(format!("own links: {}", self.links_detail));
+        }
+        if self.is_two_node() && !self.peers[0].alive(now) && self.phase.reigns() {
+            warnings.push(
+                "alone without a witness: nobody can tell whether the other half serves somewhere too".into(),
+            );
+        }
+        warnings
+    }
+
+    fn waiting_for(&self, now: Time) -> Option<String> {
+        if self.settings.kind == MemberKind::Witness {
+            return None;
+        }
+        if now < self.votes_from {
+            return Some("one lease must pass after a start before this member votes".into());
+        }
+        let me = &self.settings.me;
+        match &self.hard.record {
+            Some(record) if !record.contains(me) => {
+                let names: Vec<_> = record.members.iter().map(|member| member.id.to_string()).collect();
+                Some(format!(
+                    "this member does not hold every acknowledged byte; waiting for {}. If it cannot be brought back: holdfast ha promote --accept-data-loss",
+                    names.join(" or ")
+                ))
+            }
+            None => {
+                let missing: Vec<_> = self
+                    .peers
+                    .iter()
+                    .filter(|p| p.settings.kind == MemberKind::Data && !p.alive(now))
+                    .map(|p| p.name())
+                    .collect();
+                if missing.is_empty() {
+                    return None;
+                }
+                Some(format!(
+                    "a new cluster starts when every data member is present; waiting for {}. To start without: holdfast ha promote --accept-data-loss",
+                    missing.join(", ")
+                ))
+            }
+            Some(_) if self.is_two_node() && !self.peers[0].alive(now) => Some(format!(
+                "after a cold start a pair without a witness waits for both; waiting for {}. If it is off for good: holdfast ha promote --accept-data-loss",
+                self.peers[0].name()
+            )),
+            Some(_) => {
+                self.last_refusal.as_ref().map(|(who, why)| format!("{who} refused its vote: {why:?}"))
+            }
+        }
+    }
+
+    /// The reign that a supervisor would have to bury if this process died now.
+    pub fn reigning_epoch(&self) -> Epoch {
+        match &self.phase {
+            Phase::Reigning(reign) if reigning(reign.role) => reign.epoch,
+            _ => Epoch::ZERO,
+        }
+    }
+}
+
+fn peer_view(peer: &super::peer::Peer, now: Time, detect: std::time::Duration) -> PeerView {
+    PeerView {
+        name: peer.name(),
+        kind: peer.settings.kind,
+        alive: peer.alive(now),
+        heard_at: peer.detector.heard_at(),
+        role: peer.state.as_ref().map(|state| state.role),
+        epoch: peer.state.as_ref().map(|state| state.epoch),
+        priority: peer.state.as_ref().map(|state| state.priority),
+        paths: peer
+            .detector
+            .paths()
+            .iter()
+            .map(|path| PathView {
+                alive: path.alive(now, detect),
+                rtt_us: path.rtt.map(|rtt| rtt.as_micros() as u64),
+                received: path.received,
+                sent: path.sent,
+                unproven: path.unproven,
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,264 @@
+//! The voter's side: which candidate to help, whose lease to renew, whom to follow.
+//!
+//! Invariants kept here: a vote and a promise are durable before they leave (R1); while a lease that
+//! this member renewed may still be believed by its holder, no other candidate is helped (R4); a
+//! candidate outside the newest known in-sync set is never helped unless an operator forced it (R3).
+
+use holdfast_heartbeat::{
+    Ballot, Epoch, Heartbeat, InSyncRecord, Member, MemberKind, Notice, Refusal, Resignation, Time, Vote,
+};
+
+use super::effect::Effect;
+use super::peer::reigning;
+use super::transition::Cause;
+use super::{Node, Phase};
+
+/// The renewal that this voter gave last.
+#[derive(Clone, Debug)]
+pub(super) struct Grant {
+    pub holder: Member,
+    pub epoch: Epoch,
+    /// On this member's own clock, margin included; until then no other candidate is helped.
+    pub until: Time,
+}
+
+/// A vote that leaves when its token is durable.
+#[derive(Clone, Debug)]
+pub(super) struct PendingVote {
+    pub token: u64,
+    pub peer: usize,
+    pub vote: Vote,
+}
+
+impl Node {
+    /// Judges a ballot of `peer` and answers: at once, or when the vote is durable.
+    pub(super) fn consider_ballot(
+        &mut self,
+        now: Time,
+        peer: usize,
+        heartbeat: &Heartbeat,
+        ballot: Ballot,
+        out: &mut Vec<Effect>,
+    ) {
+        let refusal = self.refusal(now, &heartbeat.from, heartbeat, ballot);
+        let vote = Vote { round: ballot.round, epoch: ballot.epoch, pre: ballot.pre, refusal };
+        if refusal.is_some() || ballot.pre {
+            self.send_vote(now, peer, vote, out);
+            return;
+        }
+        if self.hard.epoch != ballot.epoch || self.hard.voted_for.as_ref() != Some(&heartbeat.from) {
+            self.hard.epoch = ballot.epoch;
+            self.hard.voted_for = Some(heartbeat.from.clone());
+            self.persist(out);
+        }
+        // A grant to the candidate itself would otherwise outlive the epoch it was given for.
+        self.grant = None;
+        self.pending_votes.retain(|pending| pending.peer != peer);
+        self.pending_votes.push(PendingVote { token: self.persist_token, peer, vote });
+        self.release_votes(now, out);
+    }
+
+    /// Sends the votes whose promise has reached the disk.
+    pub(super) fn release_votes(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let durable = self.durable_token;
+        let (ready, waiting) = std::mem::take(&mut self.pending_votes)
+            .into_iter()
+            .partition(|p: &PendingVote| p.token <= durable);
+        self.pending_votes = waiting;
+        for PendingVote { peer, vote, .. } in ready {
+            // The promise may have moved on to another candidate while this one was being written.
+            if self.hard.epoch == vote.epoch {
+                self.send_vote(now, peer, vote, out);
+            }
+        }
+    }
+
+    fn send_vote(&mut self, now: Time, peer: usize, vote: Vote, out: &mut Vec<Effect>) {
+        for path in 0..self.peers[peer].settings.paths {
+            self.send_to(now, peer, path, false, Some(vote), out);
+        }
+    }
+
+    fn refusal(
+        &self,
+        now: Time,
+        candidate: &Member,
+        heartbeat: &Heartbeat,
+        ballot: Ballot,
+    ) -> Option<Refusal> {
+        if self.phase.reigns() {
+            return Some(Refusal::IsPrimary);
+        }
+        if now < self.votes_from {
+            return Some(Refusal::JustStarted);
+        }
+        let promised_to_another = ballot.epoch < self.hard.epoch
+            || ballot.epoch == self.hard.epoch && self.hard.voted_for.as_ref() != Some(candidate);
+        if promised_to_another {
+            return Some(Refusal::EpochPromised);
+        }
+        if self.grant_blocks(now, candidate) {
+            return Some(Refusal::LeaseHeld);
+        }
+        if ballot.forced {
+            return None;
+        }
+        match newer(self.hard.record.as_ref(), heartbeat.state.record.as_ref()) {
+            Some(record) if !record.contains(candidate) => Some(Refusal::NotInSync),
+            Some(_) => None,
+            None if heartbeat.state.pristine && self.pristine_or_witness() => None,
+            None => Some(Refusal::NotBootstrapped),
+        }
+    }
+
+    /// Whether a lease that this member renewed for another than `candidate` may still be in force.
+    pub(super) fn grant_blocks(&self, now: Time, candidate: &Member) -> bool {
+        self.grant.as_ref().is_some_and(|grant| grant.holder != *candidate && now < grant.until)
+    }
+
+    fn pristine_or_witness(&self) -> bool {
+        self.settings.kind == MemberKind::Witness || self.is_pristine()
+    }
+
+    /// The reign of `peer` that this member renews with its next packet, noting the renewal.
+    ///
+    /// The renewal counts from when the echoed packet *came*: that is later than the holder, who
+    /// counts from when it was sent, believes; and echoing an old packet again renews nothing.
+    pub(super) fn grant_for(&mut self, now: Time, peer: usize) -> Option<Epoch> {
+        let known = &self.peers[peer];
+        let (member, state) = (known.member.clone()?, known.state.as_ref()?);
+        let epoch = state.epoch;
+        let promised = self.durable.epoch == epoch && self.hard.epoch == epoch;
+        if !promised || !reigning(state.role) || self.phase.reigns() || !known.alive(now) {
+            return None;
+        }
+        if state.resigned.as_ref().is_some_and(|resigned| resigned.epoch >= epoch) {
+            return None;
+        }
+        if self.durable.lease_ns < state.lease_ns {
+            return None;
+        }
+        if self.grant.as_ref().is_some_and(|grant| grant.epoch > epoch) {
+            return None;
+        }
+        let wait = self.settings.timers.voter_wait().max(
+            std::time::Duration::from_nanos(state.lease_ns)
+                + self.settings.timers.drift_margin
+                + self.settings.timers.gate_excess,
+        );
+        let until = known.echo_at + wait;
+        self.grant = Some(Grant { holder: member, epoch, until });
+        Some(epoch)
+    }
+
+    /// A believed peer states that it reigns: promise its epoch, take over its record, follow it.
+    pub(super) fn heed_primary(
+        &mut self,
+        now: Time,
+        peer: usize,
+        heartbeat: &Heartbeat,
+        out: &mut Vec<Effect>,
+    ) {
+        let epoch = heartbeat.state.epoch;
+        if epoch < self.hard.epoch {
+            return;
+        }
+        let name = Some(heartbeat.from.id.clone());
+        match &self.phase {
+            Phase::Reigning(reign) if reign.epoch == epoch => {
+                let message = format!(
+                    "{} states that it reigns in epoch {epoch} as this member does; both must stop. Check that no two members share a state directory or a node_id",
+                    heartbeat.from
+                );
+                out.push(Effect::Warn { message });
+                self.step_down(now, Cause::OtherPrimary, name, out);
+            }
+            Phase::Reigning(_) => self.step_down(now, Cause::OtherPrimary, name, out),
+            Phase::Campaigning(_) => self.end_campaign(Cause::OtherPrimary, name, out),
+            Phase::Waiting => {}
+        }
+        let mut changed = false;
+        if epoch > self.hard.epoch {
+            self.hard.epoch = epoch;
+            self.hard.voted_for = Some(heartbeat.from.clone());
+            changed = true;
+        }
+        if heartbeat.state.lease_ns > self.hard.lease_ns {
+            self.hard.lease_ns = heartbeat.state.lease_ns;
+            changed = true;
+        }
+        if changed {
+            self.persist(out);
+        }
+        self.leader = Some((epoch, peer));
+        self.vacancy = None;
+        self.answer_awaited(now, &heartbeat.from, epoch, out);
+    }
+
+    /// Takes over a newer in-sync record that a peer has on its disk.
+    ///
+    /// A record of an epoch below the own promise is not taken: the vote that made the promise was
+    /// given on the older knowledge, and the old primary must not count this member's assent.
+    pub(super) fn adopt_record(&mut self, record: Option<&InSyncRecord>, out: &mut Vec<Effect>) {
+        let Some(record) = record else { return };
+        let newer = self.hard.record.as_ref().is_none_or(|own| own.rank() < record.rank());
+        if newer && record.epoch >= self.hard.epoch && !self.phase.reigns() {
+            self.hard.record = Some(record.clone());
+            self.persist(out);
+        }
+    }
+
+    /// A peer states that it gave up a reign.
+    pub(super) fn heed_resignation(&mut self, now: Time, peer: usize, resigned: &Resignation) {
+        let Some(member) = self.peers[peer].member.clone() else { return };
+        let ours =
+            self.grant.as_ref().is_some_and(|grant| grant.holder == member && grant.epoch <= resigned.epoch);
+        let led = self.leader == Some((resigned.epoch, peer));
+        if !ours && !led {
+            return;
+        }
+        if ours {
+            self.grant = None;
+        }
+        let successor = resigned.successor.as_ref();
+        if successor == Some(&self.settings.me.id) {
+            self.vacate(now, Cause::PrimaryResigned, true);
+        } else {
+            self.vacate(now, Cause::PrimaryResigned, false);
+            // The chosen successor goes first.
+            if let Some(heir) = successor.and_then(|id| self.member_named(id)) {
+                let until = now + self.settings.timers.detect;
+                self.grant = Some(Grant { holder: heir, epoch: resigned.epoch, until });
+            }
+        }
+    }
+
+    /// A supervisor states that its agent has died and its addresses are cleared.
+    pub(super) fn heed_notice(&mut self, now: Time, notice: &Notice) {
+        let Some(peer) = self.peers.iter().position(|peer| peer.member.as_ref() == Some(&notice.member))
+        else {
+            return;
+        };
+        if self.peers[peer].guard.current_boot() != Some(notice.boot) {
+            return;
+        }
+        self.peers[peer].dead_boot = Some(notice.boot);
+        if self.grant.as_ref().is_some_and(|grant| grant.holder == notice.member) {
+            self.grant = None;
+        }
+        if self.leader.is_some_and(|(_, leader)| leader == peer) {
+            self.vacate(now, Cause::PrimaryDied, false);
+        }
+    }
+}
+
+/// The record of the higher rank.
+pub(super) fn newer<'a>(
+    a: Option<&'a InSyncRecord>,
+    b: Option<&'a InSyncRecord>,
+) -> Option<&'a InSyncRecord> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if a.rank() >= b.rank() { a } else { b }),
+        (a, b) => a.or(b),
+    }
+}
