@@ -7,13 +7,13 @@
 /// Words that mark a key as one whose value is not to be shown, wherever in the key they stand.
 const TELLTALES: [&str; 6] = ["secret", "token", "passw", "passphrase", "credential", "key"];
 
-/// Key endings whose values are paths: worth showing, and no secret.
-const PATHS: [&str; 2] = ["_file", "_files"];
+/// Key endings whose values are worth showing and no secret: paths, and the name of a user.
+const HARMLESS: [&str; 3] = ["_file", "_files", "_access_key"];
 
 /// Whether the value of `key` must not be shown.
 pub(crate) fn is_telltale(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    !PATHS.iter().any(|end| key.ends_with(end)) && TELLTALES.iter().any(|word| key.contains(word))
+    !HARMLESS.iter().any(|end| key.ends_with(end)) && TELLTALES.iter().any(|word| key.contains(word))
 }
 
 /// The text with every value of a telltale key starred.

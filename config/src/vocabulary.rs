@@ -153,4 +153,17 @@ mod tests {
         // `listen` means three things; naming one of them would mislead.
         assert_eq!(elsewhere("listen", "replication"), None);
     }
+
+    #[test]
+    fn every_key_of_the_table_is_accepted_where_it_belongs() {
+        // The file has every key but those that exclude another one; that it loads is tested elsewhere.
+        const EVERY_KEY: &str = include_str!("../tests/fixtures/every_key.hcl");
+        let loaded = crate::Config::parse("every_key.hcl", EVERY_KEY);
+        assert!(loaded.is_ok(), "{}", loaded.unwrap_err());
+        let words: Vec<&str> = EVERY_KEY.split_whitespace().collect();
+        let excluded = ["secret_key_file", "root_secret_key_file", "token_file"];
+        for key in SECTIONS.iter().flat_map(|(_, keys)| *keys) {
+            assert!(words.contains(key) || excluded.contains(key), "{key} is not in the file");
+        }
+    }
 }
