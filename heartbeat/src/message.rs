@@ -89,7 +89,8 @@ pub struct MemberState {
     pub priority: u32,
     /// `mode = "primary"`: wishes to be the first primary of a new cluster.
     pub prefers_primary: bool,
-    /// Its lease, in nanoseconds: a voter refuses others for at least the holder's own.
+    /// How long after the sending of an acknowledged heartbeat its address may still answer, in
+    /// nanoseconds: its lease and what its gate cannot promise. A voter refuses others for at least this.
     pub lease_ns: u64,
     /// The reign of the *receiver* for which the echo in this packet counts as a renewal of its lease.
     pub grants: Option<Epoch>,

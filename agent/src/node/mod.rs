@@ -146,10 +146,8 @@ impl Node {
     pub fn new(settings: Settings, hard: HardState, log: LogPosition, now: Time) -> Node {
         let peers =
             settings.peers.iter().map(|peer| Peer::new(peer.clone(), settings.timers.detect)).collect();
-        let votes_from = now
-            + hard.restart_wait(settings.timers.lease)
-            + settings.timers.drift_margin
-            + settings.timers.gate_excess;
+        let timers = &settings.timers;
+        let votes_from = now + timers.voter_wait(hard.restart_wait(timers.stated_lease()));
         Node {
             peers,
             phase: Phase::Waiting,
@@ -552,7 +550,7 @@ impl Node {
             epoch: self.durable.epoch,
             priority: self.settings.priority,
             prefers_primary: self.settings.prefers_primary,
-            lease_ns: u64::try_from(self.settings.timers.lease.as_nanos()).unwrap_or(u64::MAX),
+            lease_ns: u64::try_from(self.settings.timers.stated_lease().as_nanos()).unwrap_or(u64::MAX),
             grants,
             follows,
             ballot,
@@ -569,7 +567,7 @@ impl Node {
     }
 
     fn persist(&mut self, out: &mut Vec<Effect>) {
-        let lease = u64::try_from(self.settings.timers.lease.as_nanos()).unwrap_or(u64::MAX);
+        let lease = u64::try_from(self.settings.timers.stated_lease().as_nanos()).unwrap_or(u64::MAX);
         self.hard.lease_ns = self.hard.lease_ns.max(lease);
         self.persist_token += 1;
         self.in_flight.push((self.persist_token, self.hard.clone()));

@@ -66,9 +66,16 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// What a voter waits after its last renewal, or after its own start, before it helps another.
-    pub fn voter_wait(&self) -> Duration {
-        self.lease + self.drift_margin + self.gate_excess
+    /// What this member states as its lease: how long after a heartbeat's sending its address may still
+    /// answer, with the gate that it uses.
+    pub fn stated_lease(&self) -> Duration {
+        self.lease + self.gate_excess
+    }
+
+    /// How long a voter waits, after it renewed the lease of a holder that stated `lease`, or after its
+    /// own start, before it helps another.
+    pub fn voter_wait(&self, lease: Duration) -> Duration {
+        self.lease.max(lease) + self.drift_margin
     }
 
     /// How soon a refused candidate asks again: often enough not to be seen in an outage.

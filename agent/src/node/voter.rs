@@ -141,11 +141,7 @@ impl Node {
         if self.grant.as_ref().is_some_and(|grant| grant.epoch > epoch) {
             return None;
         }
-        let wait = self.settings.timers.voter_wait().max(
-            std::time::Duration::from_nanos(state.lease_ns)
-                + self.settings.timers.drift_margin
-                + self.settings.timers.gate_excess,
-        );
+        let wait = self.settings.timers.voter_wait(std::time::Duration::from_nanos(state.lease_ns));
         let until = known.echo_at + wait;
         self.grant = Some(Grant { holder: member, epoch, until });
         Some(epoch)
