@@ -39,8 +39,6 @@ fn fragment() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
     #[test]
     fn any_characters(text in "\\PC{0,200}") {
         survives(&text);
