@@ -269,7 +269,8 @@ fn enter(pid: u32, argv: &[OsString]) -> Result<ExitCode> {
     let own = std::fs::read_link("/proc/self/ns/user")?;
     let mut files = Vec::new();
     for (kind, flag) in spaces {
-        let same = kind == "user" && std::fs::read_link(format!("/proc/{pid}/ns/user")).is_ok_and(|n| n == own);
+        let same =
+            kind == "user" && std::fs::read_link(format!("/proc/{pid}/ns/user")).is_ok_and(|n| n == own);
         if !same {
             files.push((kind, open(kind)?, flag));
         }

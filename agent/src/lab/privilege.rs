@@ -32,7 +32,11 @@ pub fn standing() -> Standing {
         return Standing::UserNamespace;
     }
     let allowed = std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).is_ok());
-    if geteuid().is_root() && allowed.join().unwrap_or(false) { Standing::Root } else { Standing::Unprivileged }
+    if geteuid().is_root() && allowed.join().unwrap_or(false) {
+        Standing::Root
+    } else {
+        Standing::Unprivileged
+    }
 }
 
 /// The user id of whoever started the lab, outside of any user namespace made for it.

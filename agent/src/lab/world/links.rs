@@ -36,7 +36,13 @@ pub(super) async fn index_of(handle: &Handle, name: &str) -> Result<u32> {
 }
 
 /// Makes a cable: `port` stays here, plugged into `bridge` and up; `far` goes to the namespace `to`.
-pub(super) async fn add_cable(handle: &Handle, port: &str, bridge: &str, far: &str, to: &NetNs) -> Result<()> {
+pub(super) async fn add_cable(
+    handle: &Handle,
+    port: &str,
+    bridge: &str,
+    far: &str,
+    to: &NetNs,
+) -> Result<()> {
     let request = handle.link().add(LinkVeth::new(port, far).build()).execute();
     request.await.with_context(|| format!("make the cable {port}"))?;
     let far_index = index_of(handle, far).await?;

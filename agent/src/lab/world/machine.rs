@@ -180,9 +180,8 @@ impl Machine {
             let port = format!("{}-{index}-{life}", self.name());
             let (far, bridge) = (format!("x{index}"), bridge_of(&link.network));
             let (cable, peer, to) = (port.clone(), far.clone(), netns.clone());
-            self.switch.rtnl(|handle| async move {
-                links::add_cable(&handle, &cable, &bridge, &peer, &to).await
-            })?;
+            self.switch
+                .rtnl(|handle| async move { links::add_cable(&handle, &cable, &bridge, &peer, &to).await })?;
             let mac = self.mac_of_link(index);
             netns.rtnl(|handle| async move {
                 links::settle(&handle, &far, &link.interface, mac, &link.addresses).await

@@ -89,8 +89,7 @@ impl World {
     /// Makes the networks and boots every host.
     pub fn build(spec: WorldSpec) -> Result<World> {
         let switch = NetNs::create()?;
-        let bridges: Vec<String> =
-            spec.networks.iter().flat_map(|n| [bridge_of(n), island_of(n)]).collect();
+        let bridges: Vec<String> = spec.networks.iter().flat_map(|n| [bridge_of(n), island_of(n)]).collect();
         switch.rtnl(|handle| async move {
             for bridge in bridges {
                 links::add_bridge(&handle, &bridge).await?;
@@ -147,9 +146,8 @@ impl World {
         let (port, far, bridge) = (format!("tap{number}"), format!("t{number}"), bridge_of(network));
         let to = netns.clone();
         let peer = far.clone();
-        self.switch.rtnl(|handle| async move {
-            links::add_cable(&handle, &port, &bridge, &peer, &to).await
-        })?;
+        self.switch
+            .rtnl(|handle| async move { links::add_cable(&handle, &port, &bridge, &peer, &to).await })?;
         netns.rtnl(|handle| async move {
             links::set_up(&handle, "lo", true).await?;
             links::settle(&handle, &far, "eth0", mac, &[address]).await

@@ -1,0 +1,187 @@
+//! What the lab asks the agents: the shapes of the answers, and one request.
+//!
+//! Every field may be missing: the lab must be able to look at an agent that is older or half started.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::world::NetNs;
+
+/// Where each agent answers on its own host.
+const API: &str = "http://127.0.0.1:8080";
+/// An agent that does not answer for this long is taken for silent.
+const REQUEST_LIMIT: Duration = Duration::from_secs(3);
+
+/// `GET /api/ha/status`, as far as the lab looks at it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// The member's name.
+    pub node: String,
+    /// `data` or `witness`.
+    pub kind: String,
+    /// The agent's process id on its host.
+    pub pid: i32,
+    /// Its supervisor's process id on its host.
+    pub supervisor_pid: i32,
+    /// `primary`, `standby`, `candidate`, `witness`, ...
+    pub role: String,
+    /// The epoch that it knows of.
+    pub epoch: u64,
+    /// The primary that it knows of.
+    pub primary: Option<String>,
+    /// How long it has been primary.
+    pub primary_since_ms: Option<u64>,
+    /// What is left of the lease.
+    pub lease_remaining_ms: Option<u64>,
+    /// The data members that hold every acknowledged byte.
+    pub in_sync: Vec<String>,
+    /// Whether the primary is alone in the in-sync set.
+    pub solo: bool,
+    /// Whether all is well.
+    pub healthy: bool,
+    /// What is not well.
+    pub warnings: Vec<String>,
+    /// The virtual addresses.
+    pub vips: Vec<VipStatus>,
+    /// The kernel gate in use.
+    pub gate: String,
+    /// The end of the log on disk.
+    pub durable_lsn: u64,
+    /// The end of what is acknowledged.
+    pub committed_lsn: u64,
+    /// The other members.
+    pub peers: Vec<PeerStatus>,
+    /// Counters by name and reason.
+    pub counters: BTreeMap<String, serde_json::Value>,
+}
+
+/// One virtual address.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct VipStatus {
+    /// Address and prefix length.
+    pub address: String,
+    /// The interface.
+    pub interface: String,
+    /// Whether this member holds it now.
+    pub held: bool,
+}
+
+/// Another member.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PeerStatus {
+    /// Its name.
+    pub id: String,
+    /// Whether heartbeats arrive from it.
+    pub alive: bool,
+    /// Time since its last heartbeat.
+    pub last_heard_ms: Option<u64>,
+}
+
+/// One line of `GET /api/ha/history`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct HistoryEntry {
+    /// When, by the wall clock.
+    pub at: String,
+    /// The role before.
+    pub from: String,
+    /// The role after.
+    pub to: String,
+    /// The epoch after.
+    pub epoch: u64,
+    /// What happened, as the table of transitions names it.
+    pub cause: String,
+    /// Why, in words.
+    pub reason: String,
+}
+
+impl Status {
+    /// The sum of the counter `name`, or its part for one reason.
+    pub fn counter(&self, name: &str, reason: Option<&str>) -> u64 {
+        match (self.counters.get(name), reason) {
+            (Some(serde_json::Value::Number(n)), _) => n.as_u64().unwrap_or(0),
+            (Some(serde_json::Value::Object(parts)), Some(reason)) => {
+                parts.get(reason).and_then(serde_json::Value::as_u64).unwrap_or(0)
+            }
+            (Some(serde_json::Value::Object(parts)), None) => {
+                parts.values().filter_map(serde_json::Value::as_u64).sum()
+            }
+            _ => 0,
+        }
+    }
+
+    /// Whether it is the primary and says that it may serve.
+    pub fn is_primary(&self) -> bool {
+        self.role == "primary"
+    }
+}
+
+/// Asks the agent in `host` and parses its JSON.
+pub fn get<T: DeserializeOwned + Send>(host: &NetNs, path: &str) -> Result<T> {
+    let (status, body) = request(host, reqwest::Method::GET, path, None)?;
+    // A status code that says "not healthy" still carries the picture.
+    serde_json::from_str(&body).with_context(|| format!("GET {path} answered {status}: {}", short(&body)))
+}
+
+/// Tells the agent in `host` to do something; anything but success is an error.
+pub fn post(host: &NetNs, path: &str, body: Option<serde_json::Value>) -> Result<String> {
+    let (status, answer) = request(host, reqwest::Method::POST, path, body)?;
+    if !(200..300).contains(&status) {
+        bail!("POST {path} answered {status}: {}", short(&answer));
+    }
+    Ok(answer)
+}
+
+/// The status code of `GET path`.
+pub fn probe(host: &NetNs, path: &str) -> Result<u16> {
+    Ok(request(host, reqwest::Method::GET, path, None)?.0)
+}
+
+fn request(
+    host: &NetNs,
+    method: reqwest::Method,
+    path: &str,
+    body: Option<serde_json::Value>,
+) -> Result<(u16, String)> {
+    // A switchover is answered when it is done, which may take the length of the lease and more.
+    let limit = if method == reqwest::Method::POST { REQUEST_LIMIT * 5 } else { REQUEST_LIMIT };
+    let url = format!("{API}{path}");
+    host.block_on(|| async move {
+        let client = reqwest::Client::builder().no_proxy().timeout(limit).build()?;
+        let mut request = client.request(method, &url);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.with_context(|| format!("ask {url}"))?;
+        let status = response.status().as_u16();
+        anyhow::Ok((status, response.text().await?))
+    })?
+}
+
+fn short(body: &str) -> String {
+    body.chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_with_missing_and_unknown_fields_is_read() {
+        let text = r#"{"node":"a","role":"primary","novel":1,
+            "counters":{"heartbeat_dropped":{"bad_mac":2,"replayed":3},"elections":4}}"#;
+        let status: Status = serde_json::from_str(text).unwrap();
+        assert!(status.is_primary());
+        assert_eq!(status.counter("heartbeat_dropped", Some("replayed")), 3);
+        assert_eq!(status.counter("heartbeat_dropped", None), 5);
+        assert_eq!(status.counter("elections", None), 4);
+        assert_eq!(status.counter("nothing", None), 0);
+    }
+}
