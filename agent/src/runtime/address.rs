@@ -1,0 +1,260 @@
+//! The thread that has the virtual addresses: claims and releases them, announces, probes, and puts
+//! back what another program took away.
+//!
+//! It obeys the core and reports to it. Whether an address may be answered on is not decided here but
+//! by the gate; this thread being slow costs time, never safety.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_heartbeat::{Epoch, Time};
+use holdfast_vip::announce::{Announcer, announcement_times};
+use holdfast_vip::gate::Gate;
+use holdfast_vip::probe::Prober;
+use holdfast_vip::watch::{VipEvent, Watch};
+use holdfast_vip::{Addresses, VipSpec, boottime_ns};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::time::Instant;
+
+use crate::node::event::Event;
+
+/// How often the lifetime of a held address is extended. The lifetime itself is counted in whole
+/// seconds, so a shorter beat would gain nothing.
+const REFRESH_EVERY: Duration = Duration::from_millis(500);
+/// Probes in one window (RFC 5227 section 1.1 sends three).
+const PROBES: u32 = 3;
+/// A claim that failed is tried again after this time, as long as the core wants it.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// An order of the core.
+#[derive(Debug)]
+pub enum Order {
+    /// Claim every address for this reign, announce, and keep them.
+    Claim(Epoch),
+    /// Release every address.
+    Release,
+    /// Ask whether anybody answers on them.
+    Probe {
+        /// Names the probe in the answer.
+        round: u64,
+        /// How long to listen.
+        window: Duration,
+    },
+}
+
+/// What the status shows of one address.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct VipStatus {
+    /// The address with its prefix length.
+    pub address: String,
+    /// Its interface.
+    pub interface: String,
+    /// Whether this member has claimed it.
+    pub held: bool,
+}
+
+/// Starts the thread; orders go into the returned channel, events come out of `report`.
+pub fn spawn(
+    specs: Vec<VipSpec>,
+    gate: Arc<dyn Gate>,
+    lifetime: Duration,
+    report: impl Fn(Event) + Clone + Send + 'static,
+    note: impl Fn(String) + Clone + Send + 'static,
+) -> std::io::Result<UnboundedSender<Order>> {
+    let (orders, receiver) = tokio::sync::mpsc::unbounded_channel();
+    std::thread::Builder::new().name("addresses".into()).spawn(move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!(%error, "no runtime for the virtual addresses; this member cannot claim them");
+                return;
+            }
+        };
+        runtime.block_on(async move {
+            let keeper = Keeper::open(specs, gate, lifetime).await;
+            match keeper {
+                Ok(keeper) => keeper.run(receiver, report, note).await,
+                Err(error) => {
+                    tracing::error!(%error, "netlink cannot be used; this member cannot claim the virtual addresses. It needs CAP_NET_ADMIN and CAP_NET_RAW");
+                }
+            }
+        });
+    })?;
+    Ok(orders)
+}
+
+struct Keeper {
+    specs: Vec<VipSpec>,
+    gate: Arc<dyn Gate>,
+    lifetime: Duration,
+    addresses: Addresses,
+    announcer: Announcer,
+    prober: Arc<Prober>,
+    held: Option<Held>,
+}
+
+struct Held {
+    epoch: Epoch,
+    claimed: bool,
+    since: Instant,
+    next_announcement: usize,
+    act_at: Instant,
+    refresh_at: Instant,
+}
+
+impl Keeper {
+    async fn open(specs: Vec<VipSpec>, gate: Arc<dyn Gate>, lifetime: Duration) -> Result<Keeper, holdfast_vip::VipError> {
+        let addresses = Addresses::open(specs.clone()).await?;
+        for spec in addresses.sweep().await? {
+            tracing::warn!(vip = %spec, "took off a virtual address that an earlier life of this agent had left");
+        }
+        let announcer = Announcer::open(&specs);
+        let probed: Vec<VipSpec> = specs.iter().filter(|spec| spec.arp_ping).cloned().collect();
+        let prober = Arc::new(Prober::open(&probed).await);
+        Ok(Keeper { specs, gate, lifetime, addresses, announcer, prober, held: None })
+    }
+
+    async fn run(
+        mut self,
+        mut orders: UnboundedReceiver<Order>,
+        report: impl Fn(Event) + Clone + Send + 'static,
+        note: impl Fn(String) + Clone + Send + 'static,
+    ) {
+        let mut watch = Watch::open(self.specs.clone(), &[]).await.inspect_err(|error| {
+            tracing::error!(%error, "changes of the addresses cannot be watched; a lost one is put back within half a second only");
+        }).ok();
+        loop {
+            let due = self.held.as_ref().map_or_else(
+                || Instant::now() + Duration::from_secs(3600),
+                |held| held.act_at.min(held.refresh_at),
+            );
+            tokio::select! {
+                order = orders.recv() => match order {
+                    None => return,
+                    Some(Order::Claim(epoch)) => {
+                        let now = Instant::now();
+                        self.held = Some(Held { epoch, claimed: false, since: now, next_announcement: 0, act_at: now, refresh_at: now + REFRESH_EVERY });
+                        self.act(&report, &note).await;
+                    }
+                    Some(Order::Release) => {
+                        self.held = None;
+                        loop {
+                            match self.addresses.release().await {
+                                Ok(()) => break,
+                                Err(error) => {
+                                    // The gate is shut already; the address must still go before we say so.
+                                    tracing::error!(%error, "a virtual address could not be released; trying again");
+                                    tokio::time::sleep(RETRY).await;
+                                }
+                            }
+                        }
+                        report(Event::VipReleased);
+                    }
+                    Some(Order::Probe { round, window }) => {
+                        let (prober, report) = (self.prober.clone(), report.clone());
+                        tokio::task::spawn(async move {
+                            let result = prober.probe(PROBES, window).await;
+                            let conflict = result.conflicts.first().map(|c| format!("{} at {}", c.spec, c.mac));
+                            // A link that is down can be asked nothing; the claim itself will show it.
+                            for (spec, error) in result.unsent {
+                                tracing::debug!(vip = %spec, %error, "nobody could be asked about the address");
+                            }
+                            report(Event::ProbeFinished { round, conflict });
+                        });
+                    }
+                },
+                event = next_event(&mut watch) => match event {
+                    Ok(VipEvent::AddressLost { spec, at }) if self.held.as_ref().is_some_and(|held| held.claimed) => {
+                        let restored = self.addresses.claim(self.lifetime).await;
+                        let took_us = (boottime_ns() - at) / 1000;
+                        match restored {
+                            Ok(()) => {
+                                let _ = self.announcer.announce(&spec);
+                                note(format!("{spec} was taken off by another program; put back after {took_us} us"));
+                            }
+                            Err(error) => tracing::error!(vip = %spec, %error, "a virtual address was taken off and cannot be put back yet"),
+                        }
+                    }
+                    Ok(VipEvent::LinkUp { interface }) => {
+                        if let Err(error) = self.gate.repair() {
+                            tracing::error!(%error, interface, "the gate could not be put on an interface that came up");
+                        }
+                        if let Some(held) = &mut self.held {
+                            held.act_at = Instant::now();
+                            held.next_announcement = 0;
+                            held.since = Instant::now();
+                        }
+                    }
+                    Ok(VipEvent::Overrun) => {
+                        if let Some(held) = &mut self.held {
+                            held.refresh_at = Instant::now();
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::error!(%error, "the watch over the addresses ended; beginning it anew");
+                        tokio::time::sleep(RETRY).await;
+                        watch = Watch::open(self.specs.clone(), &[]).await.ok();
+                    }
+                },
+                () = tokio::time::sleep_until(due) => self.act(&report, &note).await,
+            }
+        }
+    }
+
+    /// Claims, announces or refreshes, whichever is due.
+    async fn act(&mut self, report: &impl Fn(Event), note: &impl Fn(String)) {
+        let Some(held) = &mut self.held else { return };
+        let now = Instant::now();
+        if !held.claimed {
+            match self.addresses.claim(self.lifetime).await {
+                Ok(()) => {
+                    held.claimed = true;
+                    held.since = Instant::now();
+                    held.next_announcement = 0;
+                }
+                Err(error) => {
+                    note(format!("the virtual addresses cannot be claimed: {error}; trying again"));
+                    held.act_at = now + RETRY;
+                    return;
+                }
+            }
+        } else if now >= held.refresh_at {
+            held.refresh_at = now + REFRESH_EVERY;
+            if let Err(error) = self.addresses.refresh(self.lifetime).await {
+                tracing::warn!(%error, "the lifetime of the virtual addresses could not be extended");
+            }
+        }
+        let mut due = announcement_times().skip(held.next_announcement);
+        let mut next = due.next().expect("announcements have no end");
+        let mut announced = false;
+        while held.since + next <= Instant::now() {
+            announced = true;
+            held.next_announcement += 1;
+            next = due.next().expect("announcements have no end");
+        }
+        held.act_at = held.since + next;
+        if announced {
+            for spec in &self.specs {
+                if let Err(error) = self.announcer.announce(spec) {
+                    tracing::warn!(vip = %spec, %error, "a virtual address could not be announced");
+                }
+            }
+        }
+        if held.next_announcement == 1 && announced {
+            report(Event::VipClaimed { epoch: held.epoch });
+        }
+    }
+}
+
+async fn next_event(watch: &mut Option<Watch>) -> Result<VipEvent, holdfast_vip::VipError> {
+    match watch {
+        Some(watch) => watch.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Now, on the clock that decides.
+pub fn now() -> Time {
+    Time(boottime_ns())
+}

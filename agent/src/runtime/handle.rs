@@ -1,0 +1,66 @@
+//! The way in for the API: ask a running member for its state, give it a command.
+
+use holdfast_replication::replica::ReplicaStatus;
+use tokio::sync::oneshot;
+
+use super::history::{Entry, History};
+use super::status::Status;
+use crate::node::event::{Answer, Command, Declined};
+
+/// What the core thread is asked.
+#[derive(Debug)]
+pub enum Request {
+    /// Its state.
+    Status(oneshot::Sender<Status>),
+    /// To carry out a command.
+    Command(Command, oneshot::Sender<Answer>),
+}
+
+/// A running member. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    requests: std::sync::Arc<dyn Fn(Request) -> bool + Send + Sync>,
+    replication: std::sync::Arc<dyn Fn() -> Option<ReplicaStatus> + Send + Sync>,
+    history: History,
+}
+
+impl Handle {
+    /// A handle on a member, given the ways to reach its parts. `requests` says whether the core lives.
+    pub fn new(
+        requests: impl Fn(Request) -> bool + Send + Sync + 'static,
+        replication: impl Fn() -> Option<ReplicaStatus> + Send + Sync + 'static,
+        history: History,
+    ) -> Handle {
+        Handle {
+            requests: std::sync::Arc::new(requests),
+            replication: std::sync::Arc::new(replication),
+            history,
+        }
+    }
+
+    /// The member's state, or `None` while it is ending.
+    pub async fn status(&self) -> Option<Status> {
+        let (sender, receiver) = oneshot::channel();
+        (self.requests)(Request::Status(sender));
+        receiver.await.ok()
+    }
+
+    /// Gives a command and waits for its outcome (ten seconds at most, by the core's own clock).
+    pub async fn command(&self, command: Command) -> Answer {
+        let (sender, receiver) = oneshot::channel();
+        (self.requests)(Request::Command(command, sender));
+        receiver.await.unwrap_or_else(|_| {
+            Err(Declined { code: "ending", message: "the agent is shutting down; nothing was changed".to_owned() })
+        })
+    }
+
+    /// The log's state; `None` on a witness.
+    pub fn replication(&self) -> Option<ReplicaStatus> {
+        (self.replication)()
+    }
+
+    /// What happened, oldest first.
+    pub fn history(&self) -> Vec<Entry> {
+        self.history.entries()
+    }
+}

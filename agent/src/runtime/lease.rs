@@ -1,0 +1,65 @@
+//! The lease as everybody outside the core reads it: one number, read without a lock.
+//!
+//! Whoever is about to answer a client asks [`Lease::held`]; the answer is by the clock at that very
+//! moment, so a thread that slept through the end of the lease finds it over when it wakes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use holdfast_heartbeat::{Epoch, Time};
+use holdfast_vip::gate::{Gate, OPEN};
+
+/// The lease of this member, shared between the core, which moves it, and the service.
+#[derive(Clone)]
+pub struct Lease {
+    until: Arc<AtomicU64>,
+    epoch: Arc<AtomicU64>,
+    gate: Arc<dyn Gate>,
+}
+
+impl Lease {
+    /// A lease that is not held. Shuts the addresses; the service ports are open, since a standby
+    /// answers there only to send clients on.
+    pub fn new(gate: Arc<dyn Gate>) -> Lease {
+        let lease = Lease { until: Arc::default(), epoch: Arc::default(), gate };
+        lease.end();
+        lease
+    }
+
+    /// Moves the deadline, here and in the kernel.
+    pub fn extend(&self, epoch: Epoch, until: Time) {
+        self.epoch.store(epoch.0, Ordering::Release);
+        self.until.store(until.0, Ordering::Release);
+        self.tell("the ports' deadline", self.gate.allow_ports_until(until.0));
+        self.tell("the addresses' deadline", self.gate.allow_address_until(until.0));
+    }
+
+    /// Ends it at once. The order matters: after the first line nothing begins to answer, after the
+    /// second nothing that was already answered can leave by the address.
+    pub fn end(&self) {
+        self.until.store(0, Ordering::Release);
+        self.tell("closing", self.gate.close());
+    }
+
+    /// The service has closed every connection that it had as primary: its port may answer again.
+    pub fn open_ports_for_standby(&self) {
+        self.tell("the ports' deadline", self.gate.allow_ports_until(OPEN));
+    }
+
+    /// The epoch for which this member may answer at `now`, if it may.
+    pub fn held(&self, now: Time) -> Option<Epoch> {
+        (now.0 < self.until.load(Ordering::Acquire)).then(|| Epoch(self.epoch.load(Ordering::Acquire)))
+    }
+
+    /// The gate behind it.
+    pub fn gate(&self) -> &Arc<dyn Gate> {
+        &self.gate
+    }
+
+    fn tell(&self, what: &str, result: std::io::Result<()>) {
+        if let Err(error) = result {
+            // The kernel keeps the earlier deadline, which ends the lease sooner: safe, but not silent.
+            tracing::error!(%error, gate = self.gate.name(), "the kernel gate refused {what}");
+        }
+    }
+}

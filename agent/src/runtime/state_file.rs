@@ -1,0 +1,212 @@
+//! `member.json` in the state directory: the promise, the vote and the in-sync set, on disk before
+//! anything that follows from them is said.
+//!
+//! A file is replaced as a whole: written beside, synced, renamed, and the directory synced; a crash
+//! leaves the old one or the new one.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+
+use holdfast_heartbeat::{Incarnation, NodeId};
+use serde::{Deserialize, Serialize};
+
+use crate::node::hard_state::HardState;
+
+/// The format that this build writes.
+const FORMAT: u32 = 1;
+
+/// What stands in the file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StateFile {
+    /// The format's version.
+    pub format: u32,
+    /// Whose state this is.
+    pub node_id: NodeId,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// What must not be forgotten.
+    pub hard: HardState,
+}
+
+/// Why a state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Belongs to another member.
+    #[error(
+        "{path} is the state of member {found}, and this one is {wanted}; a member keeps its name. \
+         Set node_id = \"{found}\", or give this member a state_dir of its own"
+    )]
+    OtherMember {
+        /// The file.
+        path: String,
+        /// Whose it is.
+        found: NodeId,
+        /// Whose it should be.
+        wanted: NodeId,
+    },
+    /// Written by a later version.
+    #[error("{path} has format {found} and this version knows {FORMAT}; install the version that wrote it")]
+    LaterFormat {
+        /// The file.
+        path: String,
+        /// Its format.
+        found: u32,
+    },
+    /// Not readable as what it should be.
+    #[error(
+        "{path} is damaged ({error}); the votes of this member are lost. Move the file away to let the member \
+         rejoin as a new one, which receives everything from the primary again"
+    )]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What the parser says.
+        error: String,
+    },
+    /// The disk refused.
+    #[error("{path}: {error}")]
+    Io {
+        /// The file or directory.
+        path: String,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+/// The place of the file.
+#[derive(Clone, Debug)]
+pub struct StateDir {
+    dir: PathBuf,
+}
+
+impl StateDir {
+    /// Opens the directory, making it if need be.
+    pub fn open(dir: &Path) -> Result<StateDir, StateError> {
+        fs::create_dir_all(dir).map_err(|error| StateError::Io { path: dir.display().to_string(), error })?;
+        Ok(StateDir { dir: dir.to_owned() })
+    }
+
+    /// The path of `name` in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// What was written last, or `None` in a new directory.
+    pub fn read(&self, me: &NodeId) -> Result<Option<StateFile>, StateError> {
+        let path = self.path("member.json");
+        let shown = path.display().to_string();
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StateError::Io { path: shown, error }),
+        };
+        let state: StateFile = serde_json::from_str(&text)
+            .map_err(|error| StateError::Damaged { path: shown.clone(), error: error.to_string() })?;
+        if state.format > FORMAT {
+            return Err(StateError::LaterFormat { path: shown, found: state.format });
+        }
+        if state.node_id != *me {
+            return Err(StateError::OtherMember { path: shown, found: state.node_id, wanted: me.clone() });
+        }
+        Ok(Some(state))
+    }
+
+    /// Replaces the file.
+    pub fn write(&self, node_id: &NodeId, incarnation: Incarnation, hard: &HardState) -> io::Result<()> {
+        let state =
+            StateFile { format: FORMAT, node_id: node_id.clone(), incarnation, hard: hard.clone() };
+        let text = serde_json::to_vec_pretty(&state).map_err(io::Error::other)?;
+        replace(&self.dir, "member.json", &text)
+    }
+}
+
+/// Replaces the file `name` in `dir` by one with `bytes`, durably.
+pub fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let beside = dir.join(format!("{name}.new"));
+    let mut file = File::create(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&beside, dir.join(name))?;
+    File::open(dir)?.sync_all()
+}
+
+/// A thread that writes the newest state it was given and says which one it was.
+///
+/// Several states that came while one was being written become one write. When a write fails nothing
+/// is said: a vote that is not durable is never sent, and the failure is reported once.
+pub fn spawn_writer(
+    dir: StateDir,
+    node_id: NodeId,
+    incarnation: Incarnation,
+    written: impl Fn(u64) + Send + 'static,
+    failed: impl Fn(io::Error) + Send + 'static,
+) -> io::Result<mpsc::Sender<(u64, HardState)>> {
+    let (sender, receiver) = mpsc::channel::<(u64, HardState)>();
+    std::thread::Builder::new().name("state".into()).spawn(move || {
+        while let Ok(mut newest) = receiver.recv() {
+            while let Ok(newer) = receiver.try_recv() {
+                newest = newer;
+            }
+            match dir.write(&node_id, incarnation, &newest.1) {
+                Ok(()) => written(newest.0),
+                Err(error) => failed(error),
+            }
+        }
+    })?;
+    Ok(sender)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_heartbeat::Epoch;
+
+    fn name(text: &str) -> NodeId {
+        NodeId::new(text).unwrap()
+    }
+
+    #[test]
+    fn what_was_written_is_read_back_and_belongs_to_its_member() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&dir.path().join("deep/er")).unwrap();
+        assert!(state.read(&name("a")).unwrap().is_none());
+        let hard = HardState { epoch: Epoch(7), ..HardState::default() };
+        state.write(&name("a"), Incarnation(3), &hard).unwrap();
+        let read = state.read(&name("a")).unwrap().unwrap();
+        assert_eq!((read.hard, read.incarnation), (hard, Incarnation(3)));
+        let error = state.read(&name("b")).unwrap_err().to_string();
+        assert!(error.contains("member a") && error.contains("node_id = \"a\""), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_that_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        state.write(&name("a"), Incarnation(3), &HardState::default()).unwrap();
+        let path = state.path("member.json");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, &text[..text.len() / 2]).unwrap();
+        let error = state.read(&name("a")).unwrap_err().to_string();
+        assert!(error.contains("damaged") && error.contains("Move the file away"), "{error}");
+        fs::write(&path, text.replace("\"format\": 1", "\"format\": 9")).unwrap();
+        assert!(matches!(state.read(&name("a")).unwrap_err(), StateError::LaterFormat { found: 9, .. }));
+    }
+
+    #[test]
+    fn the_writer_answers_for_the_newest_state_only_after_it_is_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let (done, written) = mpsc::channel();
+        let sender = spawn_writer(state.clone(), name("a"), Incarnation(1), move |token| done.send(token).unwrap(), |e| panic!("{e}")).unwrap();
+        for token in 1..=20 {
+            sender.send((token, HardState { epoch: Epoch(token), ..HardState::default() })).unwrap();
+        }
+        let mut last = 0;
+        while last < 20 {
+            last = written.recv().unwrap();
+            assert!(state.read(&name("a")).unwrap().unwrap().hard.epoch >= Epoch(last));
+        }
+    }
+}

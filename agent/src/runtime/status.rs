@@ -1,0 +1,119 @@
+//! What a member tells about itself: one snapshot for `ha status`, the API, the metrics and the console.
+
+use serde::{Deserialize, Serialize};
+
+/// A member's state at one moment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Its name.
+    pub node: String,
+    /// `data` or `witness`.
+    pub kind: String,
+    /// The process.
+    pub pid: u32,
+    /// Its supervisor, where there is one.
+    pub supervisor_pid: Option<u32>,
+    /// The program's version.
+    pub version: String,
+    /// `standby`, `candidate`, `promoting`, `primary`, `handing_over` or `witness`.
+    pub role: String,
+    /// For how long.
+    pub role_since_ms: u64,
+    /// The highest epoch that it promised.
+    pub epoch: u64,
+    /// Who is primary, as far as it knows.
+    pub primary: Option<String>,
+    /// How long the own lease still lasts, while it reigns.
+    pub lease_remaining_ms: Option<u64>,
+    /// Whether it answers S3 clients now.
+    pub serving: bool,
+    /// The data members that hold every acknowledged byte.
+    pub in_sync: Vec<String>,
+    /// Only one does.
+    pub solo: bool,
+    /// Nothing needs attention: a primary is known, the in-sync set is whole, everybody is heard.
+    pub healthy: bool,
+    /// What is not as it should be, in words.
+    pub warnings: Vec<String>,
+    /// Why there is no primary, in words, and what to do.
+    pub waiting_for: Option<String>,
+    /// Configured preference; lower is more preferred.
+    pub priority: u32,
+    /// `auto`, `manual` or `disabled`.
+    pub failback_mode: String,
+    /// Whether automatic failback is switched on at the moment.
+    pub failback_enabled: bool,
+    /// The virtual addresses.
+    pub vips: Vec<super::address::VipStatus>,
+    /// Where S3 clients go: the virtual address and port.
+    pub endpoint: Option<String>,
+    /// The kernel gate in use.
+    pub gate: String,
+    /// Why it is not the wanted one, if so.
+    pub gate_fallback: Option<String>,
+    /// The quorum policy, in words.
+    pub policy: String,
+    /// What the policy cannot protect against, in words.
+    pub exposure: Option<String>,
+    /// End of the own log.
+    pub end_lsn: u64,
+    /// Durable here up to this position.
+    pub durable_lsn: u64,
+    /// Durable on the whole in-sync set up to this position.
+    pub committed_lsn: u64,
+    /// Visible in the index up to this position.
+    pub applied_lsn: u64,
+    /// The other members.
+    pub peers: Vec<PeerStatus>,
+    /// Dropped heartbeats, by reason.
+    pub counters: Counters,
+}
+
+/// Another member.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its name, or its address until it was heard.
+    pub id: String,
+    /// `data` or `witness`.
+    pub kind: String,
+    /// Heard lately.
+    pub alive: bool,
+    /// How long ago.
+    pub last_heard_ms: Option<u64>,
+    /// What it says it acts as.
+    pub role: Option<String>,
+    /// The epoch that it says it promised.
+    pub epoch: Option<u64>,
+    /// Its preference.
+    pub priority: Option<u32>,
+    /// In the in-sync set.
+    pub in_sync: bool,
+    /// The heartbeat paths to it.
+    pub paths: Vec<PathStatus>,
+}
+
+/// A heartbeat path.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The peer's address on it.
+    pub address: String,
+    /// Carried something lately.
+    pub alive: bool,
+    /// Smoothed round trip.
+    pub rtt_us: Option<u64>,
+    /// Heartbeats sent.
+    pub sent: u64,
+    /// Heartbeats received and believed.
+    pub received: u64,
+    /// Heartbeats received from a peer that does not hear us.
+    pub unproven: u64,
+}
+
+/// Counters that only grow.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Counters {
+    /// Dropped heartbeats by reason.
+    pub heartbeat_dropped: std::collections::BTreeMap<String, u64>,
+}
