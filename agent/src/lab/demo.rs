@@ -3,7 +3,10 @@
 //! It proves nothing that it does not measure: the outage is what a client on a third host saw, "nothing lost"
 //! is every acknowledged object read back, "never two" is what other hosts saw of the address.
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -15,6 +18,7 @@ use super::narrator::{Narrator, table};
 use super::prober::Prober;
 use super::run_dir::RunDir;
 use super::twins::{Evidence, Twins};
+use super::world::single_threaded;
 use super::{binary, cluster_spec, ready_to_build};
 
 /// Limit for each thing that the cluster should do in seconds.
@@ -41,6 +45,8 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let mut dir = RunDir::create()?;
     if args.keep {
         dir.keep();
+    } else {
+        clean_up_on_interrupt(dir.path().to_owned());
     }
     let spec = cluster_spec(&args.cluster);
     let step = tell.step("Starting the hosts and their agents");
@@ -52,10 +58,24 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
             dir.keep();
             tell.say(format!("\n{}", cluster.log_tails()));
             tell.say(format!("The logs stay in {} until the next lab starts.", dir.path().display()));
-            tell.say("To look around in the same set-up: `holdfast lab up`, then `holdfast lab exec a -- sh`.\n");
+            tell.say(
+                "To look around in the same set-up: `holdfast lab up`, then `holdfast lab exec a -- sh`.\n",
+            );
             Err(error)
         }
     }
+}
+
+/// Makes Ctrl-C end the demo cleanly. The hosts end with the program in any case.
+fn clean_up_on_interrupt(dir: PathBuf) {
+    thread::spawn(move || {
+        let interrupted = single_threaded().map(|runtime| runtime.block_on(tokio::signal::ctrl_c()));
+        if matches!(interrupted, Ok(Ok(()))) {
+            println!("\nInterrupted; taking the lab down.");
+            let _ = fs::remove_dir_all(dir);
+            std::process::exit(130);
+        }
+    });
 }
 
 fn play(tell: &Narrator, cluster: &Cluster, args: &DemoArgs) -> Result<Story> {
@@ -105,7 +125,8 @@ fn play(tell: &Narrator, cluster: &Cluster, args: &DemoArgs) -> Result<Story> {
     let step = tell.step("Switching over under load");
     let primary = cluster.wait_for_primary(LIMIT)?;
     let prober = Prober::start(&client, cluster.probe_target());
-    let spec = LoadSpec { writers: args.writers, seed: 2, patience: Patience::ORDINARY, ..LoadSpec::default() };
+    let spec =
+        LoadSpec { writers: args.writers, seed: 2, patience: Patience::ORDINARY, ..LoadSpec::default() };
     let load = Load::start(&client, &target, spec);
     load.wait_for_more(AFTERWARDS, LIMIT)?;
     cluster.post(&primary, "/api/ha/failover", None)?;

@@ -26,7 +26,8 @@ impl Narrator {
     pub(super) fn step(&self, what: impl Into<String>) -> Telling {
         let what = what.into();
         let bar = self.live.then(|| {
-            let style = ProgressStyle::with_template("  {spinner} {msg}").expect("the template is well formed");
+            let style =
+                ProgressStyle::with_template("  {spinner} {msg}").expect("the template is well formed");
             let bar = ProgressBar::new_spinner().with_style(style).with_message(what.clone());
             bar.enable_steady_tick(Duration::from_millis(80));
             bar

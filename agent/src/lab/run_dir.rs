@@ -18,7 +18,7 @@ const LOCK: &str = "lock";
 const CONTROL: &str = "control";
 
 /// The directory of one lab.
-pub struct RunDir {
+pub(super) struct RunDir {
     path: PathBuf,
     keep: bool,
     _lock: File,
@@ -26,7 +26,7 @@ pub struct RunDir {
 
 impl RunDir {
     /// Removes what earlier labs of this user left and makes a directory for this one.
-    pub fn create() -> Result<RunDir> {
+    pub(super) fn create() -> Result<RunDir> {
         RunDir::create_in(&base())
     }
 
@@ -43,17 +43,17 @@ impl RunDir {
     }
 
     /// The directory.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Where the running lab listens for `lab exec` and `lab fault`.
-    pub fn control(&self) -> PathBuf {
+    pub(super) fn control(&self) -> PathBuf {
         self.path.join(CONTROL)
     }
 
     /// Leaves the directory behind for somebody to read the logs, until the next lab starts.
-    pub fn keep(&mut self) {
+    pub(super) fn keep(&mut self) {
         self.keep = true;
     }
 }
@@ -98,13 +98,13 @@ fn remove_leftover(path: &Path) {
 }
 
 /// Connects to the lab that is up.
-pub fn connect() -> Result<UnixStream> {
+pub(super) fn connect() -> Result<UnixStream> {
     let base = base();
     let entries = fs::read_dir(&base).into_iter().flatten().flatten();
     let mut found = entries.filter_map(|entry| UnixStream::connect(entry.path().join(CONTROL)).ok());
-    let first = found.next().context(
-        "no lab is up. Start one in another terminal with `holdfast lab up` (as the same user)",
-    )?;
+    let first = found
+        .next()
+        .context("no lab is up. Start one in another terminal with `holdfast lab up` (as the same user)")?;
     if found.next().is_some() {
         bail!("several labs are up; give each a directory of its own with HOLDFAST_LAB_DIR");
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub(super) const MAX_OUTPUT_BYTES: usize = 1 << 20;
 
 /// The process id that means "every process of the host but the first".
-pub const EVERYBODY: i32 = -1;
+pub(super) const EVERYBODY: i32 = -1;
 
 /// An order with the number that its report will carry.
 #[derive(Debug, Serialize, Deserialize)]
