@@ -57,6 +57,9 @@ pub enum VipEvent {
 /// hundred containers start at once stays within it.
 const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
 
+/// Most notices to throw away after an overrun: more than the buffer holds.
+const MOST_STALE: usize = 1 << 16;
+
 const GROUP_LINK: u32 = 1;
 const GROUP_IPV4_ADDRESS: u32 = 5;
 const GROUP_IPV6_ADDRESS: u32 = 9;
@@ -67,6 +70,7 @@ pub struct Watch {
     known: Known,
     names: Vec<String>,
     pending: VecDeque<VipEvent>,
+    overrun: bool,
 }
 
 impl Watch {
@@ -88,7 +92,8 @@ impl Watch {
         let socket = subscribe().map_err(VipError::io("subscribe to changes of addresses"))?;
         let mut names = interfaces(&specs);
         names.extend(also.iter().filter(|name| !interfaces(&specs).contains(name)).cloned());
-        let mut watch = Watch { socket, known: Known::new(specs), names, pending: VecDeque::new() };
+        let mut watch =
+            Watch { socket, known: Known::new(specs), names, pending: VecDeque::new(), overrun: false };
         watch.resync().await?;
         Ok(watch)
     }
@@ -96,30 +101,43 @@ impl Watch {
     /// Waits for the next event. May be dropped while waiting: nothing is lost.
     ///
     /// # Errors
-    /// [`VipError::Io`] where the socket failed for good: open a new watch.
+    /// [`VipError::Io`] where the socket failed for good; or, after lost notices, as
+    /// [`Addresses::observe`](crate::Addresses::observe). In either case what is known may be wrong: open
+    /// a new watch and look at everything anew.
     pub async fn next(&mut self) -> Result<VipEvent, VipError> {
         loop {
             if let Some(event) = self.pending.pop_front() {
                 return Ok(event);
+            }
+            if self.overrun {
+                self.drain();
+                self.resync().await?;
+                self.overrun = false;
+                return Ok(VipEvent::Overrun);
             }
             match self.socket.recv_from_full().await {
                 // Port 0 is the kernel; other processes can send to this socket too.
                 Ok((notices, from)) if from.port_number() == 0 => {
                     let (names, at) = (&self.names, boottime_ns());
                     for_each_notice(&notices, |notice| {
-                        self.pending.extend(self.known.notice(notice, names, at))
+                        self.pending.extend(self.known.notice(notice, names, at));
                     });
                 }
                 Ok(_) => {}
-                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
-                    // If this look fails, or is dropped half way, the caller's own look (which the
-                    // event asks for) covers it; later notices mend what is known here.
-                    self.pending.push_back(VipEvent::Overrun);
-                    if let Err(error) = self.resync().await {
-                        tracing::warn!(%error, "addresses could not be looked at after lost notices");
-                    }
-                }
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => self.overrun = true,
                 Err(e) => return Err(VipError::io("read notices of the kernel")(e)),
+            }
+        }
+    }
+
+    /// Throws away what is left in the buffer after an overrun. The kernel drops all further notices,
+    /// and says so no second time, until the buffer was empty once: only a look taken after that is
+    /// complemented by every later notice.
+    fn drain(&self) {
+        for _ in 0..MOST_STALE {
+            match self.socket.socket_ref().recv_from_full() {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                _ => {}
             }
         }
     }

@@ -1,0 +1,121 @@
+//! Claiming, refreshing and releasing.
+
+use std::time::Duration;
+
+use holdfast_vip::{Addresses, VipError, VipEvent, Watch};
+use netlink_packet_route::address::AddressFlags;
+
+use crate::two_hosts::{ETH, VIP, VIP6, both_vips, on_two_hosts, vip};
+
+#[test]
+fn a_claim_stands_beside_the_own_address_and_changes_no_route() {
+    on_two_hosts(async |hosts| {
+        let addresses = Addresses::open(both_vips()).await.unwrap();
+        addresses.claim(Duration::from_millis(300)).await.unwrap();
+        for (spec, full) in both_vips().iter().zip([32, 128]) {
+            let copies = hosts.here.copies(spec.ip()).await;
+            assert_eq!(copies.len(), 1, "{copies:?}");
+            let (prefix_len, flags, left_s) = copies[0];
+            assert_eq!(prefix_len, full);
+            assert!(flags.contains(AddressFlags::Noprefixroute));
+            assert!(!flags.contains(AddressFlags::Tentative));
+            assert!((1..=2).contains(&left_s), "{left_s} s");
+        }
+        assert!(addresses.observe().await.unwrap().iter().all(|state| state.present && state.link_up));
+
+        addresses.refresh(Duration::from_secs(60)).await.unwrap();
+        for spec in both_vips() {
+            let copies = hosts.here.copies(spec.ip()).await;
+            assert!((59..=60).contains(&copies[0].2), "{copies:?}");
+        }
+
+        addresses.release().await.unwrap();
+        addresses.release().await.unwrap();
+        assert!(addresses.observe().await.unwrap().iter().all(|state| !state.present && state.link_up));
+        for own in [crate::two_hosts::HERE, crate::two_hosts::HERE6] {
+            assert_eq!(hosts.here.copies(own.parse().unwrap()).await.len(), 1, "the own address stays");
+        }
+    });
+}
+
+#[test]
+fn an_address_that_nobody_refreshes_expires() {
+    on_two_hosts(async |_hosts| {
+        let mut watch = Watch::open(both_vips(), &[]).await.unwrap();
+        let addresses = Addresses::open(both_vips()).await.unwrap();
+        let begun = std::time::Instant::now();
+        addresses.claim(Duration::ZERO).await.unwrap();
+        let mut lost = 0;
+        while lost < 2 {
+            let event = tokio::time::timeout(Duration::from_secs(10), watch.next()).await.unwrap().unwrap();
+            lost += u32::from(matches!(event, VipEvent::AddressLost { .. }));
+        }
+        let lived = begun.elapsed();
+        assert!(lived > Duration::from_millis(1900) && lived < Duration::from_secs(5), "{lived:?}");
+    });
+}
+
+#[test]
+fn without_an_own_address_the_vip_brings_the_subnet_with_it() {
+    on_two_hosts(async |hosts| {
+        for own in [crate::two_hosts::HERE, crate::two_hosts::HERE6] {
+            hosts.here.take(own.parse().unwrap()).await;
+        }
+        let addresses = Addresses::open(both_vips()).await.unwrap();
+        addresses.claim(Duration::from_secs(30)).await.unwrap();
+        addresses.refresh(Duration::from_secs(30)).await.unwrap();
+        for (spec, len) in both_vips().iter().zip([24, 64]) {
+            let copies = hosts.here.copies(spec.ip()).await;
+            assert_eq!(copies.len(), 1, "{copies:?}");
+            assert_eq!(copies[0].0, len);
+            assert!(!copies[0].1.contains(AddressFlags::Noprefixroute));
+        }
+        addresses.release().await.unwrap();
+        for spec in both_vips() {
+            assert!(hosts.here.copies(spec.ip()).await.is_empty());
+        }
+    });
+}
+
+#[test]
+fn a_sweep_removes_what_an_earlier_life_or_a_hand_left() {
+    on_two_hosts(async |hosts| {
+        hosts.here.give(&[VIP, VIP6]).await;
+        let addresses = Addresses::open(both_vips()).await.unwrap();
+        assert_eq!(addresses.sweep().await.unwrap(), both_vips());
+        assert_eq!(addresses.sweep().await.unwrap(), []);
+    });
+}
+
+#[test]
+fn a_copy_without_a_lifetime_does_not_outlive_a_claim() {
+    on_two_hosts(async |hosts| {
+        hosts.here.give(&[VIP, VIP6, "10.77.0.100/32"]).await;
+        let addresses = Addresses::open(both_vips()).await.unwrap();
+        addresses.claim(Duration::from_secs(30)).await.unwrap();
+        for spec in both_vips() {
+            let copies = hosts.here.copies(spec.ip()).await;
+            assert_eq!(copies.len(), 1, "{copies:?}");
+            assert!(copies[0].2 <= 30, "{copies:?}");
+        }
+    });
+}
+
+#[test]
+fn an_interface_that_is_made_again_is_found_again() {
+    on_two_hosts(async |hosts| {
+        let addresses = Addresses::open(vec![vip(VIP)]).await.unwrap();
+        addresses.claim(Duration::from_secs(30)).await.unwrap();
+        let index = hosts.here.index_of(ETH).await;
+        hosts.here.netlink.link().del(index).execute().await.unwrap();
+
+        let claim = addresses.claim(Duration::from_secs(30)).await;
+        assert!(matches!(claim, Err(VipError::NoSuchInterface { .. })), "{claim:?}");
+        addresses.release().await.unwrap();
+        assert!(!addresses.observe().await.unwrap()[0].link_up);
+
+        hosts.lay_cable().await;
+        addresses.claim(Duration::from_secs(30)).await.unwrap();
+        assert!(addresses.observe().await.unwrap()[0].present);
+    });
+}

@@ -1,0 +1,328 @@
+//! The gate in the path of real packets.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use holdfast_vip::gate::{self, EbpfGate, Gate, GateChoice, NoGate, OPEN, remove_stale};
+use holdfast_vip::{Addresses, Announcer, Prober, boottime_ns, mac_of};
+
+use crate::two_hosts::{
+    Asker, ETH, HERE, PATIENCE, THERE, THERE6, TwoHosts, VIP, VIP6, both_vips, on_two_hosts, real_root,
+    serve_echo, until, vip,
+};
+
+/// Longer than any round trip here; waited out whenever the gate is expected to be shut.
+const SHUT_AFTER: Duration = Duration::from_millis(100);
+/// What a busy machine may add between the kernel's look at the clock and ours.
+const SLACK: Duration = Duration::from_millis(50);
+
+fn ms(milliseconds: u64) -> u64 {
+    milliseconds * 1_000_000
+}
+
+/// Claims both addresses here, and gives an asker there with the two questions it may ask.
+async fn served(hosts: &TwoHosts) -> (Addresses, [(Asker, SocketAddr); 2]) {
+    let addresses = Addresses::open(both_vips()).await.unwrap();
+    addresses.claim(Duration::from_secs(60)).await.unwrap();
+    let asker = |spec: &holdfast_vip::VipSpec, from: &str| {
+        let asker = hosts.there(|| Asker::new(from.parse().unwrap()));
+        (asker, SocketAddr::new(spec.ip(), serve_echo(spec.ip())))
+    };
+    let askers = [asker(&vip(VIP), THERE), asker(&vip(VIP6), THERE6)];
+    (addresses, askers)
+}
+
+#[test]
+fn packets_pass_while_the_gate_is_open_and_stop_when_it_closes() {
+    if !real_root() {
+        return;
+    }
+    on_two_hosts(async |hosts| {
+        let (_addresses, askers) = served(&hosts).await;
+        let gate = EbpfGate::open(&both_vips(), &[]).unwrap();
+        assert!(gate.check().unwrap().is_whole());
+        for (mut asker, vip) in askers {
+            gate.close().unwrap();
+            assert!(!asker.ask(vip, SHUT_AFTER).await, "{vip}: a gate starts shut");
+            gate.allow_address_until(OPEN).unwrap();
+            for _ in 0..100 {
+                assert!(asker.ask(vip, PATIENCE).await, "{vip}");
+            }
+            gate.close().unwrap();
+            assert!(!asker.ask(vip, SHUT_AFTER).await, "{vip}");
+        }
+        gate.detach().unwrap();
+        assert!(!gate.check().unwrap().is_whole());
+    });
+}
+
+/// Asks without pause and returns when the last answer arrived, once none comes any more.
+async fn last_answer(asker: &mut Asker, vip: SocketAddr) -> u64 {
+    let mut last = 0;
+    while asker.ask(vip, SHUT_AFTER).await {
+        last = boottime_ns();
+    }
+    last
+}
+
+#[test]
+fn the_gate_closes_at_its_deadline_with_no_further_call() {
+    if !real_root() {
+        return;
+    }
+    on_two_hosts(async |hosts| {
+        let (_addresses, askers) = served(&hosts).await;
+        let gate = EbpfGate::open(&both_vips(), &[]).unwrap();
+        for (mut asker, vip) in askers {
+            gate.allow_address_until(OPEN).unwrap();
+            assert!(asker.ask(vip, PATIENCE).await);
+            let deadline = boottime_ns() + ms(300);
+            gate.allow_address_until(deadline).unwrap();
+            let last = last_answer(&mut asker, vip).await;
+            eprintln!("{vip}: last answer {} us after the deadline", (last as i64 - deadline as i64) / 1000);
+            assert!(last < deadline + SLACK.as_nanos() as u64, "an answer passed after the deadline");
+            assert!(last + ms(100) > deadline, "the gate closed long before its deadline");
+            assert!(!asker.ask(vip, SHUT_AFTER).await, "it stays shut");
+        }
+    });
+}
+
+const CHILD: &str = "HOLDFAST_TEST_GATE_CHILD";
+
+/// Not a test but the process that the next one kills: it opens the gate for as long as it is told.
+#[test]
+fn a_process_that_opens_the_gate() {
+    let Ok(for_ms) = std::env::var(CHILD) else { return };
+    let gate = EbpfGate::open(&both_vips(), &[]).unwrap();
+    let deadline = boottime_ns() + ms(for_ms.parse().unwrap());
+    gate.allow_address_until(deadline).unwrap();
+    println!("\ndeadline {deadline}");
+    std::io::stdout().flush().unwrap();
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn the_gate_outlives_a_killed_process_and_shuts_at_its_deadline() {
+    if !real_root() {
+        return;
+    }
+    on_two_hosts(async |hosts| {
+        let (_addresses, [(mut asker, vip), _]) = served(&hosts).await;
+        assert!(asker.ask(vip, PATIENCE).await, "without a gate");
+
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["gate::a_process_that_opens_the_gate", "--exact", "--nocapture"])
+            .env(CHILD, "500")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let deadline: u64 = lines
+            .map_while(Result::ok)
+            .find_map(|line| line.strip_prefix("deadline ").map(|ns| ns.parse().unwrap()))
+            .expect("the child opens the gate");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(boottime_ns() < deadline, "the machine is too slow for this test");
+
+        assert!(asker.ask(vip, PATIENCE).await, "open until the deadline, with nobody behind it");
+        let last = last_answer(&mut asker, vip).await;
+        assert!(last < deadline + SLACK.as_nanos() as u64, "an answer passed after the deadline");
+        assert!(last + ms(100) > deadline);
+
+        // The next life takes over, shut; and leaves nothing when it stops cleanly.
+        let next = EbpfGate::open(&both_vips(), &[]).unwrap();
+        assert!(!asker.ask(vip, SHUT_AFTER).await);
+        next.allow_address_until(OPEN).unwrap();
+        assert!(asker.ask(vip, PATIENCE).await, "the old gate is gone");
+        next.detach().unwrap();
+        assert!(asker.ask(vip, PATIENCE).await);
+    });
+}
+
+#[test]
+fn an_uninstalled_agents_gate_can_be_removed() {
+    if !real_root() {
+        return;
+    }
+    on_two_hosts(async |hosts| {
+        let (_addresses, [(mut asker, vip), _]) = served(&hosts).await;
+        drop(EbpfGate::open(&both_vips(), &[]).unwrap());
+        assert!(!asker.ask(vip, SHUT_AFTER).await, "shut, though nobody holds it");
+        remove_stale(&[ETH.to_owned(), "no-such-link".to_owned()]).unwrap();
+        assert!(asker.ask(vip, PATIENCE).await);
+
+        drop(EbpfGate::open(&both_vips(), &[]).unwrap());
+        let (none, reason) = gate::open(GateChoice::None, &both_vips(), &[]);
+        assert_eq!((none.name(), reason), (NoGate::new(&[]).name(), None));
+        assert!(asker.ask(vip, PATIENCE).await, "choosing no gate removes the one that was left");
+    });
+}
+
+#[test]
+fn an_announcement_cannot_leave_a_shut_gate_and_nor_can_an_answer() {
+    if !real_root() {
+        return;
+    }
+    on_two_hosts(async |hosts| {
+        const FORMER: [u8; 6] = [2, 0, 0, 0, 0, 0x99];
+        let own = mac_of(ETH).unwrap().octets();
+        let bystanders = [vip("10.77.0.101/24"), vip("fd77::65/64")];
+        let announcer = Announcer::open(&both_vips());
+        let gate = EbpfGate::open(&both_vips(), &[]).unwrap();
+        for (spec, bystander) in both_vips().iter().zip(&bystanders) {
+            let believes = async |ip: IpAddr| hosts.there.neighbour(ip).await == Some(own);
+            for known in [spec, bystander] {
+                hosts.there.know_neighbour(known.ip(), FORMER).await;
+            }
+            assert!(announcer.announce(spec).is_err(), "the kernel says that it dropped the frame");
+            // Frames arrive in order: once the bystander's is there, the other one will not come.
+            announcer.announce(bystander).unwrap();
+            until("the bystander is believed", async || believes(bystander.ip()).await).await;
+            assert!(!believes(spec.ip()).await, "{spec}");
+
+            gate.allow_address_until(OPEN).unwrap();
+            announcer.announce(spec).unwrap();
+            until("the open gate lets it out", async || believes(spec.ip()).await).await;
+            gate.close().unwrap();
+        }
+        // Holding the address behind a shut gate, we answer nobody's question for it.
+        Addresses::open(both_vips()).await.unwrap().claim(Duration::from_secs(60)).await.unwrap();
+        let there = hosts.meanwhile_there(async || {
+            Prober::open(&both_vips()).await.probe(3, Duration::from_millis(300)).await
+        });
+        assert!(there.join().unwrap().is_free());
+    });
+}
+
+#[test]
+fn probes_pass_a_shut_gate_both_ways() {
+    if !real_root() {
+        return;
+    }
+    on_two_hosts(async |hosts| {
+        let _gate = EbpfGate::open(&both_vips(), &[]).unwrap();
+        for spec in both_vips() {
+            crate::probe::probe_each_other(&hosts, &spec).await;
+            let prober = Prober::open(std::slice::from_ref(&spec)).await;
+            let long = Duration::from_secs(20);
+            hosts.there.give(&[&spec.address.to_string()]).await;
+            assert_eq!(prober.probe(3, long).await.conflicts.len(), 1, "a holder's answer comes in");
+        }
+    });
+}
+
+#[test]
+fn a_standby_can_be_a_client_of_the_address_behind_its_shut_gate() {
+    if !real_root() {
+        return;
+    }
+    on_two_hosts(async |hosts| {
+        let _gate = EbpfGate::open(&both_vips(), &[]).unwrap();
+        hosts.there.give(&[VIP]).await;
+        let mut asker = Asker::new(HERE.parse().unwrap());
+        let port = hosts.there(|| serve_echo(vip(VIP).ip()));
+        assert!(asker.ask(SocketAddr::new(vip(VIP).ip(), port), PATIENCE).await);
+    });
+}
+
+/// Whether a TCP connection from there to `to` can be opened and carries a byte each way.
+async fn tcp_talks(hosts: &TwoHosts, to: SocketAddr, limit: Duration) -> bool {
+    let socket = hosts.there(|| {
+        let socket =
+            socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        tokio::net::TcpSocket::from_std_stream(socket.into())
+    });
+    let talk = async {
+        let stream = socket.connect(to).await?;
+        stream.writable().await?;
+        stream.try_write(b"?")?;
+        stream.readable().await?;
+        let mut answer = [0; 1];
+        stream.try_read(&mut answer)
+    };
+    matches!(tokio::time::timeout(limit, talk).await, Ok(Ok(1)))
+}
+
+async fn serve_tcp(address: &str) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+    let bound = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut reader, mut writer) = stream.into_split();
+                let _ = tokio::io::copy(&mut reader, &mut writer).await;
+            });
+        }
+    });
+    bound
+}
+
+#[test]
+fn a_service_port_is_gated_while_other_ports_pass() {
+    if !real_root() {
+        return;
+    }
+    on_two_hosts(async |hosts| {
+        for family in ["10.77.0.1:0", "[fd77::1]:0"] {
+            let (gated, free) = (serve_tcp(family).await, serve_tcp(family).await);
+            let gate = EbpfGate::open(&both_vips(), &[gated.port()]).unwrap();
+            assert!(!tcp_talks(&hosts, gated, SHUT_AFTER).await, "{gated}: shut at first");
+            assert!(tcp_talks(&hosts, free, PATIENCE).await, "{free}: another port");
+
+            gate.allow_ports_until(OPEN).unwrap();
+            assert!(tcp_talks(&hosts, gated, PATIENCE).await, "{gated}: open");
+            gate.close().unwrap();
+            assert!(tcp_talks(&hosts, gated, PATIENCE).await, "{gated}: closing is about the address");
+            gate.allow_ports_until(boottime_ns()).unwrap();
+            assert!(!tcp_talks(&hosts, gated, SHUT_AFTER).await, "{gated}: past its deadline");
+
+            // The host may talk to itself: that never leaves it.
+            let own = tokio::time::timeout(PATIENCE, tokio::net::TcpStream::connect(gated)).await;
+            assert!(own.is_ok_and(|connected| connected.is_ok()));
+        }
+    });
+}
+
+#[test]
+fn a_gate_on_an_interface_that_was_made_again_is_missed_and_repaired() {
+    if !real_root() {
+        return;
+    }
+    on_two_hosts(async |hosts| {
+        let gate = EbpfGate::open(&both_vips(), &[]).unwrap();
+        let index = hosts.here.index_of(ETH).await;
+        hosts.here.netlink.link().del(index).execute().await.unwrap();
+        assert_eq!(gate.repair().unwrap().missing, [ETH], "nothing to repair yet, and no error");
+        hosts.lay_cable().await;
+        hosts.here.give(&["10.77.0.1/24", "fd77::1/64"]).await;
+        hosts.there.give(&["10.77.0.2/24", "fd77::2/64"]).await;
+        assert_eq!(gate.check().unwrap().missing, [ETH]);
+        assert!(gate.repair().unwrap().is_whole());
+
+        let (_addresses, [(mut asker, vip), _]) = served(&hosts).await;
+        assert!(!asker.ask(vip, SHUT_AFTER).await);
+        gate.allow_address_until(OPEN).unwrap();
+        assert!(asker.ask(vip, PATIENCE).await);
+    });
+}
+
+#[test]
+fn renewals_lose_no_packet() {
+    if !real_root() {
+        return;
+    }
+    on_two_hosts(async |hosts| {
+        let (_addresses, [(mut asker, vip), _]) = served(&hosts).await;
+        let gate = EbpfGate::open(&both_vips(), &[]).unwrap();
+        gate.allow_address_until(OPEN).unwrap();
+        assert!(asker.ask(vip, PATIENCE).await);
+        for _ in 0..5000 {
+            gate.allow_address_until(boottime_ns() + ms(300)).unwrap();
+            assert!(asker.ask(vip, Duration::from_millis(250)).await);
+        }
+    });
+}
