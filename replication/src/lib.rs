@@ -16,6 +16,7 @@ pub mod progress;
 pub mod record;
 pub mod segment;
 pub mod set_aside;
+pub mod stream;
 pub mod testing;
 
 pub use holdfast_heartbeat::{Epoch, InSyncRecord, Incarnation, Lsn, Member, NodeId};

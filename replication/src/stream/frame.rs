@@ -1,0 +1,287 @@
+//! The frames of the stream, as bytes.
+//!
+//! ```text
+//! follower                       primary
+//!    | Hello ---------------------> |   who I am, what I promised, which reigns my log holds
+//!    | <------------------- Welcome |   cut to here, then my log follows   (or Reject)
+//!    | <-------------------- Append |   whole records, verbatim; what is committed
+//!    | Ack -----------------------> |   durable up to here, under your epoch
+//!    | <----------------- Committed |   when there is nothing to append
+//! ```
+//!
+//! One byte of tag, then the body. Decoding never panics and never allocates more than it was given.
+
+use bytes::Bytes;
+use holdfast_heartbeat::{Epoch, Lsn, Member};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::history::EpochHistory;
+
+/// Largest encoded frame, in bytes: one largest record, or many up to 1 MiB, with room to spare.
+pub const MAX_FRAME: usize = 2 * 1024 * 1024;
+
+/// Most epoch starts in a Hello; older ones are left out, which at worst costs a longer catch-up.
+pub const MAX_HISTORY: usize = 16 * 1024;
+
+/// Longest text in a Reject, in bytes.
+pub const MAX_TEXT: usize = 1024;
+
+/// Bytes in front of an Append's records.
+const APPEND_HEAD: usize = 25;
+
+const TAG_HELLO: u8 = 1;
+const TAG_WELCOME: u8 = 2;
+const TAG_APPEND: u8 = 3;
+const TAG_ACK: u8 = 4;
+const TAG_COMMITTED: u8 = 5;
+const TAG_REJECT: u8 = 6;
+
+/// What a follower says first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Who it is.
+    pub member: Member,
+    /// It takes nothing from a primary of a lower epoch.
+    pub promised_epoch: Epoch,
+    /// Its log's identity, zero for a fresh one.
+    pub log_id: u64,
+    /// The reigns in its log.
+    pub history: EpochHistory,
+    /// Where its log ends.
+    pub end: Lsn,
+    /// The rolling checksum there.
+    pub chain: u32,
+}
+
+/// The primary's answer to a [`Hello`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The reign.
+    pub epoch: Epoch,
+    /// Who reigns.
+    pub leader: Member,
+    /// The log's identity.
+    pub log_id: u64,
+    /// Bytes of records per segment file.
+    pub segment_size: u64,
+    /// The follower's log must end here before the first Append.
+    pub truncate_to: Lsn,
+    /// What is committed.
+    pub committed: Lsn,
+}
+
+/// Why a stream is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RejectReason {
+    /// The one asked is not the primary.
+    NotLeading,
+    /// The follower promised a higher epoch than the one asked reigns in.
+    StaleEpoch,
+    /// The follower's log is another log.
+    ForeignLog,
+    /// The logs agree on epochs and positions, but not on the bytes.
+    Diverged,
+    /// The Hello makes no sense.
+    BadHello,
+    /// The one asked cannot read its own log.
+    LogFailed,
+}
+
+/// One message of the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// Follower to primary, first.
+    Hello(Hello),
+    /// Primary to follower, first.
+    Welcome(Welcome),
+    /// Whole records of the log, verbatim.
+    Append {
+        /// The reign in which they are sent (they may be older).
+        epoch: Epoch,
+        /// Where the first one begins.
+        lsn: Lsn,
+        /// What is committed.
+        committed: Lsn,
+        /// The records.
+        bytes: Bytes,
+    },
+    /// Everything below `durable` is on the follower's disk.
+    Ack {
+        /// The reign under which that is said.
+        epoch: Epoch,
+        /// How far.
+        durable: Lsn,
+    },
+    /// What is committed.
+    Committed {
+        /// The reign.
+        epoch: Epoch,
+        /// How far.
+        lsn: Lsn,
+    },
+    /// No stream; the connection will be closed.
+    Reject {
+        /// Why, for programs.
+        reason: RejectReason,
+        /// Why, for people.
+        text: String,
+    },
+}
+
+/// Bytes that are not a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a frame of this protocol")]
+pub struct BadFrame;
+
+fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BadFrame> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        _ => Err(BadFrame),
+    }
+}
+
+fn put<T: Serialize>(out: &mut Vec<u8>, tag: u8, value: &T) {
+    out.push(tag);
+    let body = postcard::to_stdvec(value).expect("plain data always encodes");
+    out.extend_from_slice(&body);
+}
+
+impl Frame {
+    /// Appends the frame's bytes to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Frame::Hello(hello) => put(out, TAG_HELLO, hello),
+            Frame::Welcome(welcome) => put(out, TAG_WELCOME, welcome),
+            Frame::Append { epoch, lsn, committed, bytes } => {
+                out.reserve(APPEND_HEAD + bytes.len());
+                out.push(TAG_APPEND);
+                for number in [epoch.0, lsn.0, committed.0] {
+                    out.extend_from_slice(&number.to_le_bytes());
+                }
+                out.extend_from_slice(bytes);
+            }
+            Frame::Ack { epoch, durable } => put(out, TAG_ACK, &(epoch, durable)),
+            Frame::Committed { epoch, lsn } => put(out, TAG_COMMITTED, &(epoch, lsn)),
+            Frame::Reject { reason, text } => put(out, TAG_REJECT, &(reason, text)),
+        }
+    }
+
+    /// Reads a whole frame.
+    pub fn decode(bytes: &Bytes) -> Result<Frame, BadFrame> {
+        if bytes.len() > MAX_FRAME {
+            return Err(BadFrame);
+        }
+        let (tag, rest) = bytes.split_first().ok_or(BadFrame)?;
+        match *tag {
+            TAG_HELLO => {
+                let hello: Hello = body(rest)?;
+                // Deserializing checks no order, and everything after this relies on it.
+                let starts = hello.history.starts();
+                if starts.len() > MAX_HISTORY || EpochHistory::new(starts.to_vec()).is_err() {
+                    return Err(BadFrame);
+                }
+                Ok(Frame::Hello(hello))
+            }
+            TAG_WELCOME => Ok(Frame::Welcome(body(rest)?)),
+            TAG_APPEND => {
+                if rest.len() < APPEND_HEAD - 1 {
+                    return Err(BadFrame);
+                }
+                let number =
+                    |at: usize| u64::from_le_bytes(rest[at..at + 8].try_into().expect("eight bytes"));
+                Ok(Frame::Append {
+                    epoch: Epoch(number(0)),
+                    lsn: Lsn(number(8)),
+                    committed: Lsn(number(16)),
+                    bytes: bytes.slice(APPEND_HEAD..),
+                })
+            }
+            TAG_ACK => body(rest).map(|(epoch, durable)| Frame::Ack { epoch, durable }),
+            TAG_COMMITTED => body(rest).map(|(epoch, lsn)| Frame::Committed { epoch, lsn }),
+            TAG_REJECT => {
+                let (reason, text): (RejectReason, String) = body(rest)?;
+                if text.len() > MAX_TEXT {
+                    return Err(BadFrame);
+                }
+                Ok(Frame::Reject { reason, text })
+            }
+            _ => Err(BadFrame),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use holdfast_heartbeat::{Incarnation, NodeId};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub(in crate::stream) fn samples() -> Vec<Frame> {
+        let member = Member { id: NodeId::new("a").unwrap(), incarnation: Incarnation(7) };
+        let history = EpochHistory::new(vec![(Epoch(1), Lsn(0)), (Epoch(4), Lsn(99))]).unwrap();
+        vec![
+            Frame::Hello(Hello {
+                member: member.clone(),
+                promised_epoch: Epoch(4),
+                log_id: 9,
+                history,
+                end: Lsn(300),
+                chain: 5,
+            }),
+            Frame::Welcome(Welcome {
+                epoch: Epoch(5),
+                leader: member,
+                log_id: 9,
+                segment_size: 1000,
+                truncate_to: Lsn(200),
+                committed: Lsn(150),
+            }),
+            Frame::Append {
+                epoch: Epoch(5),
+                lsn: Lsn(200),
+                committed: Lsn(150),
+                bytes: Bytes::from(vec![3; 200_000]),
+            },
+            Frame::Ack { epoch: Epoch(5), durable: Lsn(300) },
+            Frame::Committed { epoch: Epoch(5), lsn: Lsn(300) },
+            Frame::Reject { reason: RejectReason::ForeignLog, text: "another log".into() },
+        ]
+    }
+
+    #[test]
+    fn every_frame_comes_back_and_no_prefix_of_it_does() {
+        for frame in samples() {
+            let mut bytes = Vec::new();
+            frame.encode(&mut bytes);
+            let bytes = Bytes::from(bytes);
+            assert_eq!(Frame::decode(&bytes).unwrap(), frame);
+            let head = bytes.len().min(APPEND_HEAD);
+            for cut in 0..head {
+                assert!(Frame::decode(&bytes.slice(..cut)).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_history_out_of_order_is_refused() {
+        let Frame::Hello(hello) = samples().remove(0) else { panic!() };
+        let mut bytes = vec![TAG_HELLO];
+        let unordered = vec![(Epoch(4), Lsn(0)), (Epoch(2), Lsn(5))];
+        let fields =
+            (&hello.member, hello.promised_epoch, hello.log_id, &unordered, hello.end, hello.chain);
+        bytes.extend(postcard::to_stdvec(&fields).unwrap());
+        assert_eq!(Frame::decode(&Bytes::from(bytes)), Err(BadFrame));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(tag in 0u8..9, bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut all = vec![tag];
+            all.extend(bytes);
+            let _ = Frame::decode(&Bytes::from(all));
+        }
+    }
+}

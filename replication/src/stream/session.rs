@@ -1,0 +1,474 @@
+//! An encrypted, authenticated channel for frames, without a socket.
+//!
+//! Noise NNpsk0: both sides prove that they know the cluster's secret, and fresh keys give forward
+//! secrecy. On the wire stand Noise messages of at most 65,535 bytes, each behind its length as
+//! `u16` big-endian; inside, a frame is its length as `u32` big-endian and its bytes, cut into as
+//! many messages as it takes. A frame begins a new message. The order of messages is part of the
+//! cipher, so one that was lost, replayed, swapped or changed ends the session with an error: after
+//! an error nothing more is decoded, ever.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use snow::{Builder, HandshakeState, StatelessTransportState};
+
+use super::frame::{Frame, MAX_FRAME};
+
+/// The version of the stream protocol; peers of different versions do not get past the handshake.
+pub const PROTOCOL_VERSION: u8 = 1;
+
+/// Shortest secret that is accepted, in bytes.
+pub const SECRET_MIN: usize = 8;
+
+const PATTERN: &str = "Noise_NNpsk0_25519_AESGCM_SHA256";
+const KEY_LABEL: &[u8] = b"holdfast stream v1";
+/// What AES-GCM adds to a message.
+const TAG_LEN: usize = 16;
+/// Largest Noise message.
+const MAX_MESSAGE: usize = 65_535;
+const MAX_CHUNK: usize = MAX_MESSAGE - TAG_LEN;
+/// Both handshake messages of NNpsk0: an ephemeral key and a tag.
+const HANDSHAKE_LEN: usize = 32 + TAG_LEN;
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StreamErrorKind {
+    /// The handshake failed: another secret, another protocol version, or no Holdfast at all.
+    Handshake,
+    /// A message was changed, replayed, lost or not meant for this session.
+    Decrypt,
+    /// A frame is announced larger than [`MAX_FRAME`].
+    TooLarge,
+    /// A message of impossible length.
+    Length,
+    /// What was decrypted is not a frame.
+    BadFrame,
+    /// The session was used in a state that does not allow it.
+    State,
+}
+
+impl StreamErrorKind {
+    /// All kinds, for counters.
+    pub const ALL: [StreamErrorKind; 6] = [
+        StreamErrorKind::Handshake,
+        StreamErrorKind::Decrypt,
+        StreamErrorKind::TooLarge,
+        StreamErrorKind::Length,
+        StreamErrorKind::BadFrame,
+        StreamErrorKind::State,
+    ];
+
+    /// A stable name, for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StreamErrorKind::Handshake => "handshake",
+            StreamErrorKind::Decrypt => "decrypt",
+            StreamErrorKind::TooLarge => "too_large",
+            StreamErrorKind::Length => "length",
+            StreamErrorKind::BadFrame => "bad_frame",
+            StreamErrorKind::State => "state",
+        }
+    }
+}
+
+/// The end of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the replication stream broke off: {}", explain(.0))]
+pub struct StreamError(pub StreamErrorKind);
+
+fn explain(kind: &StreamErrorKind) -> &'static str {
+    match kind {
+        StreamErrorKind::Handshake => {
+            "the handshake failed (check that both members have the same secret and version)"
+        }
+        StreamErrorKind::Decrypt => "a message was changed, replayed or lost on the way",
+        StreamErrorKind::TooLarge => "a frame larger than the limit was announced",
+        StreamErrorKind::Length => "a message of impossible length arrived",
+        StreamErrorKind::BadFrame => "a message does not follow the protocol",
+        StreamErrorKind::State => "it is not open",
+    }
+}
+
+/// How often sessions ended, by reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ErrorCounts([u64; StreamErrorKind::ALL.len()]);
+
+impl ErrorCounts {
+    /// Counts one.
+    pub fn count(&mut self, error: &StreamError) {
+        let at = StreamErrorKind::ALL.iter().position(|k| *k == error.0).expect("all kinds are listed");
+        self.0[at] += 1;
+    }
+
+    /// The counts with their stable names.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        StreamErrorKind::ALL.iter().map(|k| k.as_str()).zip(self.0)
+    }
+}
+
+/// Encrypts outgoing frames.
+pub struct Sealer {
+    keys: Arc<StatelessTransportState>,
+    nonce: u64,
+    plain: Vec<u8>,
+}
+
+impl Sealer {
+    /// Appends the wire's bytes of `frame` to `out`.
+    pub fn seal(&mut self, frame: &Frame, out: &mut Vec<u8>) -> Result<(), StreamError> {
+        self.plain.clear();
+        self.plain.extend_from_slice(&[0; 4]);
+        frame.encode(&mut self.plain);
+        let len = self.plain.len() - 4;
+        if len > MAX_FRAME {
+            return Err(StreamError(StreamErrorKind::TooLarge));
+        }
+        self.plain[..4].copy_from_slice(&u32::try_from(len).expect("bounded above").to_be_bytes());
+        for chunk in self.plain.chunks(MAX_CHUNK) {
+            let at = out.len();
+            let sealed = chunk.len() + TAG_LEN;
+            out.extend_from_slice(&u16::try_from(sealed).expect("a chunk is bounded").to_be_bytes());
+            out.resize(at + 2 + sealed, 0);
+            self.keys
+                .write_message(self.nonce, chunk, &mut out[at + 2..])
+                .map_err(|_| StreamError(StreamErrorKind::State))?;
+            self.nonce += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Decrypts what arrived, in whatever pieces.
+pub struct Opener {
+    keys: Arc<StatelessTransportState>,
+    nonce: u64,
+    wire: Vec<u8>,
+    plain: Vec<u8>,
+    dead: bool,
+}
+
+impl Opener {
+    /// Takes `bytes` off the wire and appends the frames that became whole. An error is final.
+    pub fn feed(&mut self, bytes: &[u8], frames: &mut Vec<Frame>) -> Result<(), StreamError> {
+        if self.dead {
+            return Err(StreamError(StreamErrorKind::State));
+        }
+        let result = self.open(bytes, frames);
+        self.dead = result.is_err();
+        result
+    }
+
+    fn open(&mut self, bytes: &[u8], frames: &mut Vec<Frame>) -> Result<(), StreamError> {
+        self.wire.extend_from_slice(bytes);
+        let mut at = 0;
+        while let Some(message) = next_message(&self.wire[at..])? {
+            at += 2 + message.len();
+            let had = self.plain.len();
+            self.plain.resize(had + message.len() - TAG_LEN, 0);
+            self.keys
+                .read_message(self.nonce, message, &mut self.plain[had..])
+                .map_err(|_| StreamError(StreamErrorKind::Decrypt))?;
+            self.nonce += 1;
+            if let Some(frame) = whole_frame(&mut self.plain)? {
+                frames.push(frame);
+            }
+        }
+        self.wire.drain(..at);
+        Ok(())
+    }
+}
+
+/// The first message in `wire`, without its length, if it is whole.
+fn next_message(wire: &[u8]) -> Result<Option<&[u8]>, StreamError> {
+    let Some(len) = wire.get(..2) else { return Ok(None) };
+    let len = usize::from(u16::from_be_bytes([len[0], len[1]]));
+    // A message without content would let a peer keep us busy for nothing.
+    if len <= TAG_LEN {
+        return Err(StreamError(StreamErrorKind::Length));
+    }
+    Ok(wire.get(2..2 + len))
+}
+
+/// Takes the frame out of `plain` once it is whole. A frame begins a message, so nothing may follow.
+fn whole_frame(plain: &mut Vec<u8>) -> Result<Option<Frame>, StreamError> {
+    let Some(head) = plain.get(..4) else { return Err(StreamError(StreamErrorKind::BadFrame)) };
+    let len = u32::from_be_bytes(head.try_into().expect("four bytes")) as usize;
+    if len > MAX_FRAME {
+        return Err(StreamError(StreamErrorKind::TooLarge));
+    }
+    match plain.len().cmp(&(4 + len)) {
+        std::cmp::Ordering::Less => Ok(None),
+        std::cmp::Ordering::Greater => Err(StreamError(StreamErrorKind::BadFrame)),
+        std::cmp::Ordering::Equal => {
+            let bytes = Bytes::from(std::mem::take(plain)).slice(4..);
+            Frame::decode(&bytes).map(Some).map_err(|_| StreamError(StreamErrorKind::BadFrame))
+        }
+    }
+}
+
+enum State {
+    Shaking { handshake: Box<HandshakeState>, wire: Vec<u8> },
+    Open { sealer: Sealer, opener: Opener },
+    Dead,
+}
+
+/// One end of a stream. The initiator calls [`NoiseSession::start`] first; both then hand in what
+/// arrives with [`NoiseSession::feed`] and send what comes out.
+///
+/// The responder is open when it has answered, but knows that the peer has the secret (and is not a
+/// recording of one that had) only when the first frame decrypts: change no state before that.
+pub struct NoiseSession {
+    state: State,
+}
+
+fn psk(secret: &[u8]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
+    mac.update(KEY_LABEL);
+    mac.finalize().into_bytes().into()
+}
+
+impl NoiseSession {
+    /// The side that opened the connection. `secret` is the cluster's.
+    pub fn initiator(secret: &[u8]) -> Result<NoiseSession, StreamError> {
+        NoiseSession::new(secret, true)
+    }
+
+    /// The side that accepted the connection.
+    pub fn responder(secret: &[u8]) -> Result<NoiseSession, StreamError> {
+        NoiseSession::new(secret, false)
+    }
+
+    fn new(secret: &[u8], initiator: bool) -> Result<NoiseSession, StreamError> {
+        let broken = |_| StreamError(StreamErrorKind::Handshake);
+        if secret.len() < SECRET_MIN {
+            return Err(StreamError(StreamErrorKind::Handshake));
+        }
+        let (psk, prologue) = (psk(secret), [b"holdfast stream ".as_slice(), &[PROTOCOL_VERSION]].concat());
+        let builder = Builder::new(PATTERN.parse().map_err(broken)?);
+        let builder = builder.psk(0, &psk).and_then(|b| b.prologue(&prologue)).map_err(broken)?;
+        let handshake =
+            if initiator { builder.build_initiator() } else { builder.build_responder() }.map_err(broken)?;
+        Ok(NoiseSession { state: State::Shaking { handshake: Box::new(handshake), wire: Vec::new() } })
+    }
+
+    /// The initiator's first message. Nothing for a responder.
+    pub fn start(&mut self, out: &mut Vec<u8>) -> Result<(), StreamError> {
+        match &mut self.state {
+            State::Shaking { handshake, .. } if handshake.is_initiator() && handshake.is_my_turn() => {
+                write_handshake(handshake, out)
+            }
+            State::Shaking { .. } => Ok(()),
+            _ => Err(StreamError(StreamErrorKind::State)),
+        }
+    }
+
+    /// Whether frames can be sealed.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open { .. })
+    }
+
+    /// Takes `bytes` off the wire. Appends to `out` what must be sent in answer (handshake only)
+    /// and to `frames` what became whole. An error is final; frames before it are good.
+    pub fn feed(
+        &mut self,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+        frames: &mut Vec<Frame>,
+    ) -> Result<(), StreamError> {
+        let result = match std::mem::replace(&mut self.state, State::Dead) {
+            State::Dead => Err(StreamError(StreamErrorKind::State)),
+            State::Open { sealer, mut opener } => opener.feed(bytes, frames).map(|()| {
+                self.state = State::Open { sealer, opener };
+            }),
+            State::Shaking { handshake, mut wire } => {
+                wire.extend_from_slice(bytes);
+                self.shake(handshake, wire, out, frames)
+            }
+        };
+        if result.is_err() {
+            self.state = State::Dead;
+        }
+        result
+    }
+
+    fn shake(
+        &mut self,
+        mut handshake: Box<HandshakeState>,
+        wire: Vec<u8>,
+        out: &mut Vec<u8>,
+        frames: &mut Vec<Frame>,
+    ) -> Result<(), StreamError> {
+        let failed = |_| StreamError(StreamErrorKind::Handshake);
+        let message = match next_message(&wire) {
+            // Fail at the length already: who speaks another protocol shall not make us wait.
+            _ if wire.len() >= 2 && wire[..2] != (HANDSHAKE_LEN as u16).to_be_bytes() => {
+                return Err(StreamError(StreamErrorKind::Handshake));
+            }
+            Ok(Some(message)) => message,
+            Ok(None) => {
+                self.state = State::Shaking { handshake, wire };
+                return Ok(());
+            }
+            Err(_) => return Err(StreamError(StreamErrorKind::Handshake)),
+        };
+        if handshake.is_my_turn() {
+            return Err(StreamError(StreamErrorKind::Handshake));
+        }
+        handshake.read_message(message, &mut [0; HANDSHAKE_LEN]).map_err(failed)?;
+        if !handshake.is_handshake_finished() {
+            write_handshake(&mut handshake, out)?;
+        }
+        let keys = Arc::new(handshake.into_stateless_transport_mode().map_err(failed)?);
+        let sealer = Sealer { keys: keys.clone(), nonce: 0, plain: Vec::new() };
+        let mut opener = Opener { keys, nonce: 0, wire: Vec::new(), plain: Vec::new(), dead: false };
+        opener.feed(&wire[2 + HANDSHAKE_LEN..], frames)?;
+        self.state = State::Open { sealer, opener };
+        Ok(())
+    }
+
+    /// Appends the wire's bytes of `frame` to `out`. Fails before the handshake is done.
+    pub fn seal(&mut self, frame: &Frame, out: &mut Vec<u8>) -> Result<(), StreamError> {
+        match &mut self.state {
+            State::Open { sealer, .. } => sealer.seal(frame, out),
+            _ => Err(StreamError(StreamErrorKind::State)),
+        }
+    }
+
+    /// The two directions of an open session, for a reading and a writing task.
+    pub fn into_halves(self) -> Result<(Sealer, Opener), StreamError> {
+        match self.state {
+            State::Open { sealer, opener } => Ok((sealer, opener)),
+            _ => Err(StreamError(StreamErrorKind::State)),
+        }
+    }
+}
+
+fn write_handshake(handshake: &mut HandshakeState, out: &mut Vec<u8>) -> Result<(), StreamError> {
+    let mut message = [0; HANDSHAKE_LEN];
+    let len = handshake
+        .write_message(&[], &mut message)
+        .map_err(|_| StreamError(StreamErrorKind::Handshake))?;
+    out.extend_from_slice(&u16::try_from(len).expect("48 bytes").to_be_bytes());
+    out.extend_from_slice(&message[..len]);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::frame::tests::samples;
+    use super::*;
+
+    const SECRET: &[u8] = b"a secret of the cluster";
+
+    /// An open pair; the initiator first.
+    fn pair() -> (NoiseSession, NoiseSession) {
+        let mut a = NoiseSession::initiator(SECRET).unwrap();
+        let mut b = NoiseSession::responder(SECRET).unwrap();
+        let (mut to_b, mut to_a, mut none) = (Vec::new(), Vec::new(), Vec::new());
+        a.start(&mut to_b).unwrap();
+        b.feed(&to_b, &mut to_a, &mut none).unwrap();
+        a.feed(&to_a, &mut Vec::new(), &mut none).unwrap();
+        assert!(a.is_open() && b.is_open() && none.is_empty());
+        (a, b)
+    }
+
+    #[test]
+    fn frames_pass_both_ways_in_any_pieces() {
+        let (mut a, mut b) = pair();
+        let (mut wire, mut got, mut out) = (Vec::new(), Vec::new(), Vec::new());
+        for frame in samples() {
+            a.seal(&frame, &mut wire).unwrap();
+        }
+        for piece in wire.chunks(777) {
+            b.feed(piece, &mut out, &mut got).unwrap();
+        }
+        assert_eq!(got, samples());
+        assert!(out.is_empty());
+        wire.clear();
+        b.seal(&samples()[3], &mut wire).unwrap();
+        got.clear();
+        a.feed(&wire, &mut out, &mut got).unwrap();
+        assert_eq!(got, samples()[3..4]);
+    }
+
+    #[test]
+    fn another_secret_does_not_get_past_the_handshake() {
+        let mut a = NoiseSession::initiator(SECRET).unwrap();
+        let mut b = NoiseSession::responder(b"another secret").unwrap();
+        let (mut wire, mut out) = (Vec::new(), Vec::new());
+        a.start(&mut wire).unwrap();
+        let error = b.feed(&wire, &mut out, &mut Vec::new()).unwrap_err();
+        assert_eq!(error, StreamError(StreamErrorKind::Handshake));
+        assert!(out.is_empty());
+        assert_eq!(b.feed(&wire, &mut out, &mut Vec::new()), Err(StreamError(StreamErrorKind::State)));
+        assert!(NoiseSession::initiator(b"short").is_err());
+        let mut counts = ErrorCounts::default();
+        counts.count(&error);
+        assert_eq!(counts.iter().next(), Some(("handshake", 1)));
+    }
+
+    #[test]
+    fn a_recorded_session_cannot_be_played_to_another_responder() {
+        let (mut a, _) = pair();
+        let mut first = NoiseSession::initiator(SECRET).unwrap();
+        let mut responder = NoiseSession::responder(SECRET).unwrap();
+        let (mut hello, mut frame) = (Vec::new(), Vec::new());
+        first.start(&mut hello).unwrap();
+        responder.feed(&hello, &mut Vec::new(), &mut Vec::new()).unwrap();
+        a.seal(&samples()[3], &mut frame).unwrap();
+        let mut got = Vec::new();
+        let error = responder.feed(&frame, &mut Vec::new(), &mut got).unwrap_err();
+        assert_eq!((error.0, got.len()), (StreamErrorKind::Decrypt, 0));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+        #[test]
+        fn garbage_ends_the_session_without_panic(bytes in proptest::collection::vec(any::<u8>(), 60..300)) {
+            let mut fresh = NoiseSession::responder(SECRET).unwrap();
+            prop_assert!(fresh.feed(&bytes, &mut Vec::new(), &mut Vec::new()).is_err());
+            let (mut a, _) = pair();
+            let mut frames = Vec::new();
+            let _ = a.feed(&bytes, &mut Vec::new(), &mut frames);
+            prop_assert!(frames.is_empty());
+        }
+
+        #[test]
+        fn a_flipped_bit_never_yields_a_wrong_frame(at in any::<usize>()) {
+            let (mut a, mut b) = pair();
+            let mut wire = Vec::new();
+            for frame in samples() {
+                a.seal(&frame, &mut wire).unwrap();
+            }
+            let bit = at % (wire.len() * 8);
+            wire[bit / 8] ^= 1 << (bit % 8);
+            let mut got = Vec::new();
+            let end = b.feed(&wire, &mut Vec::new(), &mut got);
+            prop_assert!(got.len() < samples().len());
+            prop_assert_eq!(&got[..], &samples()[..got.len()]);
+            // A grown length may leave the session waiting for bytes; else it is an error.
+            prop_assert!(end.is_err() || bit / 8 >= wire.len() - MAX_MESSAGE.min(wire.len()));
+        }
+
+        #[test]
+        fn swapped_and_repeated_frames_end_the_session(first in 0usize..6, second in 0usize..6) {
+            let (mut a, mut b) = pair();
+            let mut wires = Vec::new();
+            for frame in samples() {
+                let mut wire = Vec::new();
+                a.seal(&frame, &mut wire).unwrap();
+                wires.push(wire);
+            }
+            let mut got = Vec::new();
+            let end = b
+                .feed(&wires[first], &mut Vec::new(), &mut got)
+                .and_then(|()| b.feed(&wires[second], &mut Vec::new(), &mut got));
+            prop_assert_eq!(end.is_ok(), (first, second) == (0, 1));
+        }
+    }
+}
