@@ -60,7 +60,6 @@ pub(super) async fn list(
             name: Some(name),
             creation_date: Some(timestamp(state.created_ms)),
             bucket_region: Some(region.to_owned()),
-            ..Default::default()
         })
         .collect();
     Ok(S3Response::new(ListBucketsOutput {
@@ -80,7 +79,7 @@ pub(super) async fn create(
     let bucket = req.input.bucket;
     let op = Op::CreateBucket { bucket: bucket.clone(), wall_ms: wall_ms() };
     store.commit(&op, Bytes::new()).await?;
-    Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{bucket}")), ..Default::default() }))
+    Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{bucket}")) }))
 }
 
 pub(super) async fn head(

@@ -15,7 +15,7 @@ use super::send::{Outgoing, read_now};
 use super::{Answer, Store, answer, buckets, timestamp, wall_ms};
 use crate::apply::{Outcome, Refusal};
 use crate::index::{Lookup, View};
-use crate::op::{ChecksumKind, DeleteKey, Extent, Match, Meta, Op, Source};
+use crate::op::{ChecksumKind, DeleteKey, Extent, HEAD_MAX, Match, Meta, Op, Source};
 use crate::state::ObjectState;
 
 /// The most keys in one delete, as S3 has it.
@@ -295,17 +295,19 @@ pub(super) async fn delete_many(
             Err(error) => errors.push(one_error(object.key, &error)),
         }
     }
-    let names: Vec<String> = keys.iter().map(|k| k.key.clone()).collect();
-    let op = Op::DeleteObjects { bucket: req.input.bucket, keys };
-    let Outcome::Deleted(answers) = store.commit(&op, Bytes::new()).await? else {
-        return Err(answer::internal("the operation had another outcome"));
-    };
     let mut deleted = Vec::new();
-    for (key, answered) in names.into_iter().zip(answers) {
-        match answered {
-            Ok(()) if quiet == Some(true) => {}
-            Ok(()) => deleted.push(DeletedObject { key: Some(key), ..Default::default() }),
-            Err(refusal) => errors.push(one_error(key, &answer::refusal(refusal))),
+    for keys in fitting(keys) {
+        let names: Vec<String> = keys.iter().map(|k| k.key.clone()).collect();
+        let op = Op::DeleteObjects { bucket: req.input.bucket.clone(), keys };
+        let Outcome::Deleted(answers) = store.commit(&op, Bytes::new()).await? else {
+            return Err(answer::internal("the operation had another outcome"));
+        };
+        for (key, answered) in names.into_iter().zip(answers) {
+            match answered {
+                Ok(()) if quiet == Some(true) => {}
+                Ok(()) => deleted.push(DeletedObject { key: Some(key), ..Default::default() }),
+                Err(refusal) => errors.push(one_error(key, &answer::refusal(refusal))),
+            }
         }
     }
     Ok(S3Response::new(DeleteObjectsOutput {
@@ -313,6 +315,26 @@ pub(super) async fn delete_many(
         errors: (!errors.is_empty()).then_some(errors),
         ..Default::default()
     }))
+}
+
+/// Splits the keys of a delete so that each operation fits its record. There is always one, so that
+/// even an empty request finds out that its bucket does not exist.
+fn fitting(keys: Vec<DeleteKey>) -> Vec<Vec<DeleteKey>> {
+    let mut batches = vec![Vec::new()];
+    let mut len = 0;
+    for key in keys {
+        // The key, its condition's text and their framing.
+        let cost = key.key.len() + 64 + if key.if_match.is_some() { 256 } else { 0 };
+        if len + cost > HEAD_MAX {
+            batches.push(Vec::new());
+            len = 0;
+        }
+        len += cost;
+        if let Some(batch) = batches.last_mut() {
+            batch.push(key);
+        }
+    }
+    batches
 }
 
 fn one_error(key: String, error: &s3s::S3Error) -> Error {

@@ -1,0 +1,233 @@
+//! A member without peers or disk: everything is committed at once, and every answer of the backend
+//! can be bent by the test.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+pub mod sign;
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use holdfast_heartbeat::types::{Epoch, Lsn};
+use holdfast_store::apply::Outcome;
+use holdfast_store::backend::{Backend, Damage, NotServing, ReadError, ReadLog, WriteError};
+use holdfast_store::index::Index;
+use holdfast_store::machine::{Entry, Machine};
+use holdfast_store::s3::{Options, Serving, Store, serve, service};
+use tokio::sync::watch;
+
+pub const ACCESS_KEY: &str = "admin";
+pub const SECRET_KEY: &str = "a-secret-for-tests";
+
+/// Bytes of a record's header in the toy log.
+const HEADER: u64 = 48;
+
+struct State {
+    records: BTreeMap<u64, Bytes>,
+    end: u64,
+    machine: Machine,
+    epoch: Epoch,
+    appends: usize,
+    commits: usize,
+    fail: Option<WriteError>,
+    not_serving: Option<NotServing>,
+    stop_serving_after_commit: bool,
+    damaged: HashSet<u64>,
+    damages: Vec<Damage>,
+    held: Option<watch::Receiver<bool>>,
+}
+
+/// The toy member.
+pub struct Toy {
+    state: Mutex<State>,
+    pub index: Index,
+}
+
+impl Toy {
+    pub fn new() -> Arc<Toy> {
+        let index = Index::in_memory();
+        let machine = Machine::new(index.clone()).unwrap();
+        let state = State {
+            records: BTreeMap::new(),
+            end: 0,
+            machine,
+            epoch: Epoch(1),
+            appends: 0,
+            commits: 0,
+            fail: None,
+            not_serving: None,
+            stop_serving_after_commit: false,
+            damaged: HashSet::new(),
+            damages: Vec::new(),
+            held: None,
+        };
+        Arc::new(Toy { state: Mutex::new(state), index })
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        f(&mut self.state.lock().unwrap())
+    }
+
+    pub fn fail_writes(&self, error: Option<WriteError>) {
+        self.with(|s| s.fail = error);
+    }
+
+    pub fn stop_serving(&self, no: Option<NotServing>) {
+        self.with(|s| s.not_serving = no);
+    }
+
+    pub fn stop_serving_after_the_next_commit(&self) {
+        self.with(|s| s.stop_serving_after_commit = true);
+    }
+
+    pub fn begin_epoch(&self, epoch: u64) {
+        self.with(|s| s.epoch = Epoch(epoch));
+    }
+
+    pub fn commits(&self) -> usize {
+        self.with(|s| s.commits)
+    }
+
+    pub fn appends(&self) -> usize {
+        self.with(|s| s.appends)
+    }
+
+    /// Commits wait until the channel says true.
+    pub fn hold_commits(&self, until: watch::Receiver<bool>) {
+        self.with(|s| s.held = Some(until));
+    }
+
+    /// Damages the last record that was appended as plain data, counted from the end.
+    pub fn damage_data(&self, from_the_end: usize) {
+        self.with(|s| {
+            let data: Vec<u64> = s.records.iter().filter(|(_, b)| b.len() >= 1 << 20).map(|(l, _)| *l).collect();
+            s.damaged.insert(data[data.len() - 1 - from_the_end]);
+        });
+    }
+
+    pub fn damages(&self) -> Vec<Damage> {
+        self.with(|s| s.damages.clone())
+    }
+}
+
+fn place(state: &mut State, payload: Bytes) -> (Lsn, Lsn) {
+    let lsn = state.end;
+    state.end += HEADER + payload.len() as u64;
+    state.records.insert(lsn, payload);
+    (Lsn(lsn), Lsn(state.end))
+}
+
+impl Backend for Toy {
+    fn append(&self, data: Bytes) -> BoxFuture<'_, Result<(Lsn, Lsn), WriteError>> {
+        let appended = self.with(|s| match &s.fail {
+            Some(error) => Err(error.clone()),
+            None => {
+                s.appends += 1;
+                Ok(place(s, data))
+            }
+        });
+        async { appended }.boxed()
+    }
+
+    fn commit(&self, payload: Vec<Bytes>) -> BoxFuture<'_, Result<Outcome, WriteError>> {
+        async move {
+            let held = self.with(|s| s.held.clone());
+            if let Some(mut held) = held {
+                held.wait_for(|go| *go).await.unwrap();
+            }
+            self.with(|s| {
+                if let Some(error) = &s.fail {
+                    return Err(error.clone());
+                }
+                s.commits += 1;
+                let payload = Bytes::from(payload.concat());
+                let (lsn, end) = place(s, payload.clone());
+                let entry = Entry { lsn, end, epoch: s.epoch, op: Some(&payload) };
+                let mut outcomes = s.machine.apply_entries(std::iter::once(entry)).unwrap();
+                if s.stop_serving_after_commit {
+                    s.not_serving = Some(NotServing { redirect: None, reason: "the lease lapsed".into() });
+                }
+                Ok(outcomes.pop().unwrap())
+            })
+        }
+        .boxed()
+    }
+
+    fn serving(&self) -> Result<Epoch, NotServing> {
+        self.with(|s| s.not_serving.clone().map_or(Ok(s.epoch), Err))
+    }
+}
+
+impl ReadLog for Toy {
+    fn read_slice(&self, lsn: Lsn, offset: u32, len: u32) -> Result<Bytes, ReadError> {
+        self.with(|s| {
+            if s.damaged.contains(&lsn.0) {
+                return Err(ReadError::Damaged("a flipped bit".into()));
+            }
+            let record = s.records.get(&lsn.0).ok_or_else(|| ReadError::Damaged("no record".into()))?;
+            Ok(record.slice(offset as usize..(offset + len) as usize))
+        })
+    }
+}
+
+/// A running endpoint over a [`Toy`].
+pub struct Endpoint {
+    pub toy: Arc<Toy>,
+    pub addr: SocketAddr,
+    pub gate: watch::Sender<Serving>,
+}
+
+impl Endpoint {
+    pub async fn start() -> Endpoint {
+        let toy = Toy::new();
+        let told = Arc::clone(&toy);
+        let store = Store {
+            index: toy.index.clone(),
+            log: toy.clone(),
+            backend: toy.clone(),
+            on_damage: Arc::new(move |damage| told.with(|s| s.damages.push(damage))),
+        };
+        let options = Options {
+            root_access_key: ACCESS_KEY.into(),
+            root_secret_key: SECRET_KEY.into(),
+            domains: vec!["s3.test".into()],
+            region: "us-east-1".into(),
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (gate, watched) = watch::channel(Serving::Yes);
+        tokio::spawn(serve(listener, service(store, options), watched));
+        Endpoint { toy, addr, gate }
+    }
+
+    /// An endpoint with one bucket, `box`.
+    pub async fn with_bucket() -> Endpoint {
+        let endpoint = Endpoint::start().await;
+        let made = endpoint.send(sign::Call::new("PUT", "/box")).await;
+        assert_eq!(made.status, 200, "{}", made.text());
+        endpoint
+    }
+
+    pub async fn send(&self, call: sign::Call) -> sign::Got {
+        sign::send(self.addr, call).await
+    }
+
+    /// The client that most Rust programs use.
+    pub fn client(&self) -> object_store::aws::AmazonS3 {
+        object_store::aws::AmazonS3Builder::new()
+            .with_endpoint(format!("http://{}", self.addr))
+            .with_allow_http(true)
+            .with_bucket_name("box")
+            .with_region("us-east-1")
+            .with_access_key_id(ACCESS_KEY)
+            .with_secret_access_key(SECRET_KEY)
+            .with_conditional_put(object_store::aws::S3ConditionalPut::ETagMatch)
+            .build()
+            .unwrap()
+    }
+}
