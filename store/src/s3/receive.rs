@@ -15,6 +15,7 @@ use md5::{Digest, Md5};
 use s3s::checksum::ChecksumHasher;
 use s3s::crypto::Checksum as _;
 use s3s::dto::StreamingBlob;
+use s3s::stream::ByteStream as _;
 use s3s::{S3Error, S3Result, TrailingHeaders, s3_error};
 use tokio::task::JoinHandle;
 
@@ -148,8 +149,13 @@ pub(super) async fn receive(
     body: Option<StreamingBlob>,
     expected: Expected,
 ) -> S3Result<Received> {
-    let len = expected.len.ok_or_else(|| s3_error!(MissingContentLength))?;
-    let len = u64::try_from(len).map_err(|_| s3_error!(InvalidArgument, "The length is negative"))?;
+    let len = match (expected.len, &body) {
+        (Some(len), _) => u64::try_from(len).ok(),
+        (None, None) => Some(0),
+        // A request without a body need not say that its length is zero.
+        (None, Some(body)) => body.remaining_length().exact().map(|len| len as u64),
+    };
+    let len = len.ok_or_else(|| s3_error!(MissingContentLength))?;
     if len > BODY_MAX {
         return Err(s3_error!(EntityTooLarge, "One request carries at most 5 GiB; use a multipart upload"));
     }

@@ -1,7 +1,7 @@
 //! A member without peers or disk: everything is committed at once, and every answer of the backend
 //! can be bent by the test.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 pub mod sign;
 
@@ -105,7 +105,8 @@ impl Toy {
     /// Damages the last record that was appended as plain data, counted from the end.
     pub fn damage_data(&self, from_the_end: usize) {
         self.with(|s| {
-            let data: Vec<u64> = s.records.iter().filter(|(_, b)| b.len() >= 1 << 20).map(|(l, _)| *l).collect();
+            let data: Vec<u64> =
+                s.records.iter().filter(|(_, b)| b.len() >= 1 << 20).map(|(l, _)| *l).collect();
             s.damaged.insert(data[data.len() - 1 - from_the_end]);
         });
     }

@@ -90,7 +90,8 @@ impl Call {
     }
 
     pub fn uri(&self) -> String {
-        let query: Vec<String> = self.query.iter().map(|(n, v)| format!("{}={}", encode(n), encode(v))).collect();
+        let query: Vec<String> =
+            self.query.iter().map(|(n, v)| format!("{}={}", encode(n), encode(v))).collect();
         let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
         format!("{}{query}", self.path)
     }
@@ -119,7 +120,8 @@ impl Call {
         let payload = &headers.iter().find(|(n, _)| n == "x-amz-content-sha256").unwrap().1.clone();
         let names = headers.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>().join(";");
         let listed: String = headers.iter().map(|(n, v)| format!("{n}:{v}\n")).collect();
-        let mut query: Vec<String> = self.query.iter().map(|(n, v)| format!("{}={}", encode(n), encode(v))).collect();
+        let mut query: Vec<String> =
+            self.query.iter().map(|(n, v)| format!("{}={}", encode(n), encode(v))).collect();
         query.sort();
         let canonical =
             format!("{}\n{}\n{}\n{listed}\n{names}\n{payload}", self.method, self.path, query.join("&"));
