@@ -255,7 +255,10 @@ impl Addresses {
                 let message = request.message_mut();
                 let mut lifetime = CacheInfo::default();
                 lifetime.ifa_valid = seconds;
-                lifetime.ifa_preferred = seconds;
+                // Beside an own IPv6 address it is deprecated from birth: it takes connections, but the
+                // host does not choose it as the source of its own, which would break when it moves.
+                // (For IPv4 the order of the addresses decides, and ours comes last.)
+                lifetime.ifa_preferred = if ip.is_ipv6() && !prefix_route { 0 } else { seconds };
                 message.attributes.push(AddressAttribute::CacheInfo(lifetime));
                 let mut flags = AddressFlags::empty();
                 if !prefix_route {

@@ -126,7 +126,7 @@ impl FromStr for GateChoice {
 /// Opens the chosen gate for `specs` and TCP `ports`; with the reason where it had to be a lesser one
 /// than asked for, or where an earlier life's gate could not be removed.
 pub fn open(choice: GateChoice, specs: &[VipSpec], ports: &[u16]) -> (Arc<dyn Gate>, Option<String>) {
-    let reason = match choice {
+    let refusal = match choice {
         GateChoice::None => None,
         GateChoice::Auto | GateChoice::Ebpf => match EbpfGate::open(specs, ports) {
             Ok(gate) => return (Arc::new(gate), None),
@@ -134,9 +134,10 @@ pub fn open(choice: GateChoice, specs: &[VipSpec], ports: &[u16]) -> (Arc<dyn Ga
         },
     };
     // A gate that an earlier life left would stay shut for ever, with nobody to move its deadline.
-    let left = remove_stale(&crate::spec::interfaces(specs)).err().filter(|_| choice == GateChoice::None);
-    let left = left.map(|e| format!("an eBPF gate left by an earlier life could not be looked for: {e}"));
-    (Arc::new(NoGate::new(specs)), reason.or(left))
+    let left = remove_stale(&crate::spec::interfaces(specs)).err();
+    let left = left.map(|e| format!("whether an earlier life left an eBPF gate is not known: {e}"));
+    let reasons: Vec<String> = refusal.into_iter().chain(left).collect();
+    (Arc::new(NoGate::new(specs)), (!reasons.is_empty()).then(|| reasons.join("; ")))
 }
 
 #[cfg(test)]

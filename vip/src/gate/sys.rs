@@ -421,6 +421,39 @@ pub(crate) fn program_info(program: BorrowedFd<'_>) -> io::Result<(u32, String)>
     Ok((info.id, String::from_utf8_lossy(&info.name[..end]).into_owned()))
 }
 
+#[cfg(test)]
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+}
+#[cfg(test)]
+const _: () = assert!(size_of::<TestRun>() == 40);
+// SAFETY: as `union bpf_attr` begins for BPF_PROG_TEST_RUN.
+#[cfg(test)]
+unsafe impl Attributes for TestRun {}
+
+/// Runs a program on one frame in the kernel, and returns its verdict.
+#[cfg(test)]
+pub(crate) fn test_run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<i32> {
+    const PROG_TEST_RUN: libc::c_long = 10;
+    let mut run = TestRun {
+        prog_fd: program.as_raw_fd() as u32,
+        data_size_in: frame.len() as u32,
+        data_in: frame.as_ptr() as u64,
+        ..TestRun::default()
+    };
+    bpf(PROG_TEST_RUN, &mut run)?;
+    Ok(run.retval as i32)
+}
+
 /// The address that binds a packet socket to one interface and one EtherType.
 pub(crate) fn packet_address(index: u32, ethertype: u16) -> io::Result<socket2::SockAddr> {
     // SAFETY: the closure writes a whole `sockaddr_ll`, which fits the storage, and its true length.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use holdfast_vip::{Addresses, VipError, VipEvent, Watch};
 use netlink_packet_route::address::AddressFlags;
 
-use crate::two_hosts::{ETH, VIP, VIP6, both_vips, on_two_hosts, vip};
+use crate::two_hosts::{ETH, HERE, HERE6, VIP, VIP6, both_vips, on_two_hosts, vip};
 
 #[test]
 fn a_claim_stands_beside_the_own_address_and_changes_no_route() {
@@ -32,7 +32,7 @@ fn a_claim_stands_beside_the_own_address_and_changes_no_route() {
         addresses.release().await.unwrap();
         addresses.release().await.unwrap();
         assert!(addresses.observe().await.unwrap().iter().all(|state| !state.present && state.link_up));
-        for own in [crate::two_hosts::HERE, crate::two_hosts::HERE6] {
+        for own in [HERE, HERE6] {
             assert_eq!(hosts.here.copies(own.parse().unwrap()).await.len(), 1, "the own address stays");
         }
     });
@@ -58,7 +58,7 @@ fn an_address_that_nobody_refreshes_expires() {
 #[test]
 fn without_an_own_address_the_vip_brings_the_subnet_with_it() {
     on_two_hosts(async |hosts| {
-        for own in [crate::two_hosts::HERE, crate::two_hosts::HERE6] {
+        for own in [HERE, HERE6] {
             hosts.here.take(own.parse().unwrap()).await;
         }
         let addresses = Addresses::open(both_vips()).await.unwrap();
@@ -117,5 +117,20 @@ fn an_interface_that_is_made_again_is_found_again() {
         hosts.lay_cable().await;
         addresses.claim(Duration::from_secs(30)).await.unwrap();
         assert!(addresses.observe().await.unwrap()[0].present);
+    });
+}
+
+#[test]
+fn the_host_does_not_speak_from_the_address_of_its_own_accord() {
+    on_two_hosts(async |hosts| {
+        Addresses::open(both_vips()).await.unwrap().claim(Duration::from_secs(30)).await.unwrap();
+        // Destinations that have more bits in common with the virtual address than with the own one.
+        for (destination, own) in [("10.77.0.101", HERE), ("fd77::65", HERE6)] {
+            let any = if own.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
+            let socket = std::net::UdpSocket::bind(any).unwrap();
+            socket.connect((destination.parse::<std::net::IpAddr>().unwrap(), 9)).unwrap();
+            assert_eq!(socket.local_addr().unwrap().ip().to_string(), own);
+        }
+        drop(hosts);
     });
 }

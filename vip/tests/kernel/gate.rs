@@ -326,3 +326,28 @@ fn renewals_lose_no_packet() {
         }
     });
 }
+
+#[test]
+fn where_no_gate_is_permitted_the_reason_is_given() {
+    const INSIDE: &str = "HOLDFAST_TEST_UNPERMITTED";
+    if std::env::var_os(INSIDE).is_some() {
+        let (gate, reason) = gate::open(GateChoice::Auto, &both_vips(), &[]);
+        assert_eq!(gate.name(), NoGate::new(&[]).name());
+        assert!(!gate.absolute_deadline());
+        assert!(reason.unwrap().contains("Operation not permitted"));
+        return;
+    }
+    let inside = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["gate::where_no_gate_is_permitted_the_reason_is_given", "--exact", "--nocapture"])
+        .env(INSIDE, "1")
+        .output();
+    match inside {
+        Ok(output) if output.status.code() == Some(101) => {
+            panic!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+        }
+        Ok(output) if output.status.success() => {}
+        _ => eprintln!("skipped: needs user namespaces"),
+    }
+}
