@@ -14,20 +14,22 @@ use super::world::NetNs;
 /// Where each agent answers on its own host.
 const API: &str = "http://127.0.0.1:8080";
 /// An agent that does not answer for this long is taken for silent.
-const REQUEST_LIMIT: Duration = Duration::from_secs(3);
+const REQUEST_LIMIT: Duration = Duration::from_secs(1);
+/// A switchover is answered when it is done, which may take the length of the lease and more.
+const ACTION_LIMIT: Duration = Duration::from_secs(15);
 
 /// `GET /api/ha/status`, as far as the lab looks at it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Status {
-    /// The member's name.
+    /// The host that was asked. (The member's own name may differ, where the config gives none.)
     pub node: String,
     /// `data` or `witness`.
     pub kind: String,
     /// The agent's process id on its host.
     pub pid: i32,
     /// Its supervisor's process id on its host.
-    pub supervisor_pid: i32,
+    pub supervisor_pid: Option<i32>,
     /// `primary`, `standby`, `candidate`, `witness`, ...
     pub role: String,
     /// The epoch that it knows of.
@@ -42,6 +44,8 @@ pub struct Status {
     pub in_sync: Vec<String>,
     /// Whether the primary is alone in the in-sync set.
     pub solo: bool,
+    /// Why there is no primary, in words, and what to do.
+    pub waiting_for: Option<String>,
     /// Whether all is well.
     pub healthy: bool,
     /// What is not well.
@@ -150,8 +154,7 @@ fn request(
     path: &str,
     body: Option<serde_json::Value>,
 ) -> Result<(u16, String)> {
-    // A switchover is answered when it is done, which may take the length of the lease and more.
-    let limit = if method == reqwest::Method::POST { REQUEST_LIMIT * 5 } else { REQUEST_LIMIT };
+    let limit = if method == reqwest::Method::POST { ACTION_LIMIT } else { REQUEST_LIMIT };
     let url = format!("{API}{path}");
     host.block_on(|| async move {
         let client = reqwest::Client::builder().no_proxy().timeout(limit).build()?;

@@ -131,6 +131,7 @@ impl Cluster {
         if let Some(&size_bytes) = self.spec.small_disks.get(host) {
             machine.mount_small_disk(&machine.dir().join("store"), size_bytes)?;
         }
+        machine.mount_var_lib()?;
         std::fs::write(&config, self.spec.config_file(host, machine.dir()))
             .with_context(|| format!("write {}", config.display()))?;
         let argv = [self.binary.as_path(), Path::new("agent"), Path::new("--config"), &config];
@@ -148,8 +149,10 @@ impl Cluster {
 
     /// What the agent on `host` says about itself.
     pub fn status(&self, host: &str) -> Result<Status> {
-        agent_api::get(&self.netns(host)?, "/api/ha/status")
-            .with_context(|| format!("ask the agent on {host} for its status"))
+        let mut status: Status = agent_api::get(&self.netns(host)?, "/api/ha/status")
+            .with_context(|| format!("ask the agent on {host} for its status"))?;
+        status.node = host.to_owned();
+        Ok(status)
     }
 
     /// What the agents say that answer; those that are off or silent are left out.
@@ -285,7 +288,7 @@ impl Cluster {
                     s.primary.as_deref().unwrap_or("none"),
                     s.in_sync.join(" "),
                     s.lease_remaining_ms.unwrap_or(0),
-                    s.warnings.join("; ")
+                    s.warnings.iter().chain(&s.waiting_for).cloned().collect::<Vec<_>>().join("; ")
                 ),
                 None => writeln!(text, "  {member}: does not answer"),
             };

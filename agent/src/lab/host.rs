@@ -205,6 +205,10 @@ impl Household {
                     .with_context(|| format!("mount a small disk at {}", path.display()))?;
                 Ok(Fruit::Nothing)
             }
+            Order::MountVarLib { path } => {
+                mount_var_lib(&path).context("give the host a /var/lib/holdfast of its own")?;
+                Ok(Fruit::Nothing)
+            }
         }
     }
 
@@ -228,6 +232,23 @@ impl Household {
         };
         Ok(Output { status, stdout: text(out), stderr: text(err) })
     }
+}
+
+/// Where an agent keeps its state unless told otherwise.
+const VAR_LIB: &str = "/var/lib/holdfast";
+
+/// Lays `path` over the default directory of the agents, which all hosts would share else. An empty file
+/// system over the parent makes the place for it without touching the machine's own.
+fn mount_var_lib(path: &Path) -> Result<()> {
+    if Path::new(VAR_LIB).join(".lab").exists() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(path)?;
+    mount(Some("tmpfs"), "/var/lib", Some("tmpfs"), MsFlags::empty(), Some("size=64k,mode=0755"))?;
+    std::fs::create_dir_all(VAR_LIB)?;
+    mount(Some(path), VAR_LIB, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    File::create(Path::new(VAR_LIB).join(".lab"))?;
+    Ok(())
 }
 
 fn command_of(argv: &[String]) -> Result<Command> {

@@ -58,6 +58,8 @@ pub struct ClusterSpec {
     pub extra_ha: BTreeMap<String, String>,
     /// Further blocks for the config file of one host, by host.
     pub extra: BTreeMap<String, String>,
+    /// The size of a log segment, if it is to be stated, as the config file writes it.
+    pub segment_size: Option<String>,
     /// Hosts whose store is on a disk of limited size, in bytes.
     pub small_disks: BTreeMap<String, u64>,
     /// Config files that replace the generated ones, by host. `{DIR}` stands for the host's directory.
@@ -86,6 +88,7 @@ impl Default for ClusterSpec {
             two_node: None,
             extra_ha: BTreeMap::new(),
             extra: BTreeMap::new(),
+            segment_size: None,
             small_disks: BTreeMap::new(),
             verbatim: BTreeMap::new(),
             hosts: None,
@@ -205,6 +208,9 @@ impl ClusterSpec {
         if rank.is_some() {
             writeln!(out, "store {{\n  data_dir = \"{}\"", dir.join("store").display())?;
             writeln!(out, "  listen   = \"0.0.0.0:{S3_PORT}\"")?;
+            if let Some(size) = &self.segment_size {
+                writeln!(out, "  segment_size = \"{size}\"")?;
+            }
             writeln!(out, "  root_access_key = \"{ACCESS_KEY}\"")?;
             writeln!(out, "  root_secret_key = \"{SECRET_KEY}\"\n}}")?;
         }

@@ -96,11 +96,14 @@ pub fn overlaps(answers: &[Answer], window: Duration) -> Vec<Overlap> {
     found
 }
 
+/// Which hardware address claimed the virtual address, and when.
+type Claims = Vec<(Mac, Instant)>;
+
 /// Watchers at work.
 pub struct Twins {
     stop: Arc<AtomicBool>,
     names: Vec<(String, Mac)>,
-    claims: JoinHandle<Result<Result<Vec<(Mac, Instant)>>>>,
+    claims: JoinHandle<Result<Result<Claims>>>,
     services: Vec<(String, Prober)>,
     _taps: Vec<Tap>,
 }
@@ -158,7 +161,7 @@ fn vip_network(cluster: &Cluster, vip: Ipv4Addr) -> String {
 }
 
 /// Asks who has `vip` until told to stop; returns who answered when.
-fn ask_by_arp(vip: Ipv4Addr, stop: &AtomicBool) -> Result<Vec<(Mac, Instant)>> {
+fn ask_by_arp(vip: Ipv4Addr, stop: &AtomicBool) -> Result<Claims> {
     let interface =
         datalink::interfaces().into_iter().find(|i| i.name == "eth0").context("the tap's eth0")?;
     let own_mac = interface.mac.context("the tap's hardware address")?;

@@ -32,6 +32,8 @@ pub(super) enum Order {
     Signal { pid: i32, signal: i32 },
     /// Mount an empty file system of limited size at `path`.
     MountSmallDisk { path: PathBuf, size_bytes: u64 },
+    /// Let the host have a `/var/lib/holdfast` of its own, kept in `path`.
+    MountVarLib { path: PathBuf },
 }
 
 /// What a host tells.

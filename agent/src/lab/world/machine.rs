@@ -275,6 +275,11 @@ impl Machine {
         self.order(Order::MountSmallDisk { path: path.to_owned(), size_bytes }, REPORT_LIMIT).map(drop)
     }
 
+    /// Gives the host a `/var/lib/holdfast` of its own, kept in its directory.
+    pub fn mount_var_lib(&self) -> Result<()> {
+        self.order(Order::MountVarLib { path: self.dir.join("var-lib-holdfast") }, REPORT_LIMIT).map(drop)
+    }
+
     fn order(&self, order: Order, limit: Duration) -> Result<Fruit> {
         let running = self.running()?;
         let id = running.next_id.fetch_add(1, Ordering::Relaxed);

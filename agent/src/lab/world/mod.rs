@@ -133,6 +133,15 @@ impl World {
 
     /// Hangs a tap on `network`, with its own address.
     pub fn tap(&self, network: &str, address: IpNet) -> Result<Tap> {
+        self.tap_bridge(network, bridge_of(network), address)
+    }
+
+    /// Hangs a tap on the island of `network`, where only those are that a partition moved there.
+    pub fn island_tap(&self, network: &str, address: IpNet) -> Result<Tap> {
+        self.tap_bridge(network, island_of(network), address)
+    }
+
+    fn tap_bridge(&self, network: &str, bridge: String, address: IpNet) -> Result<Tap> {
         if !self.networks.iter().any(|n| n == network) {
             bail!("the lab has no network {network:?}");
         }
@@ -143,7 +152,7 @@ impl World {
         };
         let netns = NetNs::create()?;
         let mac = [0x02, 0x48, 0x46, 0x7a, 0, number];
-        let (port, far, bridge) = (format!("tap{number}"), format!("t{number}"), bridge_of(network));
+        let (port, far) = (format!("tap{number}"), format!("t{number}"));
         let to = netns.clone();
         let peer = far.clone();
         self.switch
