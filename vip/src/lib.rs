@@ -37,3 +37,27 @@ pub use pnet::util::MacAddr;
 pub use probe::{Conflict, ProbeResult, Prober, probe_ip};
 pub use spec::VipSpec;
 pub use watch::{VipEvent, Watch};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a task of a multi-threaded runtime may hold across its waits.
+    #[test]
+    fn everything_can_be_used_from_any_task() {
+        fn shared<T: Send + Sync>() {}
+        fn sent<T: Send>(_: &T) {}
+        shared::<Addresses>();
+        shared::<Announcer>();
+        shared::<Prober>();
+        shared::<gate::EbpfGate>();
+        let _ = |addresses: &Addresses, prober: &Prober, watch: &mut Watch, time| {
+            sent(&addresses.claim(time));
+            sent(&addresses.release());
+            sent(&addresses.observe());
+            sent(&prober.probe(1, time));
+            sent(&prober.probe_ip("eth1", [0; 4].into(), 1, time));
+            sent(&watch.next());
+        };
+    }
+}

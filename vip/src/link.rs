@@ -53,6 +53,14 @@ pub(crate) fn link(interface: &str) -> Result<Link, VipError> {
     Ok(Link { addresses, ..found.ok_or_else(missing)? })
 }
 
+/// The hardware addresses of this host. One of its interfaces may hear or answer what another one sent.
+pub(crate) fn own_macs() -> Result<Vec<MacAddr>, VipError> {
+    let entries = getifaddrs().map_err(|e| VipError::io("list the interfaces")(e.into()))?;
+    let mac =
+        |entry: nix::ifaddrs::InterfaceAddress| entry.address?.as_link_addr()?.addr().map(MacAddr::from);
+    Ok(entries.filter_map(mac).filter(|mac| !mac.is_zero()).collect())
+}
+
 fn ip_of(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
     if let Some(v4) = address.as_sockaddr_in() {
         return Some(v4.ip().into());

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::clock::boottime_ns;
 use crate::error::VipError;
 use crate::frame::{self, Heard};
-use crate::link::{Link, link, link_up};
+use crate::link::{Link, link, link_up, own_macs};
 use crate::packet_socket::{FRAME_BYTES, Listener, Protocol};
 use crate::spec::VipSpec;
 
@@ -74,7 +74,6 @@ fn protocol_of(ip: IpAddr) -> Protocol {
 struct Question {
     ip: IpAddr,
     key: (String, Protocol),
-    own_mac: MacAddr,
     frame: Vec<u8>,
     sent: bool,
     failure: Option<VipError>,
@@ -109,7 +108,7 @@ impl Question {
             listener.join(frame::solicited_node(ip));
         }
         let frame = frame::question(ip, link.mac, own);
-        Ok(Question { ip, key, own_mac: link.mac, frame, sent: false, failure: None })
+        Ok(Question { ip, key, frame, sent: false, failure: None })
     }
 
     fn ask(&mut self, listeners: &Listeners) {
@@ -199,6 +198,7 @@ impl Prober {
     pub async fn probe(&self, count: u32, window: Duration) -> ProbeResult {
         let mut listeners = self.listeners.lock().await;
         let mut result = ProbeResult::default();
+        let own = own_macs().unwrap_or_default();
         let mut asked = Vec::new();
         let mut questions = Vec::new();
         for spec in &self.specs {
@@ -212,7 +212,7 @@ impl Prober {
         }
         let found = ask_all(&listeners, &mut questions, count, window, |question, heard| {
             let (Heard::Claims { ip, mac } | Heard::Probes { ip, mac }) = heard;
-            (ip == question.ip && mac != question.own_mac)
+            (ip == question.ip && !own.contains(&mac))
                 .then(|| (question.key.0.clone(), ip, mac, boottime_ns()))
         })
         .await;
@@ -236,6 +236,7 @@ impl Prober {
     /// the interface's own address; true at the first answer. False too where it could not be asked.
     pub async fn probe_ip(&self, interface: &str, ip: IpAddr, count: u32, window: Duration) -> bool {
         let mut listeners = self.listeners.lock().await;
+        let own = own_macs().unwrap_or_default();
         let mut ours = false;
         let question = Question::new(&mut listeners, interface, ip, |link| {
             ours = link.addresses.iter().any(|net| net.addr() == ip);
@@ -246,7 +247,7 @@ impl Prober {
             Ok(_) if ours => true,
             Ok(question) => {
                 let answer = |question: &Question, heard| match heard {
-                    Heard::Claims { ip, mac } => (ip == question.ip && mac != question.own_mac).then_some(()),
+                    Heard::Claims { ip, mac } => (ip == question.ip && !own.contains(&mac)).then_some(()),
                     Heard::Probes { .. } => None,
                 };
                 ask_all(&listeners, &mut [question], count, window, answer).await.is_some()

@@ -62,7 +62,17 @@ impl EbpfGate {
     /// `Unsupported` for an interface that is not Ethernet; the text says what was refused, with the end
     /// of the verifier's log where that refused the program. On error nothing of ours stays attached.
     pub fn open(specs: &[VipSpec], ports: &[u16]) -> io::Result<EbpfGate> {
+        EbpfGate::open_on(specs, ports, &[])
+    }
+
+    /// As [`open`](EbpfGate::open), and on the interfaces `also`: others through which clients can reach
+    /// the service ports, or (Linux answers for its addresses on every interface) the virtual addresses.
+    ///
+    /// # Errors
+    /// As [`open`](EbpfGate::open).
+    pub fn open_on(specs: &[VipSpec], ports: &[u16], also: &[String]) -> io::Result<EbpfGate> {
         let mut gated = interfaces(specs);
+        gated.extend(also.iter().filter(|name| !gated.contains(name)).cloned().collect::<Vec<_>>());
         let mut not_ethernet = None;
         gated.retain(|interface| match link(interface) {
             Ok(link) if link.loopback => false,
@@ -496,6 +506,31 @@ mod tests {
         assert_eq!(gate.verdict(Direction::Ingress, &frame), DROP);
         assert!(gate.address_deadline() > 0);
         assert_eq!(gate.ports_deadline(), 0, "a gate starts shut");
+    }
+
+    #[test]
+    fn the_gate_comes_first_and_foreign_programs_are_left_alone() {
+        const LOOPBACK: u32 = 1;
+        if loaded().is_none() {
+            return;
+        }
+        let test = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let gate = loaded().unwrap();
+            let mut asm = crate::gate::asm::Assembler::default();
+            asm.mov_imm(crate::gate::asm::Reg::R0, 0); // accept, past all later programs
+            asm.exit();
+            let foreign = sys::load("foreign", Direction::Ingress, &asm.finish()).unwrap();
+            let (foreign_id, _) = sys::program_info(foreign.as_fd()).unwrap();
+
+            sys::attach(LOOPBACK, Direction::Ingress, foreign.as_fd()).unwrap();
+            let ours = &gate.programs[0];
+            sys::attach(LOOPBACK, Direction::Ingress, ours.fd.as_fd()).unwrap();
+            assert_eq!(sys::attached(LOOPBACK, Direction::Ingress).unwrap(), [ours.id, foreign_id]);
+            remove_stale(&["lo".to_owned()]).unwrap();
+            assert_eq!(sys::attached(LOOPBACK, Direction::Ingress).unwrap(), [foreign_id]);
+        });
+        test.join().unwrap();
     }
 
     #[test]

@@ -293,6 +293,10 @@ fn a_gate_on_an_interface_that_was_made_again_is_missed_and_repaired() {
         return;
     }
     on_two_hosts(async |hosts| {
+        let wider = EbpfGate::open_on(&both_vips(), &[], &["eth2".to_owned(), ETH.to_owned()]).unwrap();
+        let health = wider.check().unwrap();
+        assert_eq!((health.attached, health.missing), (vec![ETH.to_owned()], vec!["eth2".to_owned()]));
+
         let gate = EbpfGate::open(&both_vips(), &[]).unwrap();
         let index = hosts.here.index_of(ETH).await;
         hosts.here.netlink.link().del(index).execute().await.unwrap();
