@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use holdfast_heartbeat::types::Lsn;
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
@@ -191,7 +191,7 @@ pub type View = Box<dyn Tables + Send>;
 
 /// Where the index is kept.
 enum Keep {
-    Disk { _db: Database, tree: Keyspace },
+    Disk { db: Database, tree: Keyspace },
     Memory(RwLock<Arc<BTreeMap<Vec<u8>, Vec<u8>>>>),
 }
 
@@ -244,7 +244,7 @@ impl Index {
             Ok(Err(error)) => return Err(Unopened::sort(path, error)),
             Ok(Ok(pair)) => pair,
         };
-        let index = Index { keep: Arc::new(Keep::Disk { _db: db, tree }) };
+        let index = Index { keep: Arc::new(Keep::Disk { db, tree }) };
         let view = index.view();
         let format = view.get(keys::FORMAT).map_err(|e| Unopened::Damaged(e.to_string()))?;
         match format.as_deref() {
@@ -284,9 +284,7 @@ impl Index {
     /// The state as of now; later changes do not show in it.
     pub fn view(&self) -> View {
         match &*self.keep {
-            Keep::Disk { _db: db, tree } => {
-                Box::new(DiskView { snapshot: db.snapshot(), tree: tree.clone() })
-            }
+            Keep::Disk { db, tree } => Box::new(DiskView { snapshot: db.snapshot(), tree: tree.clone() }),
             Keep::Memory(map) => Box::new(MemoryView(map.read().clone())),
         }
     }
@@ -294,7 +292,7 @@ impl Index {
     /// Makes all changes at once, or none. Not synced.
     pub fn write(&self, changes: Vec<Change>) -> Result<(), IndexError> {
         match &*self.keep {
-            Keep::Disk { _db: db, tree } => {
+            Keep::Disk { db, tree } => {
                 let mut batch = db.batch();
                 for (key, value) in changes {
                     match value {
@@ -318,13 +316,18 @@ impl Index {
         }
     }
 
-    /// Forgets everything, at once; the applied LSN is zero afterwards.
+    /// Forgets everything, at once; the applied LSN is zero afterwards. Durable when it returns: an
+    /// index from before must not come back over a log that was cut since.
     pub fn reset(&self) -> Result<(), IndexError> {
         match &*self.keep {
             Keep::Disk { tree, .. } => tree.clear().map_err(storage)?,
             Keep::Memory(map) => *map.write() = Arc::default(),
         }
-        self.write(vec![(keys::FORMAT.to_vec(), Some(FORMAT.to_vec()))])
+        self.write(vec![(keys::FORMAT.to_vec(), Some(FORMAT.to_vec()))])?;
+        match &*self.keep {
+            Keep::Disk { db, .. } => db.persist(PersistMode::SyncAll).map_err(storage),
+            Keep::Memory(_) => Ok(()),
+        }
     }
 
     /// A digest of all keys and values: equal on two members that applied the same log.
@@ -472,6 +475,12 @@ mod tests {
         index.reset().unwrap();
         assert_eq!(index.view().applied().unwrap(), Lsn::ZERO);
         assert_eq!(index.digest().unwrap(), Index::in_memory().digest().unwrap());
+        fill(&index);
+        index.reset().unwrap();
+        drop(index);
+        let (index, rebuilt) = Index::open(&dir.path().join("index")).unwrap();
+        assert_eq!(rebuilt, None);
+        assert_eq!(index.digest().unwrap(), Index::in_memory().digest().unwrap(), "after reopening");
     }
 
     #[test]

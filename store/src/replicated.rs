@@ -1,12 +1,37 @@
-//! Where the store meets the replicated log: its reader.
+//! Where the store meets the replicated log: the machine that it drives, and its reader.
 //!
-//! The only module that knows the types of `holdfast-replication`.
+//! The only module that knows the types of `holdfast-replication`; it translates and decides nothing.
 
 use bytes::Bytes;
 use holdfast_heartbeat::types::Lsn;
-use holdfast_replication::{LogError, LogReader};
+use holdfast_replication::replica::{ApplyError, Committed, StateMachine};
+use holdfast_replication::{LogError, LogReader, RecordKind};
 
+use crate::apply::Outcome;
 use crate::backend::{ReadError, ReadLog};
+use crate::machine::{Entry, Machine};
+
+impl StateMachine for Machine {
+    type Outcome = Outcome;
+
+    fn applied(&self) -> Lsn {
+        self.applied_lsn()
+    }
+
+    fn apply(&mut self, batch: &[Committed<'_>]) -> Result<Vec<Outcome>, ApplyError> {
+        let entries = batch.iter().map(|record| Entry {
+            lsn: record.lsn,
+            end: record.end,
+            epoch: record.epoch,
+            op: (record.kind == RecordKind::Op).then_some(record.payload),
+        });
+        self.apply_entries(entries).map_err(|e| ApplyError(e.to_string()))
+    }
+
+    fn reset(&mut self) -> Result<(), ApplyError> {
+        self.forget_all().map_err(|e| ApplyError(e.to_string()))
+    }
+}
 
 impl ReadLog for LogReader {
     fn read_slice(&self, lsn: Lsn, offset: u32, len: u32) -> Result<Bytes, ReadError> {

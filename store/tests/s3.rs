@@ -211,6 +211,15 @@ async fn who_has_no_key_is_refused() {
         let got = reqwest::get(format!("http://{}{url}", s3.addr)).await.unwrap();
         assert_eq!(got.status(), 403, "{url}");
     }
+    for (url, header) in
+        [("/box/k", "AWS admin:c2lnbmF0dXJl"), ("/box/k?Signature=x&AWSAccessKeyId=admin", "")]
+    {
+        let old =
+            reqwest::Client::new().get(format!("http://{}{url}", s3.addr)).header("authorization", header);
+        let old = old.send().await.unwrap();
+        assert_eq!(old.status(), 400);
+        assert!(old.text().await.unwrap().contains("Version 2"));
+    }
     let form = reqwest::Client::new()
         .post(format!("http://{}/box", s3.addr))
         .header("content-type", "multipart/form-data; boundary=x")

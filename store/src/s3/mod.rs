@@ -5,6 +5,9 @@
 //! not offer (versions, access lists, tags, encryption, locks) it answers with `NotImplemented`
 //! rather than accept and forget.
 //!
+//! The library logs every answer above 399 as an error under its own target; a subscriber that wants
+//! only what needs a person sets `s3s=off`, as this module logs what concerns the data itself.
+//!
 //! Invariant: nothing is answered that reveals or confirms state unless [`Backend::serving`] agreed
 //! right before the answer's head was written; and no byte of a body leaves whose record's checksum
 //! was not verified.
@@ -185,6 +188,11 @@ impl S3 for Endpoint {
 
     async fn put_object(&self, req: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
         objects::put(&self.store, req).await
+    }
+
+    /// The library would take a form for a plain `PUT`.
+    async fn post_object(&self, _: S3Request<PostObjectInput>) -> Answer<PostObjectOutput> {
+        Err(s3_error!(NotImplemented, "Uploads by form are not offered"))
     }
 
     async fn get_object(&self, req: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {

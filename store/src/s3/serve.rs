@@ -24,7 +24,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use s3s::service::S3Service;
-use s3s::{Body, S3Error};
+use s3s::{Body, S3Error, s3_error};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
@@ -74,6 +74,12 @@ impl Front {
         if let Err(no) = self.backend.serving() {
             return send_away(&no, &target);
         }
+        if signed_the_old_way(&req) {
+            return plain(s3_error!(
+                InvalidRequest,
+                "Signature Version 2 is not offered; use AWS4-HMAC-SHA256"
+            ));
+        }
         let answered = self.s3.call(req.map(Body::from)).await;
         if let Err(no) = self.backend.serving() {
             return send_away(&no, &target);
@@ -81,6 +87,14 @@ impl Front {
         answered
             .map_or_else(|_| plain(answer::internal("the answer could not be written")), with_target(&target))
     }
+}
+
+/// Whether the request carries the signature that came before version 4: it covers too little of the
+/// request and, in a header, is good for ever.
+fn signed_the_old_way(req: &Request<Incoming>) -> bool {
+    let header = req.headers().get(header::AUTHORIZATION);
+    header.is_some_and(|value| value.as_bytes().starts_with(b"AWS "))
+        || req.uri().query().unwrap_or_default().split('&').any(|pair| pair.starts_with("Signature="))
 }
 
 /// Completes the location of an answer that the operations themselves made.
