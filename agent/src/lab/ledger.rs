@@ -216,6 +216,11 @@ impl Load {
         lock(&self.ledger).acknowledged.len()
     }
 
+    /// The errors until now, by text.
+    pub fn reasons(&self) -> BTreeMap<String, u64> {
+        lock(&self.ledger).reasons.clone()
+    }
+
     /// Waits until `more` further writes were acknowledged.
     pub fn wait_for_more(&self, more: usize, limit: Duration) -> Result<()> {
         let (goal, end) = (self.acknowledged() + more, Instant::now() + limit);

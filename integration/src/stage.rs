@@ -1,0 +1,123 @@
+//! Gets a cluster ready for a test, takes turns with other tests, and reports what broke.
+
+use std::any::type_name;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use holdfast_agent::lab::cluster::Cluster;
+use holdfast_agent::lab::privilege::{Standing, standing};
+use holdfast_agent::lab::settings::ClusterSpec;
+
+/// Limit for what the cluster should do in seconds on a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs `body` on a fresh cluster of `spec` and panics with the hosts' logs if it fails.
+///
+/// Without root the test starts itself again as root of a user namespace. It is skipped, with a line that
+/// says so, only where the system allows neither.
+pub fn promise<F>(spec: ClusterSpec, body: F)
+where
+    F: FnOnce(&Cluster) -> Result<()>,
+{
+    let binary = match holdfast_binary() {
+        Ok(binary) => binary,
+        Err(e) => panic!("{e:#}"),
+    };
+    if standing() == Standing::Unprivileged {
+        return again_as_root(&binary, test_name::<F>());
+    }
+    let _turn = wait_for_turn().expect("a lock file in the directory for temporary files");
+    let dir = tempfile::Builder::new().prefix("holdfast-test-").tempdir().expect("a temporary directory");
+    let cluster = match Cluster::start(spec, dir.path(), &binary) {
+        Ok(cluster) => cluster,
+        Err(e) => panic!("the cluster did not start: {e:#}; logs are in {}", dir.keep().display()),
+    };
+    let outcome = catch_unwind(AssertUnwindSafe(|| body(&cluster)));
+    let failure = match outcome {
+        Ok(Ok(())) => return,
+        Ok(Err(e)) => format!("{e:#}"),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default()
+        }
+    };
+    let tails = cluster.log_tails();
+    drop(cluster);
+    panic!("{failure}\n\n{tails}\nall logs are in {}", dir.keep().display());
+}
+
+/// The program under test: that of the same build profile as this test.
+pub fn holdfast_binary() -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os("HOLDFAST_BINARY") {
+        return Ok(named.into());
+    }
+    let own = std::env::current_exe().context("find the running test")?;
+    let dirs = own.ancestors().skip(1).take(2);
+    let mut candidates = dirs.map(|dir| dir.join("holdfast"));
+    candidates.find(|path| path.is_file()).ok_or_else(|| {
+        let release = if own.components().any(|c| c.as_os_str() == "release") { " --release" } else { "" };
+        anyhow!(
+            "there is no program to test beside {}: run `cargo build{release} -p holdfast-agent`",
+            own.display()
+        )
+    })
+}
+
+/// The name of the test that the closure type `F` stands in.
+fn test_name<F>() -> &'static str {
+    let path = type_name::<F>();
+    let path = path.split("::{{closure}}").next().unwrap_or(path);
+    // The harness knows tests without the name of their binary.
+    path.split_once("::").map_or(path, |(_, name)| name)
+}
+
+fn again_as_root(binary: &PathBuf, test: &str) {
+    let as_root = |argv: &[&str]| {
+        let mut command = Command::new(binary);
+        command.args(["lab-host", "as-root", "--"]).args(argv);
+        command
+    };
+    match as_root(&["/proc/self/exe", "--version"]).output() {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            let why = String::from_utf8_lossy(&output.stderr);
+            return println!("skipped: needs root or user namespaces. {}", why.trim());
+        }
+        Err(e) => panic!("{}: {e}", binary.display()),
+    }
+    let own = std::env::current_exe().expect("find the running test");
+    let own = own.to_str().expect("a path in UTF-8");
+    let status = as_root(&[own, "--exact", test, "--nocapture"]).status().expect("start the test again");
+    assert!(status.success(), "{test} failed as root of a user namespace");
+}
+
+/// Waits until no other test on this machine has a cluster.
+pub fn wait_for_turn() -> Result<File> {
+    let path = std::env::temp_dir().join("holdfast-namespace-tests.lock");
+    let file = File::options().create(true).append(true).open(&path);
+    let file = file.with_context(|| format!("open {}", path.display()))?;
+    file.lock().context("wait for the other tests")?;
+    Ok(file)
+}
+
+/// Fails with `message` unless `condition` holds.
+pub fn ensure(condition: bool, message: impl FnOnce() -> String) -> Result<()> {
+    if condition { Ok(()) } else { bail!("{}", message()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_test_is_known_by_its_closure() {
+        fn name_of<F: FnOnce()>(_: F) -> &'static str {
+            test_name::<F>()
+        }
+        assert_eq!(name_of(|| {}), "stage::tests::the_test_is_known_by_its_closure");
+    }
+}

@@ -1,0 +1,41 @@
+//! Every fault of a primary under load: nothing acknowledged is lost, and nobody answers twice.
+
+use holdfast_agent::lab::cluster::Fault;
+use holdfast_agent::lab::settings::ClusterSpec;
+use holdfast_integration::measure::survives;
+use holdfast_integration::promise;
+
+#[test]
+fn acknowledged_objects_survive_the_power_off_of_the_primary() {
+    promise(ClusterSpec::default(), |cluster| survives(cluster, Fault::PowerOff));
+}
+
+#[test]
+fn acknowledged_objects_survive_a_pulled_cable_of_the_primary() {
+    promise(ClusterSpec::default(), |cluster| survives(cluster, Fault::Cut));
+}
+
+#[test]
+fn acknowledged_objects_survive_a_deaf_switch_port_of_the_primary() {
+    promise(ClusterSpec::default(), |cluster| survives(cluster, Fault::Deaf));
+}
+
+#[test]
+fn acknowledged_objects_survive_sigkill_of_the_primary() {
+    promise(ClusterSpec::default(), |cluster| survives(cluster, Fault::Kill));
+}
+
+#[test]
+fn acknowledged_objects_survive_sigkill_of_the_primary_and_its_supervisor() {
+    promise(ClusterSpec::default(), |cluster| survives(cluster, Fault::KillAll));
+}
+
+#[test]
+fn acknowledged_objects_survive_sigstop_of_the_primary() {
+    promise(ClusterSpec::default(), |cluster| survives(cluster, Fault::Freeze));
+}
+
+#[test]
+fn acknowledged_objects_survive_sigstop_of_the_agent_alone() {
+    promise(ClusterSpec::default(), |cluster| survives(cluster, Fault::FreezeAgent));
+}
