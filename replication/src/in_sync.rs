@@ -192,7 +192,10 @@ mod tests {
         assert!(!may_elect(&next, &member("b", 1)));
         assert_eq!(next_after_shrink(&next, Epoch(3), &[member("a", 1)]), Err(InSyncError::Empty));
         assert!(matches!(next_after_shrink(&next, Epoch(3), &[member("b", 1)]), Err(InSyncError::NotIn(_))));
-        assert!(matches!(next_after_shrink(&now, Epoch(2), &[member("b", 1)]), Err(InSyncError::Rank { .. })));
+        assert!(matches!(
+            next_after_shrink(&now, Epoch(2), &[member("b", 1)]),
+            Err(InSyncError::Rank { .. })
+        ));
     }
 
     #[test]

@@ -14,12 +14,13 @@ pub mod in_sync;
 pub mod log;
 pub mod progress;
 pub mod record;
+pub mod replica;
 pub mod segment;
 pub mod set_aside;
 pub mod stream;
 pub mod testing;
 
-pub use holdfast_heartbeat::{Epoch, InSyncRecord, Incarnation, Lsn, Member, NodeId};
 pub use history::EpochHistory;
+pub use holdfast_heartbeat::{Epoch, InSyncRecord, Incarnation, Lsn, Member, NodeId};
 pub use log::{Log, LogError, LogReader, Record};
 pub use record::{MAX_PAYLOAD, MAX_RECORD, RecordKind};

@@ -98,7 +98,9 @@ mod tests {
     fn names_sort_like_positions() {
         assert_eq!(base_of(&file_name(Lsn(0x1234))), Some(Lsn(0x1234)));
         assert!(file_name(Lsn(9)) < file_name(Lsn(10)));
-        for bad in ["durable", "0.log", "+000000000000001.log", "000000000000000G.log", "000000000000000A.log"] {
+        for bad in
+            ["durable", "0.log", "+000000000000001.log", "000000000000000G.log", "000000000000000A.log"]
+        {
             assert_eq!(base_of(bad), None, "{bad}");
         }
     }

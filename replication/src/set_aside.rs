@@ -79,13 +79,15 @@ pub struct Request {
     pub wall_ms: u64,
 }
 
-/// Writes an archive of the bytes that `next` yields piece by piece (`None` at the end), and makes
-/// it durable. `next` is called again from the start if the same archive exists already under this
-/// name, hence the factory.
+/// Where an archive's bytes go, piece by piece.
+pub type Sink<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
+
+/// Writes an archive of the bytes that `pieces` feeds to the sink it is given, and makes it durable.
+/// `pieces` runs twice, to know the content before deciding on a name and then to copy it.
 pub fn write(
     disk: &dyn Disk,
     request: &Request,
-    pieces: &mut dyn FnMut(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
+    pieces: &mut dyn FnMut(&mut Sink<'_>) -> io::Result<()>,
 ) -> io::Result<Archive> {
     let kind = match request.cause {
         Cause::Divergent => "",

@@ -4,6 +4,11 @@
 //! is exact. What it says is a lower bound in either case: bytes below it were once synced, so a bad
 //! one among them is damage, while a bad one above may be the torn tail of a write that nobody
 //! acknowledged.
+//!
+//! It also says whether this log was `behind`: whether it was sent bytes that the rest of the
+//! in-sync set had committed before they were durable here. Then a record's word that earlier bytes
+//! were committed does not prove that they were ever durable on this disk. That flag is made durable
+//! before the first such record is written, and taken back lazily.
 
 use std::io;
 use std::sync::Arc;
@@ -13,7 +18,7 @@ use holdfast_heartbeat::Lsn;
 use crate::disk::{Disk, DiskFile, read_all};
 
 const NAME: &str = "durable";
-const LEN: usize = 32;
+const LEN: usize = 40;
 const MAGIC: u64 = u64::from_le_bytes(*b"HFDURABL");
 
 /// What the mark says.
@@ -23,6 +28,8 @@ pub(super) struct Mark {
     pub(super) durable: Lsn,
     /// The chain at `durable`.
     pub(super) chain: u32,
+    /// Whether bytes may have been committed elsewhere before they were durable here.
+    pub(super) behind: bool,
 }
 
 impl Mark {
@@ -32,8 +39,9 @@ impl Mark {
         b[8..16].copy_from_slice(&self.log_id.to_le_bytes());
         b[16..24].copy_from_slice(&self.durable.0.to_le_bytes());
         b[24..28].copy_from_slice(&self.chain.to_le_bytes());
-        let crc = crc32c::crc32c(&b[..28]);
-        b[28..32].copy_from_slice(&crc.to_le_bytes());
+        b[28] = u8::from(self.behind);
+        let crc = crc32c::crc32c(&b[..36]);
+        b[36..40].copy_from_slice(&crc.to_le_bytes());
         b
     }
 
@@ -41,8 +49,11 @@ impl Mark {
         let b: &[u8; LEN] = b.try_into().ok()?;
         let u64_at = |at: usize| u64::from_le_bytes(b[at..at + 8].try_into().expect("eight bytes"));
         let u32_at = |at: usize| u32::from_le_bytes(b[at..at + 4].try_into().expect("four bytes"));
-        let whole = u64_at(0) == MAGIC && crc32c::crc32c(&b[..28]) == u32_at(28);
-        whole.then(|| Mark { log_id: u64_at(8), durable: Lsn(u64_at(16)), chain: u32_at(24) })
+        if u64_at(0) != MAGIC || crc32c::crc32c(&b[..36]) != u32_at(36) {
+            return None;
+        }
+        let (durable, chain, behind) = (Lsn(u64_at(16)), u32_at(24), b[28] != 0);
+        Some(Mark { log_id: u64_at(8), durable, chain, behind })
     }
 }
 
@@ -73,8 +84,8 @@ impl MarkFile {
     }
 
     /// Overwrites the mark and makes it durable: before the log is cut, since a mark above the
-    /// log's end would be taken for damage.
-    pub(super) fn lower(&mut self, disk: &dyn Disk, mark: Mark) -> io::Result<()> {
+    /// log's end would be taken for damage, and before the log falls behind.
+    pub(super) fn write_through(&mut self, disk: &dyn Disk, mark: Mark) -> io::Result<()> {
         self.write(disk, mark)?;
         self.0.as_ref().expect("written above").sync_data()?;
         disk.sync_dir("")

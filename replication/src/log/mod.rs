@@ -28,7 +28,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::history::EpochHistory;
 use crate::record::{HEADER_LEN, Header, MAX_PAYLOAD, Position, RecordError, RecordKind, SequenceError};
 use crate::segment::{SEGMENT_HEADER_LEN, SegmentHeader, file_name, fits};
-use crate::set_aside::{self, Archive, Cause, Request};
+use crate::set_aside::{self, Archive, Cause, Request, Sink};
 
 /// Bytes read at a time where a range is copied or scanned.
 const COPY_CHUNK: usize = 1024 * 1024;
@@ -103,6 +103,10 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
+/// After this many syncs in a row that found nothing committed ahead of this disk, the log no
+/// longer counts as behind. Going behind costs a sync of its own, so the flag must not flap.
+const CALM_SYNCS: u32 = 64;
+
 /// The segment that is being written.
 struct Active {
     base: Lsn,
@@ -118,9 +122,14 @@ pub struct Log<D: Disk> {
     tail: Position,
     active: Option<Active>,
     durable: Lsn,
+    /// The chain at `durable`.
+    durable_chain: u32,
     committed: Lsn,
     history: EpochHistory,
     mark: MarkFile,
+    /// See [`Mark::behind`].
+    behind: bool,
+    calm_syncs: u32,
     poisoned: Option<String>,
     /// Where records are put together, kept for its capacity.
     buffer: Vec<u8>,
@@ -128,7 +137,10 @@ pub struct Log<D: Disk> {
 
 impl<D: Disk> std::fmt::Debug for Log<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Log").field("tail", &self.tail).field("durable", &self.durable).finish_non_exhaustive()
+        f.debug_struct("Log")
+            .field("tail", &self.tail)
+            .field("durable", &self.durable)
+            .finish_non_exhaustive()
     }
 }
 
@@ -228,6 +240,7 @@ impl<D: Disk> Log<D> {
         self.log_id = log_id;
         self.segment_size = segment_size;
         self.tail = Position::origin(log_id);
+        self.durable_chain = self.tail.chain;
         if let Err(error) = self.create_segment() {
             self.log_id = 0;
             return Err(error);
@@ -295,23 +308,62 @@ impl<D: Disk> Log<D> {
     /// Appends whole records as another replica wrote them. All are checked before any is written;
     /// if the disk fills up on the way, the log ends after the last one that was.
     pub fn append_verbatim(&mut self, lsn: Lsn, bytes: &[u8]) -> Result<Lsn, LogError> {
+        self.append_verbatim_of(lsn, bytes, Epoch(u64::MAX))
+    }
+
+    /// As [`Log::append_verbatim`], for a sender that reigns in `epoch` and cannot hold later ones.
+    pub(crate) fn append_verbatim_of(
+        &mut self,
+        lsn: Lsn,
+        bytes: &[u8],
+        epoch: Epoch,
+    ) -> Result<Lsn, LogError> {
         self.usable()?;
         if lsn != self.tail.lsn {
             return Err(SequenceError::Lsn { expected: self.tail.lsn, found: lsn }.into());
         }
-        let (mut rest, mut at, mut committed) = (bytes, self.tail, self.committed);
+        let (mut rest, mut at, mut committed) = (bytes, self.tail, Lsn::ZERO);
         let mut ends = Vec::new();
         while !rest.is_empty() {
             let (header, payload) =
                 crate::record::parse(rest).map_err(|error| LogError::NotARecord { lsn: at.lsn, error })?;
+            if header.epoch > epoch {
+                let (lsn, current, found) = (at.lsn, epoch, header.epoch);
+                return Err(SequenceError::Epoch { lsn, current, found }.into());
+            }
             at = at.follow(&header, payload)?;
             committed = committed.max(header.committed);
             ends.push(at);
             rest = &rest[header.record_len() as usize..];
         }
+        if committed > self.durable {
+            self.fall_behind()?;
+        }
         self.write_run(bytes, &ends)?;
         self.note_committed(committed);
         Ok(self.tail.lsn)
+    }
+
+    /// Notes durably that records may say more to be committed than is durable here.
+    fn fall_behind(&mut self) -> Result<(), LogError> {
+        self.calm_syncs = 0;
+        if self.behind {
+            return Ok(());
+        }
+        self.behind = true;
+        let mark = self.mark_at(self.durable, self.durable_chain);
+        match self.mark.write_through(&*self.disk, mark) {
+            Ok(()) => Ok(()),
+            Err(error) if is_full(&error) => {
+                self.behind = false;
+                Err(LogError::Full)
+            }
+            Err(error) => Err(self.poison(error.to_string())),
+        }
+    }
+
+    fn mark_at(&self, durable: Lsn, chain: u32) -> Mark {
+        Mark { log_id: self.log_id, durable, chain, behind: self.behind }
     }
 
     /// Writes checked records; `ends` are the positions after each.
@@ -435,14 +487,17 @@ impl<D: Disk> Log<D> {
                 return Err(self.poison(error.to_string()));
             }
             self.durable = self.tail.lsn;
+            self.durable_chain = self.tail.chain;
             self.shared.set_durable(self.durable);
+            self.calm_syncs = self.calm_syncs.saturating_add(1);
+            self.behind &= self.calm_syncs < CALM_SYNCS;
             self.write_mark();
         }
         Ok(self.durable)
     }
 
     fn write_mark(&mut self) {
-        let mark = Mark { log_id: self.log_id, durable: self.durable, chain: self.tail.chain };
+        let mark = self.mark_at(self.durable, self.durable_chain);
         if let Err(error) = self.mark.write(&*self.disk, mark) {
             // The old mark is still a lower bound, so nothing depends on this.
             tracing::warn!(%error, lsn = %self.durable, "the known-durable mark was not written");
@@ -480,7 +535,7 @@ impl<D: Disk> Log<D> {
             wall_ms,
         };
         let segments = self.shared.segments();
-        let mut copy = |sink: &mut dyn FnMut(&[u8]) -> io::Result<()>| -> io::Result<()> {
+        let mut copy = |sink: &mut Sink<'_>| -> io::Result<()> {
             for (i, base) in segments.iter().enumerate() {
                 let end = segments.get(i + 1).copied().unwrap_or(to);
                 if end <= from {
@@ -514,8 +569,8 @@ impl<D: Disk> Log<D> {
         }
         let at = self.position_at(lsn)?;
         if lsn <= self.durable {
-            let mark = Mark { log_id: self.log_id, durable: lsn, chain: at.chain };
-            if let Err(error) = self.mark.lower(&*self.disk, mark) {
+            let mark = self.mark_at(lsn, at.chain);
+            if let Err(error) = self.mark.write_through(&*self.disk, mark) {
                 return Err(self.poison(error.to_string()));
             }
         }
@@ -536,6 +591,7 @@ impl<D: Disk> Log<D> {
         self.committed = self.committed.min(lsn);
         // Cutting synced the file, so what remains is durable.
         self.durable = lsn;
+        self.durable_chain = at.chain;
         self.shared.set_durable(lsn);
         self.write_mark();
         Ok(())

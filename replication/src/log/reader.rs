@@ -186,7 +186,8 @@ impl LogReader {
         }
         let bases = self.shared.bases.read().unwrap_or_else(PoisonError::into_inner);
         let after = bases.partition_point(|base| *base <= lsn);
-        let base = *after.checked_sub(1).and_then(|i| bases.get(i)).ok_or(LogError::OutOfRange { lsn, end })?;
+        let base =
+            *after.checked_sub(1).and_then(|i| bases.get(i)).ok_or(LogError::OutOfRange { lsn, end })?;
         Ok((base, bases.get(after).copied().unwrap_or(end)))
     }
 
@@ -217,6 +218,22 @@ impl LogReader {
     pub fn read(&self, lsn: Lsn) -> Result<Record, LogError> {
         let (base, _) = self.locate(lsn)?;
         let header = self.header_in(lsn, base)?;
+        self.read_payload(&header, base)
+    }
+
+    /// As [`LogReader::read`], but object bytes are left where they are and come back as nothing.
+    pub fn read_for_apply(&self, lsn: Lsn) -> Result<Record, LogError> {
+        let (base, _) = self.locate(lsn)?;
+        let header = self.header_in(lsn, base)?;
+        if header.kind != RecordKind::Data {
+            return self.read_payload(&header, base);
+        }
+        let (end, kind, epoch) = (header.end(), header.kind, header.epoch);
+        Ok(Record { lsn, end, kind, epoch, payload: Bytes::new() })
+    }
+
+    fn read_payload(&self, header: &Header, base: Lsn) -> Result<Record, LogError> {
+        let lsn = header.lsn;
         let mut payload = vec![0; header.payload_len as usize];
         let got = self.read_raw(lsn + HEADER_LEN as u64, base, &mut payload)?;
         header.check_payload(&payload[..got]).map_err(|e| damaged(lsn, e))?;

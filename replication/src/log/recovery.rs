@@ -3,7 +3,8 @@
 //! A torn tail is what a power cut leaves of records that were never synced, hence never
 //! acknowledged: it is set aside and cut. Damage is a bad byte that was synced once. Three things
 //! prove damage: the known-durable mark stands above the bad byte; a later record says that the bad
-//! byte was committed when it was written; or the bad byte is not in the last segment (a segment is
+//! byte was committed when it was written (unless the mark says that this log was behind the others
+//! then); or the bad byte is not in the last segment (a segment is
 //! synced before the next one begins). Without such a proof whole records behind a bad one are what
 //! a disk that writes out of order leaves of one unsynced batch, and belong to the torn tail.
 
@@ -19,7 +20,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::history::EpochHistory;
 use crate::record::{EpochLink, HEADER_LEN, Header, MAX_RECORD, Position, RecordError};
 use crate::segment::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentHeaderError, base_of, file_name};
-use crate::set_aside::{Archive, Cause, Request};
+use crate::set_aside::{Archive, Cause, Request, Sink};
 
 /// How to open a log.
 #[derive(Clone, Copy, Debug)]
@@ -67,12 +68,7 @@ fn damage(lsn: Lsn, detail: impl Into<String>) -> LogError {
 }
 
 /// Feeds `sink` the bytes `from..to` of a file, as far as it has them.
-pub(super) fn copy_range(
-    file: &dyn DiskFile,
-    from: u64,
-    to: u64,
-    sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<()> {
+pub(super) fn copy_range(file: &dyn DiskFile, from: u64, to: u64, sink: &mut Sink<'_>) -> io::Result<()> {
     let mut buffer = vec![0; COPY_CHUNK];
     let mut at = from;
     while at < to {
@@ -170,7 +166,9 @@ fn scan_last(
             Ok((header, payload)) => {
                 at.follow(&header, payload).map(|next| (header, next)).map_err(|e| e.to_string())
             }
-            Err(RecordError::UnknownVersion(v)) => return Err(LogError::TooNew(format!("record format {v}"))),
+            Err(RecordError::UnknownVersion(v)) => {
+                return Err(LogError::TooNew(format!("record format {v}")));
+            }
             Err(e) => Err(e.to_string()),
         };
         match followed {
@@ -192,7 +190,7 @@ fn scan_last(
     if let Some(mark) = mark.filter(|m| m.durable > end) {
         return Err(damage(end, format!("{why}, but bytes up to {} were once durable", mark.durable)));
     }
-    if found.torn {
+    if found.torn && !mark.is_some_and(|m| m.behind) {
         judge_tail(&mut scan, base, end, &why)?;
     }
     Ok(found)
@@ -278,9 +276,12 @@ fn open_once<D: Disk>(disk: &Arc<D>, options: &OpenOptions) -> Result<(Log<D>, R
         tail: Position::default(),
         active: None,
         durable: Lsn::ZERO,
+        durable_chain: 0,
         committed: Lsn::ZERO,
         history: EpochHistory::default(),
         mark: mark_file,
+        behind: mark.is_some_and(|m| m.behind),
+        calm_syncs: 0,
         poisoned: None,
         buffer: Vec::new(),
     };
@@ -318,6 +319,7 @@ fn open_once<D: Disk>(disk: &Arc<D>, options: &OpenOptions) -> Result<(Log<D>, R
     log.committed = found.committed;
     log.active = bases.last().map(|base| Active { base: *base, file });
     log.durable = end;
+    log.durable_chain = found.at.chain;
     log.shared.set_log_id(header.log_id);
     log.shared.set_segments(bases.clone());
     log.shared.set_end(end);
@@ -430,7 +432,7 @@ fn archive_raw(
         reason: reason.to_owned(),
         wall_ms,
     };
-    let mut copy = |sink: &mut dyn FnMut(&[u8]) -> io::Result<()>| -> io::Result<()> {
+    let mut copy = |sink: &mut Sink<'_>| -> io::Result<()> {
         files.iter().try_for_each(|(file, from, to)| copy_range(&**file, *from, *to, sink))
     };
     set_aside::write(disk, &request, &mut copy).map_err(io_error(doing))
@@ -440,8 +442,11 @@ fn archive_raw(
 fn cut_damage(disk: &dyn Disk, lsn: Lsn, detail: &str, wall_ms: u64) -> Result<Option<Archive>, LogError> {
     let doing = "cutting the damaged end of the log";
     let bases = segment_bases(disk)?;
-    let archive =
-        if bases.is_empty() { None } else { Some(archive_raw(disk, &bases, lsn, Cause::Damaged, detail, wall_ms)?) };
+    let archive = if bases.is_empty() {
+        None
+    } else {
+        Some(archive_raw(disk, &bases, lsn, Cause::Damaged, detail, wall_ms)?)
+    };
     // The mark would contradict the cut; without it nothing is claimed.
     match disk.remove("durable") {
         Ok(()) => disk.sync_dir("").map_err(io_error(doing))?,

@@ -83,6 +83,9 @@ pub enum RejectReason {
     ForeignLog,
     /// The logs agree on epochs and positions, but not on the bytes.
     Diverged,
+    /// The follower acknowledged bytes in this epoch that it no longer has, under the same
+    /// incarnation: it must draw a new one.
+    LostAcknowledged,
     /// The Hello makes no sense.
     BadHello,
     /// The one asked cannot read its own log.
@@ -270,8 +273,7 @@ pub(super) mod tests {
         let Frame::Hello(hello) = samples().remove(0) else { panic!() };
         let mut bytes = vec![TAG_HELLO];
         let unordered = vec![(Epoch(4), Lsn(0)), (Epoch(2), Lsn(5))];
-        let fields =
-            (&hello.member, hello.promised_epoch, hello.log_id, &unordered, hello.end, hello.chain);
+        let fields = (&hello.member, hello.promised_epoch, hello.log_id, &unordered, hello.end, hello.chain);
         bytes.extend(postcard::to_stdvec(&fields).unwrap());
         assert_eq!(Frame::decode(&Bytes::from(bytes)), Err(BadFrame));
     }

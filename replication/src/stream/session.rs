@@ -347,9 +347,8 @@ impl NoiseSession {
 
 fn write_handshake(handshake: &mut HandshakeState, out: &mut Vec<u8>) -> Result<(), StreamError> {
     let mut message = [0; HANDSHAKE_LEN];
-    let len = handshake
-        .write_message(&[], &mut message)
-        .map_err(|_| StreamError(StreamErrorKind::Handshake))?;
+    let len =
+        handshake.write_message(&[], &mut message).map_err(|_| StreamError(StreamErrorKind::Handshake))?;
     out.extend_from_slice(&u16::try_from(len).expect("48 bytes").to_be_bytes());
     out.extend_from_slice(&message[..len]);
     Ok(())

@@ -1,0 +1,216 @@
+//! The standby's side: introduces itself, cuts what diverges, writes what it is sent, acknowledges.
+
+use bytes::Bytes;
+use holdfast_heartbeat::{Epoch, Lsn, Member};
+
+use super::{ConnId, Out, Output, Replica, Role, StateMachine};
+use crate::disk::Disk;
+use crate::log::LogError;
+use crate::set_aside::Cause;
+use crate::stream::{Frame, Hello, MAX_HISTORY, Welcome};
+
+/// Largest segment size taken over from a primary, in bytes: beyond it something is wrong.
+const MAX_SEGMENT_SIZE: u64 = 1 << 40;
+
+/// Following one primary in one epoch.
+pub(super) struct Following {
+    pub(super) epoch: Epoch,
+    pub(super) leader: Member,
+    /// The connection on which the primary said Welcome.
+    pub(super) upstream: Option<ConnId>,
+    /// What the primary said is committed; may be beyond what is here.
+    told: Lsn,
+    /// What was acknowledged on this connection.
+    acked: Option<Lsn>,
+    reported: Option<(Lsn, Lsn)>,
+}
+
+impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
+    pub(super) fn follow(&mut self, epoch: Epoch, leader: Member, out: &mut Out<R, M>) {
+        if self.failure.is_some() || epoch < self.promised || leader.id == self.me.id {
+            return;
+        }
+        match &self.role {
+            Role::Following(f) if f.epoch == epoch && f.leader == leader => return,
+            // One primary per epoch (R1): this member leads it, or follows another one in it.
+            Role::Leading(_) | Role::Following(_) if self.epoch() == Some(epoch) => {
+                tracing::error!(%epoch, peer = %leader, node = %self.me, "two primaries claimed for one epoch");
+                return;
+            }
+            _ => {}
+        }
+        self.become_idle("another member leads", out);
+        self.promised = epoch;
+        self.role = Role::Following(Following {
+            epoch,
+            leader,
+            upstream: None,
+            told: Lsn::ZERO,
+            acked: None,
+            reported: None,
+        });
+        self.say_hello(out);
+    }
+
+    /// Introduces this member on every connection that it opened and did not use yet. Whoever is
+    /// not the primary will refuse.
+    pub(super) fn say_hello(&mut self, out: &mut Out<R, M>) {
+        let Role::Following(following) = &self.role else { return };
+        for (conn, state) in &mut self.conns {
+            if !state.initiated || state.greeted.is_some() {
+                continue;
+            }
+            state.greeted = Some(following.epoch);
+            let hello = Hello {
+                member: self.me.clone(),
+                promised_epoch: self.promised,
+                log_id: self.log.log_id(),
+                history: self.log.history().latest(MAX_HISTORY),
+                end: self.log.end(),
+                chain: self.log.chain_at_end(),
+            };
+            out.push(Output::Send { conn: *conn, frame: Frame::Hello(hello) });
+        }
+    }
+
+    pub(super) fn welcome(&mut self, conn: ConnId, welcome: &Welcome, out: &mut Out<R, M>) {
+        let greeted = self.conns.get(&conn).and_then(|c| c.greeted);
+        let Role::Following(following) = &self.role else {
+            return self.close(conn, "a welcome that nobody asked for", out);
+        };
+        if greeted != Some(following.epoch) || following.upstream == Some(conn) {
+            return self.close(conn, "a welcome that nobody asked for", out);
+        }
+        if welcome.epoch != following.epoch || welcome.leader != following.leader {
+            let reason = format!(
+                "welcomed by {} in epoch {}, expected {} in epoch {}",
+                welcome.leader, welcome.epoch, following.leader, following.epoch
+            );
+            return self.close(conn, reason, out);
+        }
+        if let Some(older) = following.upstream {
+            // What came on it after the Hello would not fit what this stream begins with.
+            self.close(older, "replaced by a newer connection", out);
+        }
+        match self.align(welcome, out) {
+            Ok(()) => {
+                let Role::Following(following) = &mut self.role else { return };
+                following.upstream = Some(conn);
+                following.acked = None;
+                following.told = following.told.max(welcome.committed);
+            }
+            Err(LogError::Full) => {
+                let error = LogError::Full.to_string();
+                out.push(Output::LogFailed { full: true, error: error.clone() });
+                self.close(conn, error, out);
+            }
+            Err(error @ LogError::Poisoned(_)) => self.fail(error.to_string(), out),
+            Err(error) => {
+                self.note_damage(&error);
+                self.close(conn, format!("cannot follow: {error}"), out);
+            }
+        }
+    }
+
+    /// Brings the log to where the primary's stream begins (rule R8: set aside, then cut).
+    fn align(&mut self, welcome: &Welcome, out: &mut Out<R, M>) -> Result<(), LogError> {
+        let end = self.log.end();
+        if self.log.log_id() == 0 {
+            if welcome.segment_size > MAX_SEGMENT_SIZE {
+                return Err(LogError::Identity(0));
+            }
+            self.log.found(welcome.log_id, welcome.segment_size)?;
+        } else if self.log.log_id() != welcome.log_id || self.log.segment_size() != welcome.segment_size {
+            return Err(LogError::Identity(self.log.log_id()));
+        }
+        let cut = welcome.truncate_to;
+        if cut > end {
+            return Err(LogError::OutOfRange { lsn: cut, end });
+        }
+        if cut == end {
+            return Ok(());
+        }
+        // Refuses a place that is not between two records before anything is written.
+        self.log.chain_at(cut)?;
+        let lost = self.committed > cut;
+        let reason = format!(
+            "{} leads epoch {} and shares this log up to LSN {cut}{}",
+            welcome.leader,
+            welcome.epoch,
+            if lost { "; acknowledged writes are among these bytes" } else { "" }
+        );
+        let archive = self.log.set_aside(cut, Cause::Divergent, &reason, self.wall_ms)?;
+        if self.machine.applied() > cut {
+            self.machine.reset().map_err(|e| LogError::Poisoned(e.to_string()))?;
+        }
+        self.log.truncate_to(cut, &archive)?;
+        self.committed = self.committed.min(cut);
+        tracing::warn!(node = %self.me, from = %cut, to = %end, reason = %reason, "divergent tail set aside");
+        out.push(Output::SetAside { archive: archive.name.clone(), from: cut, to: end });
+        if self.archives.iter().all(|a| a.name != archive.name) {
+            self.archives.push(archive);
+        }
+        Ok(())
+    }
+
+    pub(super) fn append(
+        &mut self,
+        conn: ConnId,
+        epoch: Epoch,
+        lsn: Lsn,
+        committed: Lsn,
+        bytes: &Bytes,
+        out: &mut Out<R, M>,
+    ) {
+        if !self.is_upstream(conn, epoch) {
+            return self.close(conn, format!("records of epoch {epoch} out of place"), out);
+        }
+        match self.log.append_verbatim_of(lsn, bytes, epoch) {
+            Ok(_) => self.told_committed(conn, epoch, committed, out),
+            Err(LogError::Full) => {
+                let error = LogError::Full.to_string();
+                out.push(Output::LogFailed { full: true, error: error.clone() });
+                self.close(conn, error, out);
+            }
+            Err(error @ LogError::Poisoned(_)) => self.fail(error.to_string(), out),
+            Err(error) => self.close(conn, format!("the stream does not fit this log: {error}"), out),
+        }
+    }
+
+    fn is_upstream(&self, conn: ConnId, epoch: Epoch) -> bool {
+        matches!(&self.role, Role::Following(f) if f.upstream == Some(conn) && f.epoch == epoch)
+    }
+
+    pub(super) fn told_committed(&mut self, conn: ConnId, epoch: Epoch, lsn: Lsn, out: &mut Out<R, M>) {
+        if !self.is_upstream(conn, epoch) {
+            return self.close(conn, format!("a word of epoch {epoch} out of place"), out);
+        }
+        let Role::Following(following) = &mut self.role else { return };
+        following.told = following.told.max(lsn);
+    }
+
+    /// After the sync: tells the primary, under the epoch that is followed.
+    pub(super) fn acknowledge(&mut self, out: &mut Out<R, M>) {
+        let durable = self.log.durable();
+        let Role::Following(following) = &mut self.role else { return };
+        assert!(following.epoch >= self.promised, "a lower epoch is never acknowledged");
+        let Some(conn) = following.upstream else { return };
+        if following.acked != Some(durable) {
+            following.acked = Some(durable);
+            out.push(Output::Send { conn, frame: Frame::Ack { epoch: following.epoch, durable } });
+        }
+        // Only bytes that came on this very stream, or were found to match it, are judged by it.
+        self.committed = self.committed.max(following.told.min(durable));
+        self.log.note_committed(self.committed);
+    }
+
+    pub(super) fn report_following(&mut self, out: &mut Out<R, M>) {
+        let now = (self.log.durable(), self.committed);
+        let Role::Following(following) = &mut self.role else { return };
+        if following.upstream.is_some() && following.reported != Some(now) {
+            following.reported = Some(now);
+            let (durable, committed) = now;
+            out.push(Output::Following { epoch: following.epoch, durable, committed });
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! The primary's side: appends, streams, counts acknowledgements, answers.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use holdfast_heartbeat::{Epoch, Lsn, Member};
+
+use super::{ConnId, Done, Out, Output, PeerStatus, Replica, Role, StateMachine, SubmitError, Wait};
+use crate::disk::Disk;
+use crate::history::common_point;
+use crate::log::LogError;
+use crate::progress::Progress;
+use crate::record::{EpochStartBody, MAX_RECORD, RecordKind};
+use crate::stream::{Frame, Hello, RejectReason, Welcome};
+
+/// Most bytes of records in one Append, unless a single record is larger.
+const MAX_RUN: usize = 1024 * 1024;
+
+struct Pending<R> {
+    lsn: Lsn,
+    reply: R,
+}
+
+struct Peer {
+    member: Member,
+    /// Where the next Append begins.
+    sent: Lsn,
+    /// Acknowledged on this connection, or where the stream began.
+    acked: Lsn,
+    /// The committed LSN it was told last.
+    told: Lsn,
+}
+
+/// A reign.
+pub(super) struct Leading<R> {
+    start: (Lsn, Lsn),
+    started: bool,
+    progress: Progress,
+    pending: VecDeque<Pending<R>>,
+    peers: BTreeMap<ConnId, Peer>,
+    reported: BTreeMap<Member, (bool, Lsn)>,
+}
+
+impl<R> Leading<R> {
+    pub(super) fn epoch(&self) -> Epoch {
+        self.progress.epoch()
+    }
+
+    pub(super) fn is_streaming(&self) -> bool {
+        !self.peers.is_empty()
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub(super) fn forget(&mut self, conn: ConnId) {
+        self.peers.remove(&conn);
+    }
+
+    /// Answers everybody who waits and returns the connections that were in use.
+    pub(super) fn end<O>(self, error: impl Fn() -> SubmitError, out: &mut Vec<Output<R, O>>) -> Vec<ConnId> {
+        let replies = self.pending.into_iter().map(|p| p.reply);
+        out.extend(replies.map(|reply| Output::Reply { reply, result: Err(error()) }));
+        self.peers.into_keys().collect()
+    }
+
+    /// A record was applied; whoever waits for it gets its outcome.
+    pub(super) fn answer<O>(&mut self, lsn: Lsn, end: Lsn, outcome: O, out: &mut Vec<Output<R, O>>) {
+        if self.pending.front().is_some_and(|p| p.lsn == lsn)
+            && let Some(first) = self.pending.pop_front()
+        {
+            let result = Ok(Done::Committed { lsn, end, outcome });
+            out.push(Output::Reply { reply: first.reply, result });
+        }
+    }
+}
+
+impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
+    pub(super) fn lead(&mut self, epoch: Epoch, members: Vec<Member>, wall_ms: u64, out: &mut Out<R, M>) {
+        if let Some(error) = &self.failure {
+            out.push(Output::LogFailed { full: false, error: error.clone() });
+            return;
+        }
+        if epoch < self.promised || epoch <= self.log.last_epoch() || !members.contains(&self.me) {
+            tracing::error!(%epoch, promised = %self.promised, node = %self.me, "cannot lead: stale epoch or not a member");
+            return;
+        }
+        self.become_idle("a new epoch begins here", out);
+        self.promised = epoch;
+        self.wall_ms = wall_ms;
+        match self.start_epoch(epoch, wall_ms) {
+            Ok(start) => {
+                let progress = Progress::new(epoch, start.1, self.committed, members);
+                self.role = Role::Leading(Leading {
+                    start,
+                    started: false,
+                    progress,
+                    pending: VecDeque::new(),
+                    peers: BTreeMap::new(),
+                    reported: BTreeMap::new(),
+                });
+            }
+            Err(LogError::Full) => {
+                out.push(Output::LogFailed { full: true, error: LogError::Full.to_string() });
+            }
+            Err(error) => self.fail(error.to_string(), out),
+        }
+    }
+
+    fn start_epoch(&mut self, epoch: Epoch, wall_ms: u64) -> Result<(Lsn, Lsn), LogError> {
+        if self.log.log_id() == 0 {
+            let mut id = self.options.new_log_id;
+            while id == 0 {
+                let doing = "drawing an identity for the log";
+                id = getrandom::u64()
+                    .map_err(|e| LogError::Io { doing, source: std::io::Error::other(e.to_string()) })?;
+            }
+            self.log.found(id, self.log.segment_size())?;
+        }
+        let body = EpochStartBody { leader: self.me.clone(), wall_ms }.encode();
+        self.log.note_committed(self.committed);
+        self.log.append(RecordKind::EpochStart, epoch, &[&body])
+    }
+
+    pub(super) fn wait_for(&mut self, epoch: Epoch, version: u64, members: Vec<Member>) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        if leading.epoch() != epoch {
+            return;
+        }
+        if !members.contains(&self.me) {
+            tracing::error!(%epoch, node = %self.me, "a wait set without the primary is ignored");
+            return;
+        }
+        leading.progress.wait_for(version, members);
+    }
+
+    pub(super) fn submit(
+        &mut self,
+        kind: RecordKind,
+        payload: &[Bytes],
+        wait: Wait,
+        reply: R,
+        out: &mut Out<R, M>,
+    ) {
+        match (self.try_submit(kind, payload, out), wait) {
+            (Ok((lsn, end)), Wait::Appended) => {
+                out.push(Output::Reply { reply, result: Ok(Done::Appended { lsn, end }) });
+            }
+            (Ok((lsn, _)), Wait::Committed) => {
+                let Role::Leading(leading) = &mut self.role else { unreachable!("only a primary appends") };
+                leading.pending.push_back(Pending { lsn, reply });
+            }
+            (Err(error), _) => out.push(Output::Reply { reply, result: Err(error) }),
+        }
+    }
+
+    fn try_submit(
+        &mut self,
+        kind: RecordKind,
+        payload: &[Bytes],
+        out: &mut Out<R, M>,
+    ) -> Result<(Lsn, Lsn), SubmitError> {
+        if let Some(error) = &self.failure {
+            return Err(SubmitError::Failed(error.clone()));
+        }
+        let Role::Leading(leading) = &self.role else {
+            return Err(SubmitError::NotPrimary { maybe_stored: false });
+        };
+        if kind == RecordKind::EpochStart {
+            return Err(SubmitError::Refused("epoch starts are the log's own".into()));
+        }
+        let uncommitted = self.log.end().bytes_since(self.committed.max(leading.start.0));
+        if leading.pending.len() >= self.options.max_pending
+            || uncommitted >= self.options.max_uncommitted_bytes
+        {
+            return Err(SubmitError::Overloaded);
+        }
+        let epoch = leading.epoch();
+        let parts: Vec<&[u8]> = payload.iter().map(|part| &part[..]).collect();
+        match self.log.append(kind, epoch, &parts) {
+            Ok(place) => Ok(place),
+            Err(LogError::Full) => Err(SubmitError::DiskFull),
+            Err(error @ LogError::TooLarge(_)) => Err(SubmitError::Refused(error.to_string())),
+            Err(error) => {
+                let text = error.to_string();
+                self.fail(text.clone(), out);
+                Err(SubmitError::Failed(text))
+            }
+        }
+    }
+
+    /// A follower introduces itself.
+    pub(super) fn hello(&mut self, conn: ConnId, hello: &Hello, out: &mut Out<R, M>) {
+        let common = match self.judge_hello(hello) {
+            Ok(common) => common,
+            Err((reason, text)) => return self.reject(conn, reason, text, out),
+        };
+        let Role::Leading(leading) = &mut self.role else { unreachable!("judged above") };
+        let older: Vec<ConnId> = leading
+            .peers
+            .iter()
+            .filter(|(other, peer)| peer.member.id == hello.member.id && **other != conn)
+            .map(|(other, _)| *other)
+            .collect();
+        let member = hello.member.clone();
+        let welcome = Welcome {
+            epoch: leading.epoch(),
+            leader: self.me.clone(),
+            log_id: self.log.log_id(),
+            segment_size: self.log.segment_size(),
+            truncate_to: common,
+            committed: self.committed,
+        };
+        tracing::info!(peer = %member, epoch = %leading.epoch(), lsn = %common, "a standby joins the stream");
+        leading.peers.insert(conn, Peer { member, sent: common, acked: common, told: self.committed });
+        out.push(Output::Send { conn, frame: Frame::Welcome(welcome) });
+        for other in older {
+            self.close(other, "replaced by a newer connection of the same member", out);
+        }
+    }
+
+    /// Where the stream to this follower may begin.
+    fn judge_hello(&mut self, hello: &Hello) -> Result<Lsn, (RejectReason, String)> {
+        let Role::Leading(leading) = &self.role else {
+            return Err((RejectReason::NotLeading, "this member is not the primary".into()));
+        };
+        if hello.promised_epoch > leading.epoch() {
+            let text = format!("you promised epoch {}, this is {}", hello.promised_epoch, leading.epoch());
+            return Err((RejectReason::StaleEpoch, text));
+        }
+        let fresh = hello.log_id == 0;
+        if hello.member.id == self.me.id || (fresh && hello.end > Lsn::ZERO) {
+            return Err((RejectReason::BadHello, "no member introduces itself like this".into()));
+        }
+        if !fresh && hello.log_id != self.log.log_id() {
+            let text = format!(
+                "your log is {:016x}, this cluster's is {:016x}; nothing was changed",
+                hello.log_id,
+                self.log.log_id()
+            );
+            return Err((RejectReason::ForeignLog, text));
+        }
+        let common = common_point(self.log.history(), self.log.end(), &hello.history, hello.end);
+        let acknowledged = leading.progress.durable_of(&hello.member);
+        if let Some(durable) = acknowledged.filter(|durable| *durable > common) {
+            let text = format!("you acknowledged LSN {durable} in this epoch and now share {common}");
+            return Err((RejectReason::LostAcknowledged, text));
+        }
+        if common == hello.end && !fresh {
+            let chain = self.log.chain_at(common).map_err(|error| {
+                self.note_damage(&error);
+                (RejectReason::LogFailed, format!("cannot read the log at LSN {common}"))
+            })?;
+            if chain != hello.chain {
+                let text = format!("your log differs from this one somewhere below LSN {common}");
+                return Err((RejectReason::Diverged, text));
+            }
+        }
+        Ok(common)
+    }
+
+    pub(super) fn ack(&mut self, conn: ConnId, epoch: Epoch, durable: Lsn, out: &mut Out<R, M>) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let Some(peer) = leading.peers.get_mut(&conn).filter(|_| epoch == leading.progress.epoch()) else {
+            return;
+        };
+        if durable > peer.sent {
+            let reason = format!("acknowledged LSN {durable}, sent was {}", peer.sent);
+            return self.close(conn, reason, out);
+        }
+        peer.acked = peer.acked.max(durable);
+        leading.progress.acknowledge(epoch, &peer.member, durable);
+    }
+
+    /// Sends each peer what its window allows.
+    pub(super) fn pump(&mut self, out: &mut Out<R, M>) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let (epoch, end, committed) = (leading.progress.epoch(), self.log.end(), self.committed);
+        let mut broken = Vec::new();
+        for (conn, peer) in &mut leading.peers {
+            while peer.sent < end {
+                let in_flight = peer.sent.bytes_since(peer.acked);
+                // Any run fits that is allowed to begin: the window holds two records at least.
+                if in_flight + MAX_RECORD as u64 > self.options.window_bytes {
+                    break;
+                }
+                match self.reader.read_run(peer.sent, MAX_RUN) {
+                    Ok(bytes) => {
+                        let lsn = peer.sent;
+                        peer.sent += bytes.len() as u64;
+                        peer.told = committed;
+                        let frame = Frame::Append { epoch, lsn, committed, bytes };
+                        out.push(Output::Send { conn: *conn, frame });
+                    }
+                    Err(error) => {
+                        broken.push((*conn, error));
+                        break;
+                    }
+                }
+            }
+        }
+        for (conn, error) in broken {
+            self.note_damage(&error);
+            self.close(conn, format!("cannot read the log: {error}"), out);
+        }
+    }
+
+    /// After the own sync: advances what is committed.
+    pub(super) fn commit(&mut self, out: &mut Out<R, M>) {
+        let durable = self.log.durable();
+        let Role::Leading(leading) = &mut self.role else { return };
+        let epoch = leading.progress.epoch();
+        leading.progress.acknowledge(epoch, &self.me, durable);
+        self.committed = self.committed.max(leading.progress.committed());
+        self.log.note_committed(self.committed);
+        for (conn, peer) in &mut leading.peers {
+            if peer.told < self.committed {
+                peer.told = self.committed;
+                let frame = Frame::Committed { epoch, lsn: self.committed };
+                out.push(Output::Send { conn: *conn, frame });
+            }
+        }
+    }
+
+    pub(super) fn report_reached(&mut self, out: &mut Out<R, M>) {
+        let applied = self.machine.applied();
+        let Role::Leading(leading) = &mut self.role else { return };
+        let epoch = leading.progress.epoch();
+        if !leading.started && self.committed >= leading.start.1 && applied >= leading.start.1 {
+            leading.started = true;
+            out.push(Output::EpochStarted { epoch, lsn: leading.start.0 });
+        }
+        if let Some(version) = leading.progress.take_reached() {
+            out.push(Output::WaitReached { epoch, version });
+        }
+    }
+
+    pub(super) fn report_peers(&mut self, out: &mut Out<R, M>) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let mut now: BTreeMap<Member, (bool, Lsn)> = leading
+            .reported
+            .keys()
+            .map(|m| (m.clone(), (false, leading.progress.durable_of(m).unwrap_or_default())))
+            .collect();
+        for peer in leading.peers.values() {
+            let durable = leading.progress.durable_of(&peer.member).unwrap_or_default();
+            now.insert(peer.member.clone(), (true, durable));
+        }
+        for (member, (streaming, durable)) in &now {
+            if leading.reported.get(member) != Some(&(*streaming, *durable)) {
+                let (member, streaming, durable) = (member.clone(), *streaming, *durable);
+                out.push(Output::PeerProgress { member, streaming, durable });
+            }
+        }
+        leading.reported = now;
+    }
+
+    pub(super) fn peer_status(&self) -> Vec<PeerStatus> {
+        let Role::Leading(leading) = &self.role else { return Vec::new() };
+        let mut members: Vec<&Member> = leading.progress.wait_set().iter().collect();
+        members.extend(leading.peers.values().map(|p| &p.member));
+        members.extend(leading.reported.keys());
+        members.sort();
+        members.dedup();
+        let status = |member: &Member| {
+            let durable = leading.progress.durable_of(member);
+            PeerStatus {
+                member: member.clone(),
+                streaming: leading.peers.values().any(|p| p.member == *member),
+                in_wait_set: leading.progress.wait_set().contains(member),
+                durable,
+                lag_bytes: self.log.end().bytes_since(durable.unwrap_or_default()),
+            }
+        };
+        members.into_iter().filter(|m| **m != self.me).map(status).collect()
+    }
+}

@@ -1,0 +1,331 @@
+//! One data member's share of replication: owns the log, drives the state machine.
+//!
+//! Hand in what happened with [`Replica::ingest`], then call [`Replica::flush`]; execute what comes
+//! out. `ingest` writes and sends but never waits for the disk, so that the primary's disk and the
+//! standby's sync in parallel; `flush` is the one fdatasync for everything ingested before it, and
+//! only after it is anything acknowledged. Call `flush` again while [`Replica::wants_flush`].
+//!
+//! It never decides who leads, who is in sync or when to give up a peer: it is told. It never
+//! answers a submit before the record is durable on the whole wait set under the current epoch, and
+//! never says so of its own disk under an epoch below what it promised.
+//!
+//! ```text
+//!            Lead                    Follow
+//! Leading <--------- Idle/Following ---------> Following
+//!    |  StandDown, a higher Promise,  |
+//!    +--> Idle <----------------------+          failed sync or index: Failed, for good
+//! ```
+
+mod applying;
+mod following;
+mod leading;
+mod types;
+
+use std::collections::BTreeMap;
+
+use holdfast_heartbeat::{Epoch, Lsn, Member};
+
+use self::following::Following;
+use self::leading::Leading;
+pub use self::types::{
+    ApplyError, Committed, ConnId, Damage, Done, Input, Output, PeerStatus, ReplicaOptions, ReplicaRole,
+    ReplicaStatus, StateMachine, SubmitError, Wait,
+};
+use crate::disk::Disk;
+use crate::log::{Log, LogError, LogReader, Recovery};
+use crate::set_aside::Archive;
+use crate::stream::{Frame, MAX_TEXT, RejectReason};
+
+/// Most connections at a time: far more than any cluster has members.
+const MAX_CONNS: usize = 64;
+
+/// Epochs shown in a status.
+const STATUS_HISTORY: usize = 32;
+
+enum Role<R> {
+    Idle,
+    Leading(Leading<R>),
+    Following(Following),
+}
+
+struct Conn {
+    initiated: bool,
+    /// The epoch that a Hello was sent for.
+    greeted: Option<Epoch>,
+}
+
+type Out<R, M> = Vec<Output<R, <M as StateMachine>::Outcome>>;
+
+/// See the module's documentation.
+pub struct Replica<D: Disk, M: StateMachine, R> {
+    me: Member,
+    log: Log<D>,
+    reader: LogReader,
+    machine: M,
+    options: ReplicaOptions,
+    promised: Epoch,
+    committed: Lsn,
+    role: Role<R>,
+    conns: BTreeMap<ConnId, Conn>,
+    failure: Option<String>,
+    damaged: Option<Damage>,
+    archives: Vec<Archive>,
+    wall_ms: u64,
+}
+
+impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
+    /// Opens the log and brings the state machine in line with it: one that is ahead of the log, or
+    /// stands between two records of it, starts again from nothing.
+    pub fn open(
+        disk: D,
+        me: Member,
+        mut machine: M,
+        options: ReplicaOptions,
+    ) -> Result<(Replica<D, M, R>, Recovery), LogError> {
+        let (log, recovery) = Log::open_with(disk, options.log)?;
+        let reader = log.reader();
+        let applied = machine.applied();
+        let known = applied == log.end() || reader.header(applied).is_ok();
+        if applied > log.end() || (applied > Lsn::ZERO && !known) {
+            tracing::warn!(lsn = %applied, "the index is not of this log; building it anew");
+            machine.reset().map_err(|e| LogError::Poisoned(e.to_string()))?;
+        }
+        let archives = log.archives()?;
+        let replica = Replica {
+            me,
+            reader,
+            machine,
+            options: ReplicaOptions {
+                window_bytes: options.window_bytes.max(ReplicaOptions::MIN_WINDOW),
+                ..options
+            },
+            promised: log.last_epoch(),
+            committed: log.known_committed(),
+            role: Role::Idle,
+            conns: BTreeMap::new(),
+            failure: None,
+            damaged: None,
+            archives,
+            wall_ms: options.log.wall_ms,
+            log,
+        };
+        Ok((replica, recovery))
+    }
+
+    /// A handle for reading the log from any thread.
+    pub fn reader(&self) -> LogReader {
+        self.reader.clone()
+    }
+
+    /// The state machine.
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Log<D> {
+        &self.log
+    }
+
+    /// Whether the replica is out of service, and why.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    /// The wall clock for the next archive's manifest, in milliseconds since 1970. For people only.
+    pub fn set_wall_ms(&mut self, wall_ms: u64) {
+        self.wall_ms = wall_ms;
+    }
+
+    /// Whether another [`Replica::flush`] has work to do without any input: unsynced bytes, or
+    /// committed records that the last one left for later so as not to hold up acknowledgements.
+    pub fn wants_flush(&self) -> bool {
+        let unsynced = self.log.durable() < self.log.end();
+        let unapplied = self.machine.applied() < self.committed.min(self.log.durable());
+        self.failure.is_none() && (unsynced || unapplied)
+    }
+
+    /// Takes in what happened. Writes to the log without syncing it.
+    pub fn ingest(&mut self, inputs: impl IntoIterator<Item = Input<R>>, out: &mut Out<R, M>) {
+        for input in inputs {
+            match input {
+                Input::Lead { epoch, members, wall_ms } => self.lead(epoch, members, wall_ms, out),
+                Input::Follow { epoch, leader } => self.follow(epoch, leader, out),
+                Input::StandDown { epoch } => {
+                    if self.epoch().is_some_and(|current| current <= epoch) {
+                        self.become_idle("standing down", out);
+                    }
+                }
+                Input::Promise { epoch } => self.promise(epoch, out),
+                Input::WaitFor { epoch, version, members } => self.wait_for(epoch, version, members),
+                Input::Submit { kind, payload, wait, reply } => self.submit(kind, &payload, wait, reply, out),
+                Input::Connected { conn, initiated } => self.connected(conn, initiated, out),
+                Input::Frame { conn, frame } => self.frame(conn, frame, out),
+                Input::Disconnected { conn } => self.forget(conn),
+            }
+        }
+        self.pump(out);
+        self.report_peers(out);
+    }
+
+    /// Makes durable what was ingested, then acknowledges, commits, applies and answers.
+    pub fn flush(&mut self, out: &mut Out<R, M>) {
+        if self.failure.is_some() {
+            return;
+        }
+        if self.log.durable() < self.log.end()
+            && let Err(error) = self.log.sync()
+        {
+            return self.fail(error.to_string(), out);
+        }
+        match &self.role {
+            Role::Idle => {}
+            Role::Leading(_) => self.commit(out),
+            Role::Following(_) => self.acknowledge(out),
+        }
+        self.apply_committed(out);
+        self.report_reached(out);
+        self.report_following(out);
+        self.report_peers(out);
+    }
+
+    /// The replica at this moment.
+    pub fn status(&self) -> ReplicaStatus {
+        let (leader, streaming, pending) = match &self.role {
+            Role::Idle => (None, false, 0),
+            Role::Leading(l) => (Some(self.me.clone()), l.is_streaming(), l.pending()),
+            Role::Following(f) => (Some(f.leader.clone()), f.upstream.is_some(), 0),
+        };
+        ReplicaStatus {
+            role: match &self.role {
+                _ if self.failure.is_some() => ReplicaRole::Failed,
+                Role::Idle => ReplicaRole::Idle,
+                Role::Leading(_) => ReplicaRole::Leading,
+                Role::Following(_) => ReplicaRole::Following,
+            },
+            epoch: self.epoch(),
+            promised_epoch: self.promised,
+            leader,
+            log_id: (self.log.log_id() != 0).then(|| format!("{:016x}", self.log.log_id())),
+            end: self.log.end(),
+            durable: self.log.durable(),
+            committed: self.committed,
+            applied: self.machine.applied(),
+            segments: self.log.segment_count(),
+            history: self.log.history().latest(STATUS_HISTORY).starts().to_vec(),
+            peers: self.peer_status(),
+            streaming,
+            pending,
+            set_aside: self.archives.clone(),
+            damaged: self.damaged.clone(),
+            failure: self.failure.clone(),
+        }
+    }
+
+    /// The epoch of the current role.
+    fn epoch(&self) -> Option<Epoch> {
+        match &self.role {
+            Role::Idle => None,
+            Role::Leading(l) => Some(l.epoch()),
+            Role::Following(f) => Some(f.epoch),
+        }
+    }
+
+    fn promise(&mut self, epoch: Epoch, out: &mut Out<R, M>) {
+        self.promised = self.promised.max(epoch);
+        if self.epoch().is_some_and(|current| current < self.promised) {
+            self.become_idle("a higher epoch was promised", out);
+        }
+    }
+
+    /// Ends the current role: waiting submits are answered, streams are closed. Connections that
+    /// were never used stay.
+    fn become_idle(&mut self, reason: &str, out: &mut Out<R, M>) {
+        let used: Vec<ConnId> = match std::mem::replace(&mut self.role, Role::Idle) {
+            Role::Idle => Vec::new(),
+            Role::Leading(leading) => leading.end(|| SubmitError::NotPrimary { maybe_stored: true }, out),
+            Role::Following(_) => {
+                self.conns.iter().filter(|(_, c)| c.greeted.is_some()).map(|(conn, _)| *conn).collect()
+            }
+        };
+        for conn in used {
+            self.close(conn, reason, out);
+        }
+    }
+
+    /// Out of service, for good.
+    fn fail(&mut self, error: String, out: &mut Out<R, M>) {
+        tracing::error!(%error, node = %self.me, "replication is out of service");
+        if let Role::Leading(leading) = std::mem::replace(&mut self.role, Role::Idle) {
+            leading.end(|| SubmitError::Failed(error.clone()), out);
+        }
+        for conn in self.conns.keys().copied().collect::<Vec<_>>() {
+            self.close(conn, "the log failed", out);
+        }
+        self.failure = Some(error.clone());
+        out.push(Output::LogFailed { full: false, error });
+    }
+
+    /// Notes damage that was met while reading old bytes; the log itself goes on.
+    fn note_damage(&mut self, error: &LogError) {
+        if let LogError::Damaged { lsn, detail } = error {
+            tracing::error!(%lsn, reason = %detail, node = %self.me, "the log is damaged");
+            self.damaged.get_or_insert(Damage { lsn: *lsn, detail: detail.clone() });
+        }
+    }
+
+    fn connected(&mut self, conn: ConnId, initiated: bool, out: &mut Out<R, M>) {
+        if self.failure.is_some() || self.conns.len() >= MAX_CONNS {
+            let reason = if self.failure.is_some() { "the log failed" } else { "too many connections" };
+            out.push(Output::Close { conn, reason: reason.into() });
+            return;
+        }
+        self.conns.insert(conn, Conn { initiated, greeted: None });
+        self.say_hello(out);
+    }
+
+    /// Drops what belongs to a connection that is gone.
+    fn forget(&mut self, conn: ConnId) {
+        self.conns.remove(&conn);
+        match &mut self.role {
+            Role::Idle => {}
+            Role::Leading(leading) => leading.forget(conn),
+            Role::Following(following) => {
+                if following.upstream == Some(conn) {
+                    following.upstream = None;
+                }
+            }
+        }
+    }
+
+    fn close(&mut self, conn: ConnId, reason: impl Into<String>, out: &mut Out<R, M>) {
+        self.forget(conn);
+        out.push(Output::Close { conn, reason: reason.into() });
+    }
+
+    fn reject(&mut self, conn: ConnId, reason: RejectReason, text: String, out: &mut Out<R, M>) {
+        debug_assert!(text.len() <= MAX_TEXT, "our own texts are short");
+        let frame = Frame::Reject { reason, text: text.clone() };
+        out.push(Output::Send { conn, frame });
+        self.close(conn, text, out);
+    }
+
+    fn frame(&mut self, conn: ConnId, frame: Frame, out: &mut Out<R, M>) {
+        if !self.conns.contains_key(&conn) {
+            // It was closed while this frame was under way.
+            return;
+        }
+        match frame {
+            Frame::Hello(hello) => self.hello(conn, &hello, out),
+            Frame::Ack { epoch, durable } => self.ack(conn, epoch, durable, out),
+            Frame::Welcome(welcome) => self.welcome(conn, &welcome, out),
+            Frame::Append { epoch, lsn, committed, bytes } => {
+                self.append(conn, epoch, lsn, committed, &bytes, out);
+            }
+            Frame::Committed { epoch, lsn } => self.told_committed(conn, epoch, lsn, out),
+            Frame::Reject { reason, text } => {
+                self.close(conn, format!("refused by the peer ({reason:?}): {text}"), out);
+            }
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! What goes into a replica and what comes out of it: plain data.
+
+use bytes::Bytes;
+use holdfast_heartbeat::{Epoch, Lsn, Member};
+use serde::Serialize;
+
+use crate::log::OpenOptions;
+use crate::record::{MAX_RECORD, RecordKind};
+use crate::set_aside::Archive;
+use crate::stream::Frame;
+
+/// What the log's operations do to: the index of the store.
+pub trait StateMachine: Send {
+    /// What an operation answers.
+    type Outcome: Send + 'static;
+    /// The end of the last applied record; zero when nothing was.
+    fn applied(&self) -> Lsn;
+    /// Applies committed records in order and answers one outcome each. The effects and `applied`
+    /// advance atomically. Must be deterministic: no clock, no randomness, no configuration.
+    fn apply(&mut self, batch: &[Committed<'_>]) -> Result<Vec<Self::Outcome>, ApplyError>;
+    /// Forgets everything; the log will be applied again from its beginning. Must be durable when
+    /// it returns: the log is cut next, and an old index must not come back over a new log.
+    fn reset(&mut self) -> Result<(), ApplyError>;
+}
+
+/// The state machine cannot go on. The replica stops leading and following.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the index cannot be brought up to date: {0}")]
+pub struct ApplyError(pub String);
+
+/// A committed record on its way to the state machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed<'a> {
+    /// Its beginning.
+    pub lsn: Lsn,
+    /// Its end.
+    pub end: Lsn,
+    /// The reign it was written in.
+    pub epoch: Epoch,
+    /// What it is.
+    pub kind: RecordKind,
+    /// Its payload; empty for [`RecordKind::Data`], whose bytes stay in the log.
+    pub payload: &'a [u8],
+}
+
+/// Names a connection; the caller never uses one twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct ConnId(pub u64);
+
+/// When a submitted record is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// As soon as it has its place in the log.
+    Appended,
+    /// When it is durable on the whole wait set and applied.
+    Committed,
+}
+
+/// What happened. `R` is whatever identifies who waits for an answer.
+#[derive(Debug)]
+pub enum Input<R> {
+    /// This member was elected: start to reign and wait for `members` (itself included).
+    Lead {
+        /// The reign; above every epoch in the log, and not below what was promised.
+        epoch: Epoch,
+        /// The in-sync set as recorded.
+        members: Vec<Member>,
+        /// The wall clock, in milliseconds since 1970, for people.
+        wall_ms: u64,
+    },
+    /// Another member reigns: stop leading, and take a stream from exactly this one.
+    Follow {
+        /// Its reign.
+        epoch: Epoch,
+        /// Who.
+        leader: Member,
+    },
+    /// Stop leading or following in this epoch or an earlier one.
+    StandDown {
+        /// The last epoch that is over.
+        epoch: Epoch,
+    },
+    /// From now on take nothing from, and acknowledge nothing in, a lower epoch.
+    Promise {
+        /// The least epoch.
+        epoch: Epoch,
+    },
+    /// Wait for these members from now on.
+    WaitFor {
+        /// The reign that wants it; another one's wish is ignored.
+        epoch: Epoch,
+        /// Comes back in `WaitReached`.
+        version: u64,
+        /// The wait set, this member included.
+        members: Vec<Member>,
+    },
+    /// Write a record.
+    Submit {
+        /// Data or Op.
+        kind: RecordKind,
+        /// The payload, in pieces.
+        payload: Vec<Bytes>,
+        /// When to answer.
+        wait: Wait,
+        /// Whom to answer.
+        reply: R,
+    },
+    /// A connection stands, encrypted. Who opened it says Hello once it follows somebody.
+    Connected {
+        /// Its name.
+        conn: ConnId,
+        /// Whether this side opened it.
+        initiated: bool,
+    },
+    /// A frame arrived.
+    Frame {
+        /// On which connection.
+        conn: ConnId,
+        /// What.
+        frame: Frame,
+    },
+    /// A connection is gone.
+    Disconnected {
+        /// Which.
+        conn: ConnId,
+    },
+}
+
+/// What to do, or what to know. `Send` and `Close` of one connection are to be executed in order.
+#[derive(Debug)]
+pub enum Output<R, O> {
+    /// Send a frame.
+    Send {
+        /// On which connection.
+        conn: ConnId,
+        /// What.
+        frame: Frame,
+    },
+    /// Send what is queued, then close.
+    Close {
+        /// Which connection.
+        conn: ConnId,
+        /// Why, for the log.
+        reason: String,
+    },
+    /// Answer a submit.
+    Reply {
+        /// Whom.
+        reply: R,
+        /// What.
+        result: Result<Done<O>, SubmitError>,
+    },
+    /// The epoch's first record is durable on the whole wait set, and it and everything before it
+    /// is applied.
+    EpochStarted {
+        /// The reign.
+        epoch: Epoch,
+        /// Where it begins.
+        lsn: Lsn,
+    },
+    /// Every member of the wait set holds all that was committed when the waiting began.
+    WaitReached {
+        /// The reign.
+        epoch: Epoch,
+        /// As asked.
+        version: u64,
+    },
+    /// What is known of a peer changed.
+    PeerProgress {
+        /// The peer.
+        member: Member,
+        /// Whether a stream to it stands.
+        streaming: bool,
+        /// What it made durable under this epoch.
+        durable: Lsn,
+    },
+    /// A standby's own progress changed.
+    Following {
+        /// The reign it follows.
+        epoch: Epoch,
+        /// Durable here.
+        durable: Lsn,
+        /// Committed, as far as told and durable here.
+        committed: Lsn,
+    },
+    /// A divergent tail was archived and then cut.
+    SetAside {
+        /// The archive's name.
+        archive: String,
+        /// The first byte's position.
+        from: Lsn,
+        /// The position after the last byte.
+        to: Lsn,
+    },
+    /// The log cannot take more.
+    LogFailed {
+        /// The disk is full: space helps, and everything stored is intact. Else this replica is out
+        /// of service until it is opened again.
+        full: bool,
+        /// What happened.
+        error: String,
+    },
+}
+
+/// How a submit succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done<O> {
+    /// It has its place, and may yet vanish.
+    Appended {
+        /// Its beginning.
+        lsn: Lsn,
+        /// Its end.
+        end: Lsn,
+    },
+    /// It is durable on the whole wait set and applied.
+    Committed {
+        /// Its beginning.
+        lsn: Lsn,
+        /// Its end.
+        end: Lsn,
+        /// What the state machine answered.
+        outcome: O,
+    },
+}
+
+/// Why a submit was not confirmed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// Ask the primary.
+    #[error("this member is not the primary{}", if *.maybe_stored { " any more; the write may or may not survive" } else { "; nothing was stored" })]
+    NotPrimary {
+        /// The record had its place in the log already: its fate is open.
+        maybe_stored: bool,
+    },
+    /// Free some space.
+    #[error("the disk is full; nothing was stored and earlier data is intact")]
+    DiskFull,
+    /// Try again later: too much waits for the in-sync set.
+    #[error("too many writes wait for the in-sync set; nothing was stored")]
+    Overloaded,
+    /// The caller's payload or kind is not allowed.
+    #[error("not a record that can be submitted: {0}")]
+    Refused(String),
+    /// The log or the index failed; the write may or may not survive.
+    #[error("the log is out of service: {0}")]
+    Failed(String),
+}
+
+/// Limits and identity of a replica.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplicaOptions {
+    /// How to open the log.
+    pub log: OpenOptions,
+    /// The identity to give to the log if this member founds it; zero draws one at random.
+    pub new_log_id: u64,
+    /// Most bytes sent to one peer and not acknowledged.
+    pub window_bytes: u64,
+    /// Most submits waiting to be committed.
+    pub max_pending: usize,
+    /// Most bytes appended and not committed.
+    pub max_uncommitted_bytes: u64,
+}
+
+impl ReplicaOptions {
+    /// A window below this could not hold any record and would stall the stream.
+    pub const MIN_WINDOW: u64 = 2 * MAX_RECORD as u64;
+}
+
+impl Default for ReplicaOptions {
+    fn default() -> ReplicaOptions {
+        ReplicaOptions {
+            log: OpenOptions::default(),
+            new_log_id: 0,
+            // Covers 10 Gbit/s at 12 ms, and bounds what one slow peer costs in memory.
+            window_bytes: 16 * 1024 * 1024,
+            max_pending: 64 * 1024,
+            // What a peer that stalls may cost until it is dropped from the in-sync set.
+            max_uncommitted_bytes: 256 * 1024 * 1024,
+        }
+    }
+}
+
+/// What a replica is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaRole {
+    /// Neither leading nor following.
+    Idle,
+    /// Writing and streaming.
+    Leading,
+    /// Taking a stream, or waiting for one.
+    Following,
+    /// Out of service.
+    Failed,
+}
+
+/// What the primary knows of a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PeerStatus {
+    /// Who.
+    pub member: Member,
+    /// Whether a stream to it stands.
+    pub streaming: bool,
+    /// Whether acknowledgements wait for it.
+    pub in_wait_set: bool,
+    /// What it made durable under this epoch, if it said so.
+    pub durable: Option<Lsn>,
+    /// How far it is behind the end of the log.
+    pub lag_bytes: u64,
+}
+
+/// A replica at one moment, for people and for the API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReplicaStatus {
+    /// What it does.
+    pub role: ReplicaRole,
+    /// In which epoch, if it leads or follows.
+    pub epoch: Option<Epoch>,
+    /// The least epoch that it takes anything from.
+    pub promised_epoch: Epoch,
+    /// The primary, as far as known.
+    pub leader: Option<Member>,
+    /// The log's identity in hexadecimal, none before it was founded.
+    pub log_id: Option<String>,
+    /// Where the log ends.
+    pub end: Lsn,
+    /// Durable here.
+    pub durable: Lsn,
+    /// Committed, as far as known here.
+    pub committed: Lsn,
+    /// In the state machine.
+    pub applied: Lsn,
+    /// Segment files.
+    pub segments: usize,
+    /// The last reigns in the log and where they began.
+    pub history: Vec<(Epoch, Lsn)>,
+    /// On a primary, the peers.
+    pub peers: Vec<PeerStatus>,
+    /// On a standby, whether the stream stands.
+    pub streaming: bool,
+    /// Submits waiting to be committed.
+    pub pending: usize,
+    /// What was set aside.
+    pub set_aside: Vec<Archive>,
+    /// The first damaged place noticed while reading.
+    pub damaged: Option<Damage>,
+    /// Why the replica is out of service, if it is.
+    pub failure: Option<String>,
+}
+
+/// A damaged place in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Damage {
+    /// Where.
+    pub lsn: Lsn,
+    /// What is wrong.
+    pub detail: String,
+}
