@@ -103,7 +103,11 @@ struct Held {
 }
 
 impl Keeper {
-    async fn open(specs: Vec<VipSpec>, gate: Arc<dyn Gate>, lifetime: Duration) -> Result<Keeper, holdfast_vip::VipError> {
+    async fn open(
+        specs: Vec<VipSpec>,
+        gate: Arc<dyn Gate>,
+        lifetime: Duration,
+    ) -> Result<Keeper, holdfast_vip::VipError> {
         let addresses = Addresses::open(specs.clone()).await?;
         for spec in addresses.sweep().await? {
             tracing::warn!(vip = %spec, "took off a virtual address that an earlier life of this agent had left");

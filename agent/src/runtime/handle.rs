@@ -50,7 +50,10 @@ impl Handle {
         let (sender, receiver) = oneshot::channel();
         (self.requests)(Request::Command(command, sender));
         receiver.await.unwrap_or_else(|_| {
-            Err(Declined { code: "ending", message: "the agent is shutting down; nothing was changed".to_owned() })
+            Err(Declined {
+                code: "ending",
+                message: "the agent is shutting down; nothing was changed".to_owned(),
+            })
         })
     }
 

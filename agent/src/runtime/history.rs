@@ -69,7 +69,9 @@ impl History {
             }
         }
         let file = reopen(&path, &entries, lines > FILE_ENTRIES)
-            .inspect_err(|error| tracing::warn!(%error, path = %path.display(), "the history is kept in memory only"))
+            .inspect_err(
+                |error| tracing::warn!(%error, path = %path.display(), "the history is kept in memory only"),
+            )
             .ok();
         History(Arc::new(Mutex::new(Inner { entries, file })))
     }
@@ -172,7 +174,12 @@ mod tests {
         let history = History::open(dir.path());
         history.add_note(5, "note", "first");
         history.add_note(6, "warning", "second");
-        std::fs::OpenOptions::new().append(true).open(dir.path().join("history.jsonl")).unwrap().write_all(b"{\"at\":\"20").unwrap();
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(dir.path().join("history.jsonl"))
+            .unwrap()
+            .write_all(b"{\"at\":\"20")
+            .unwrap();
         let again = History::open(dir.path());
         let reasons: Vec<_> = again.entries().into_iter().map(|entry| entry.reason).collect();
         assert_eq!(reasons, ["first", "second"]);

@@ -115,7 +115,13 @@ fn transient(error: &io::Error) -> bool {
     use io::ErrorKind as K;
     matches!(
         error.kind(),
-        K::ConnectionRefused | K::ConnectionReset | K::HostUnreachable | K::NetworkUnreachable | K::NetworkDown | K::Interrupted | K::WouldBlock
+        K::ConnectionRefused
+            | K::ConnectionReset
+            | K::HostUnreachable
+            | K::NetworkUnreachable
+            | K::NetworkDown
+            | K::Interrupted
+            | K::WouldBlock
     )
 }
 
@@ -123,7 +129,9 @@ fn bind(at: SocketAddr) -> io::Result<UdpSocket> {
     let named = |error: io::Error| {
         io::Error::new(
             error.kind(),
-            format!("heartbeats cannot be received on {at}: {error}. Check that the address is on this host (ip addr) and that no other agent runs"),
+            format!(
+                "heartbeats cannot be received on {at}: {error}. Check that the address is on this host (ip addr) and that no other agent runs"
+            ),
         )
     };
     let socket = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP)).map_err(named)?;

@@ -115,8 +115,7 @@ impl StateDir {
 
     /// Replaces the file.
     pub fn write(&self, node_id: &NodeId, incarnation: Incarnation, hard: &HardState) -> io::Result<()> {
-        let state =
-            StateFile { format: FORMAT, node_id: node_id.clone(), incarnation, hard: hard.clone() };
+        let state = StateFile { format: FORMAT, node_id: node_id.clone(), incarnation, hard: hard.clone() };
         let text = serde_json::to_vec_pretty(&state).map_err(io::Error::other)?;
         replace(&self.dir, "member.json", &text)
     }
@@ -199,7 +198,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         let (done, written) = mpsc::channel();
-        let sender = spawn_writer(state.clone(), name("a"), Incarnation(1), move |token| done.send(token).unwrap(), |e| panic!("{e}")).unwrap();
+        let sender = spawn_writer(
+            state.clone(),
+            name("a"),
+            Incarnation(1),
+            move |token| done.send(token).unwrap(),
+            |e| panic!("{e}"),
+        )
+        .unwrap();
         for token in 1..=20 {
             sender.send((token, HardState { epoch: Epoch(token), ..HardState::default() })).unwrap();
         }

@@ -1,0 +1,144 @@
+//! From the checked configuration to what each part of the runtime is started with.
+
+use std::time::Duration;
+
+use holdfast_config::timers::{Derived, GateInUse};
+use holdfast_config::{Config, FailbackMode, GateChoice, Mode, PeerKind, TwoNode as ConfiguredTwoNode};
+use holdfast_heartbeat::{BootNonce, Keyring, Member, MemberKind};
+use holdfast_vip::VipSpec;
+use holdfast_vip::gate::{self, Gate};
+
+use super::sockets::Routes;
+use crate::node::settings::{Failback, PeerSettings, Settings, Timers, TwoNode};
+
+/// The conflict probe's window when the former holder has said that it let go.
+const HANDOVER_PROBE: Duration = Duration::from_millis(9);
+/// How long requests in flight may take in a planned switchover. Half of the longest pause that is
+/// promised; what takes longer is refused in a way that clients retry by themselves.
+const DRAIN: Duration = Duration::from_millis(40);
+/// How long a planned switchover may take before it is called off.
+const HANDOVER: Duration = Duration::from_secs(1);
+/// At most one automatic failback in this time, where the configuration does not say.
+const FAILBACK_WINDOW: Duration = Duration::from_secs(60);
+
+/// The keys that heartbeats are signed and verified with.
+pub fn keyring(config: &Config) -> Keyring {
+    let secrets = std::iter::once(&config.keys.signing).chain(&config.keys.previous);
+    Keyring::new(secrets.map(|secret| secret.expose().as_bytes()))
+}
+
+/// The virtual addresses.
+pub fn vip_specs(config: &Config) -> Vec<VipSpec> {
+    let vips = if config.mode == Mode::Witness { &[][..] } else { &config.ha.virtual_ips };
+    vips.iter()
+        .map(|vip| VipSpec {
+            address: vip.address,
+            interface: vip.interface.clone(),
+            arp_ping: vip.arp_ping,
+            gratuitous_arp: vip.gratuitous_arp,
+        })
+        .collect()
+}
+
+/// Opens the kernel gate; also says why it is not the wanted one, if so.
+pub fn open_gate(config: &Config, specs: &[VipSpec]) -> (std::sync::Arc<dyn Gate>, Option<String>) {
+    let choice = match config.ha.gate {
+        GateChoice::Auto => gate::GateChoice::Auto,
+        GateChoice::Ebpf => gate::GateChoice::Ebpf,
+        GateChoice::None => gate::GateChoice::None,
+    };
+    let ports: Vec<u16> = config.store.iter().map(|store| store.listen.port()).collect();
+    gate::open(choice, specs, &ports)
+}
+
+/// What the timers are with the gate in use.
+pub fn derived(config: &Config, gate: &dyn Gate) -> Derived {
+    let kind = if gate.absolute_deadline() || config.ha.virtual_ips.is_empty() {
+        GateInUse::Ebpf
+    } else {
+        GateInUse::None
+    };
+    Derived::new(&config.ha, kind)
+}
+
+/// What the core is told.
+pub fn settings(config: &Config, me: Member, boot: BootNonce, derived: &Derived) -> Settings {
+    let peers = config.peers.iter().map(|peer| PeerSettings {
+        label: peer.host.to_string(),
+        kind: match peer.kind {
+            PeerKind::Data => MemberKind::Data,
+            PeerKind::Witness => MemberKind::Witness,
+        },
+        paths: peer.heartbeat.len(),
+    });
+    let failback = &config.ha.failback;
+    Settings {
+        me,
+        kind: kind(config),
+        boot,
+        priority: config.ha.priority,
+        prefers_primary: config.mode == Mode::Primary,
+        peers: peers.collect(),
+        timers: Timers {
+            interval: derived.interval,
+            detect: derived.detect,
+            lease: derived.lease,
+            drift_margin: derived.drift_margin,
+            gate_excess: derived.gate_extra,
+            probe_window: derived.probe_window,
+            handover_probe_window: HANDOVER_PROBE.min(derived.probe_window),
+            standby_timeout: config.ha.standby_timeout,
+            drain: DRAIN,
+            handover: HANDOVER,
+        },
+        two_node: match config.ha.two_node {
+            ConfiguredTwoNode::Probe => TwoNode::Probe,
+            ConfiguredTwoNode::Manual => TwoNode::Manual,
+        },
+        failback: Failback {
+            automatic: failback.mode == FailbackMode::Auto,
+            allowed: failback.mode != FailbackMode::Disabled,
+            delay: failback.delay,
+            window: failback.window.unwrap_or(FAILBACK_WINDOW),
+        },
+        probe_vip: config.ha.virtual_ips.iter().any(|vip| vip.arp_ping) && config.mode != Mode::Witness,
+    }
+}
+
+/// Data member or witness.
+pub fn kind(config: &Config) -> MemberKind {
+    if config.mode == Mode::Witness { MemberKind::Witness } else { MemberKind::Data }
+}
+
+/// Who is reached where.
+pub fn routes(config: &Config) -> Routes {
+    Routes {
+        listen: config.heartbeat_paths.iter().map(|path| path.listen).collect(),
+        peers: config.peers.iter().map(|peer| peer.heartbeat.clone()).collect(),
+    }
+}
+
+/// Where clients find the primary: the first virtual address with the service's port.
+pub fn endpoint(config: &Config) -> Option<String> {
+    let (vip, store) = (config.ha.virtual_ips.first()?, config.store.as_ref()?);
+    let at = std::net::SocketAddr::new(vip.address.addr(), store.listen.port());
+    Some(format!("http://{at}"))
+}
+
+/// The quorum policy in words, and what it cannot protect against.
+pub fn policy(config: &Config) -> (String, Option<String>) {
+    if config.is_two_node() {
+        let exposure = match config.ha.two_node {
+            ConfiguredTwoNode::Probe => {
+                "if every heartbeat path and the network of the virtual address are cut at once, both members serve; \
+                 what the losing side acknowledged meanwhile is set aside when they meet again. A witness rules this out"
+            }
+            ConfiguredTwoNode::Manual => {
+                "nobody takes over by itself: an operator must, with holdfast ha promote"
+            }
+        };
+        let name = if config.ha.two_node == ConfiguredTwoNode::Probe { "probe" } else { "manual" };
+        return (format!("two members without a witness, two_node = \"{name}\""), Some(exposure.to_owned()));
+    }
+    (format!("{} of {} members decide", config.quorum(), config.voters()), None)
+}

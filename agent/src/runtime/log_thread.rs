@@ -1,0 +1,361 @@
+//! The thread that owns the log, and the backend through which the S3 service writes to it.
+//!
+//! It takes what has come in, lets the [`Replica`] write it and say what must be sent, sends that, and
+//! only then syncs the disk: the standby writes and syncs at the same time as this member does. What
+//! came in during a sync is one batch for the next (group commit).
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use holdfast_heartbeat::{Epoch, Lsn, Member};
+use holdfast_replication::disk::FileDisk;
+use holdfast_replication::log::OpenOptions;
+use holdfast_replication::replica::{
+    ConnId, Done, Input, Output, Replica, ReplicaOptions, ReplicaStatus, SubmitError, Wait,
+};
+use holdfast_replication::stream::Frame;
+use holdfast_replication::{LogError, RecordKind};
+use holdfast_store::apply::Outcome;
+use holdfast_store::backend::{Backend, NotServing, WriteError};
+use holdfast_store::machine::Machine;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{Semaphore, oneshot};
+
+use super::address;
+use super::lease::Lease;
+use crate::node::event::Event;
+
+/// Inputs that one sync may cover.
+const BATCH: usize = 4096;
+/// Bytes of object data that may be on their way to the log at once: bounds memory, not throughput.
+const IN_FLIGHT_BYTES: usize = 64 << 20;
+/// How often an idle log says where it stands.
+const IDLE: Duration = Duration::from_millis(500);
+
+type Reply = oneshot::Sender<Result<Done<Outcome>, SubmitError>>;
+type Engine = Replica<FileDisk, Machine, Reply>;
+
+/// What reaches the log's thread.
+pub enum LogInput {
+    /// See [`Input::Lead`].
+    Lead {
+        /// The reign.
+        epoch: Epoch,
+        /// Whom to wait for.
+        members: Vec<Member>,
+    },
+    /// See [`Input::Follow`].
+    Follow {
+        /// The reign.
+        epoch: Epoch,
+        /// The primary.
+        leader: Member,
+    },
+    /// See [`Input::StandDown`].
+    StandDown {
+        /// Over from this epoch on.
+        epoch: Epoch,
+    },
+    /// See [`Input::Promise`].
+    Promise {
+        /// The least epoch.
+        epoch: Epoch,
+    },
+    /// See [`Input::WaitFor`].
+    WaitFor {
+        /// The reign.
+        epoch: Epoch,
+        /// Names the change.
+        version: u64,
+        /// The wait set.
+        members: Vec<Member>,
+    },
+    /// A record to write.
+    Submit {
+        /// Data or operation.
+        kind: RecordKind,
+        /// Its payload.
+        payload: Vec<Bytes>,
+        /// When to answer.
+        wait: Wait,
+        /// Whom.
+        reply: Reply,
+    },
+    /// A stream connection stands; frames for it go into `frames`.
+    Connected {
+        /// Its name.
+        conn: ConnId,
+        /// Opened by this side.
+        initiated: bool,
+        /// The way to its writing task.
+        frames: UnboundedSender<ToPeer>,
+    },
+    /// A frame arrived.
+    Frame {
+        /// On which connection.
+        conn: ConnId,
+        /// What.
+        frame: Frame,
+    },
+    /// A connection ended.
+    Disconnected {
+        /// Which.
+        conn: ConnId,
+    },
+}
+
+/// What a connection's writing task is given.
+#[derive(Debug)]
+pub enum ToPeer {
+    /// Send this.
+    Frame(Frame),
+    /// Send what is queued and close.
+    Close,
+}
+
+/// Why the log could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The log itself.
+    #[error("the log in {path} cannot be opened: {error}")]
+    Log {
+        /// The directory.
+        path: String,
+        /// Why.
+        error: LogError,
+    },
+    /// The directory.
+    #[error("{path}: {error}")]
+    Io {
+        /// The directory.
+        path: String,
+        /// Why.
+        error: std::io::Error,
+    },
+}
+
+/// Opens the log in `dir`; with `cut_damage`, what is damaged and all that follows is set aside.
+pub fn open(
+    dir: &Path,
+    me: Member,
+    machine: Machine,
+    segment_size: u64,
+    cut_damage: bool,
+) -> Result<(Engine, holdfast_replication::log::Recovery), OpenError> {
+    let shown = || dir.display().to_string();
+    let disk = FileDisk::open(dir).map_err(|error| OpenError::Io { path: shown(), error })?;
+    let log = OpenOptions { segment_size, cut_damage, verify_all: false, wall_ms: wall_ms() };
+    let options = ReplicaOptions { log, ..ReplicaOptions::default() };
+    Replica::open(disk, me, machine, options).map_err(|error| OpenError::Log { path: shown(), error })
+}
+
+/// The log's state, refreshed by its thread, read by whoever shows it.
+pub type SharedStatus = Arc<Mutex<ReplicaStatus>>;
+
+/// Starts the thread.
+pub fn spawn(
+    engine: Engine,
+    inputs: Receiver<LogInput>,
+    status: SharedStatus,
+    report: impl Fn(Event) + Send + 'static,
+    note: impl Fn(String) + Send + 'static,
+) -> std::io::Result<()> {
+    std::thread::Builder::new().name("log".into()).spawn(move || {
+        LogThread { engine, conns: HashMap::new(), status, report, note, said: None }.run(&inputs);
+    })?;
+    Ok(())
+}
+
+struct LogThread<R, N> {
+    engine: Engine,
+    conns: HashMap<ConnId, UnboundedSender<ToPeer>>,
+    status: SharedStatus,
+    report: R,
+    note: N,
+    said: Option<(Lsn, Lsn, Epoch)>,
+}
+
+impl<R: Fn(Event), N: Fn(String)> LogThread<R, N> {
+    fn run(mut self, inputs: &Receiver<LogInput>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut out = Vec::new();
+        loop {
+            if !self.engine.wants_flush() {
+                match inputs.recv_timeout(IDLE) {
+                    Ok(input) => batch.extend(self.translate(input)),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+            while batch.len() < BATCH {
+                match inputs.try_recv() {
+                    Ok(input) => batch.extend(self.translate(input)),
+                    Err(_) => break,
+                }
+            }
+            self.engine.set_wall_ms(wall_ms());
+            self.engine.ingest(batch.drain(..), &mut out);
+            self.dispatch(&mut out);
+            self.engine.flush(&mut out);
+            self.dispatch(&mut out);
+            self.publish();
+        }
+    }
+
+    fn translate(&mut self, input: LogInput) -> Option<Input<Reply>> {
+        Some(match input {
+            LogInput::Lead { epoch, members } => Input::Lead { epoch, members, wall_ms: wall_ms() },
+            LogInput::Follow { epoch, leader } => Input::Follow { epoch, leader },
+            LogInput::StandDown { epoch } => Input::StandDown { epoch },
+            LogInput::Promise { epoch } => Input::Promise { epoch },
+            LogInput::WaitFor { epoch, version, members } => Input::WaitFor { epoch, version, members },
+            LogInput::Submit { kind, payload, wait, reply } => Input::Submit { kind, payload, wait, reply },
+            LogInput::Connected { conn, initiated, frames } => {
+                self.conns.insert(conn, frames);
+                Input::Connected { conn, initiated }
+            }
+            LogInput::Frame { conn, frame } => Input::Frame { conn, frame },
+            LogInput::Disconnected { conn } => {
+                self.conns.remove(&conn)?;
+                Input::Disconnected { conn }
+            }
+        })
+    }
+
+    fn dispatch(&mut self, out: &mut Vec<Output<Reply, Outcome>>) {
+        for output in out.drain(..) {
+            match output {
+                Output::Send { conn, frame } => {
+                    if let Some(frames) = self.conns.get(&conn) {
+                        let _ = frames.send(ToPeer::Frame(frame));
+                    }
+                }
+                Output::Close { conn, reason } => {
+                    tracing::info!(reason, conn = conn.0, "replication stream closed");
+                    if let Some(frames) = self.conns.remove(&conn) {
+                        let _ = frames.send(ToPeer::Close);
+                    }
+                }
+                Output::Reply { reply, result } => drop(reply.send(result)),
+                Output::EpochStarted { epoch, .. } => {
+                    self.publish();
+                    (self.report)(Event::EpochStarted { epoch });
+                }
+                Output::WaitReached { epoch, version } => {
+                    (self.report)(Event::WaitReached { epoch, version })
+                }
+                Output::PeerProgress { member, streaming, durable } => {
+                    (self.report)(Event::FollowerProgressed { member, streaming, durable });
+                }
+                Output::Following { .. } => {}
+                Output::SetAside { archive, from, to } => (self.note)(format!(
+                    "a divergent tail, LSN {from} to {to}, was set aside as {archive} before following the primary; nobody had been told that it was stored"
+                )),
+                Output::LogFailed { full, error } => (self.report)(Event::LogFailed { full, error }),
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        let log = self.engine.log();
+        let position = (log.end(), log.durable(), log.last_epoch());
+        if self.said != Some(position) {
+            self.said = Some(position);
+            let (end, durable, last_epoch) = position;
+            (self.report)(Event::LogAdvanced { end, durable, last_epoch });
+        }
+        *self.status.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = self.engine.status();
+    }
+}
+
+/// The S3 service's way to the log and to the lease.
+pub struct LogBackend {
+    log: Mutex<Sender<LogInput>>,
+    lease: Lease,
+    /// Shared with the service's control, which waits for it to be whole in a switchover.
+    in_flight: Arc<Semaphore>,
+    redirect: Option<String>,
+}
+
+impl LogBackend {
+    /// A backend that submits to `log` while `lease` is held; `redirect` is where clients find the
+    /// primary.
+    pub fn new(log: Sender<LogInput>, lease: Lease, redirect: Option<String>) -> LogBackend {
+        LogBackend {
+            log: Mutex::new(log),
+            lease,
+            in_flight: Arc::new(Semaphore::new(IN_FLIGHT_BYTES)),
+            redirect,
+        }
+    }
+
+    /// Resolves when no write is under way.
+    pub async fn idle(&self) {
+        let _ = self.in_flight.acquire_many(IN_FLIGHT_BYTES as u32).await;
+    }
+
+    async fn submit(
+        &self,
+        kind: RecordKind,
+        payload: Vec<Bytes>,
+        wait: Wait,
+    ) -> Result<Done<Outcome>, WriteError> {
+        let bytes: usize = payload.iter().map(Bytes::len).sum();
+        let weight = bytes.clamp(1, IN_FLIGHT_BYTES) as u32;
+        let _place = self.in_flight.acquire_many(weight).await.map_err(|_| WriteError::Overloaded)?;
+        let (reply, answer) = oneshot::channel();
+        let sent = {
+            let log = self.log.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            log.send(LogInput::Submit { kind, payload, wait, reply })
+        };
+        if sent.is_err() {
+            return Err(WriteError::Failed("the log's thread has ended".to_owned()));
+        }
+        match answer.await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(SubmitError::NotPrimary { .. })) => {
+                Err(WriteError::NotPrimary { redirect: self.redirect.clone() })
+            }
+            Ok(Err(SubmitError::DiskFull)) => Err(WriteError::DiskFull),
+            Ok(Err(SubmitError::Overloaded)) => Err(WriteError::Overloaded),
+            Ok(Err(error)) => Err(WriteError::Failed(error.to_string())),
+            Err(_) => Err(WriteError::Failed("the log's thread has ended".to_owned())),
+        }
+    }
+}
+
+impl Backend for LogBackend {
+    fn append(&self, data: Bytes) -> BoxFuture<'_, Result<(Lsn, Lsn), WriteError>> {
+        Box::pin(async move {
+            match self.submit(RecordKind::Data, vec![data], Wait::Appended).await? {
+                Done::Appended { lsn, end } | Done::Committed { lsn, end, .. } => Ok((lsn, end)),
+            }
+        })
+    }
+
+    fn commit(&self, payload: Vec<Bytes>) -> BoxFuture<'_, Result<Outcome, WriteError>> {
+        Box::pin(async move {
+            match self.submit(RecordKind::Op, payload, Wait::Committed).await? {
+                Done::Committed { outcome, .. } => Ok(outcome),
+                Done::Appended { .. } => Err(WriteError::Failed("the log answered too early".to_owned())),
+            }
+        })
+    }
+
+    fn serving(&self) -> Result<Epoch, NotServing> {
+        self.lease.held(address::now()).ok_or_else(|| NotServing {
+            redirect: self.redirect.clone(),
+            reason: "this member is not the primary".to_owned(),
+        })
+    }
+}
+
+fn wall_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,516 @@
+//! A member at work: threads and sockets around the core.
+//!
+//! ```text
+//!   supervisor (parent process) ─ buries the agent when it dies
+//!   └ core        the node's thread: events in, effects out; never waits
+//!   ├ heartbeat n receives on path n, authenticates
+//!   ├ state       votes and the in-sync record to disk
+//!   ├ log         the replica: writes, syncs, streams, applies
+//!   ├ addresses   virtual addresses, announcements, probes
+//!   ├ links       carriers and gateways
+//!   ├ reports     log lines and the history
+//!   └ tokio       S3, API, replication connections
+//! ```
+//!
+//! A heartbeat: `sockets` -> `core` -> `node`. A PUT: `holdfast_store::s3` -> `log_thread` -> `stream`
+//! and back. A failover: `node::campaign` -> `node::reign` -> effects in `core`.
+
+pub mod address;
+pub mod assemble;
+pub mod core;
+pub mod handle;
+pub mod history;
+pub mod identity;
+pub mod lease;
+pub mod links;
+pub mod log_thread;
+pub mod report;
+pub mod service;
+pub mod sockets;
+pub mod state_file;
+pub mod status;
+pub mod stream;
+pub mod supervisor;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use anyhow::{Context, Result, anyhow};
+use holdfast_config::{Config, FailbackMode};
+use holdfast_heartbeat::{BootNonce, MemberKind, NodeId};
+use holdfast_replication::replica::ReplicaStatus;
+use holdfast_store::backend::{Backend, ReadLog};
+use holdfast_store::index::Index;
+use holdfast_store::machine::Machine;
+use holdfast_store::s3;
+use holdfast_store::s3::Serving;
+use nix::sys::signal::{SigSet, Signal};
+
+use self::core::{Arms, Core, Input};
+use self::handle::{Handle, Request};
+use self::log_thread::{LogBackend, LogInput, SharedStatus};
+use self::report::Report;
+use self::status::{Counters, PathStatus, PeerStatus, Status};
+use crate::node::event::Event;
+use crate::node::view::View;
+use crate::node::{LogPosition, Node, role_name};
+
+/// Threads of the runtime that serves S3, the API and the streams.
+const WORKERS: usize = 2;
+
+/// Runs the agent under its supervisor until it is told to end.
+pub fn run(config: &Path) -> ExitCode {
+    match start(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("holdfast: the agent cannot start: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(path: &Path) -> Result<()> {
+    let loaded = Config::load(path).map_err(|error| anyhow!("\n{error}"))?;
+    let config = Arc::new(loaded.config);
+    let supervisor = supervisor::channel();
+    let signals = take_signals()?;
+
+    let id = NodeId::new(config.node_id.clone())?;
+    let kind = assemble::kind(&config);
+    let state_dir = state_file::StateDir::open(&config.state_dir)?;
+    let data_dir =
+        config.store.as_ref().filter(|_| kind == MemberKind::Data).map(|store| store.data_dir.clone());
+    let mut identity = identity::establish(&state_dir, id, data_dir.as_deref())?;
+    let boot = BootNonce(identity::random());
+
+    let history = history::History::open(&config.state_dir);
+    let reports = report::spawn(config.node_id.clone(), history.clone())?;
+    let note = {
+        let reports = reports.clone();
+        move |message: String| drop(reports.send(Report::Note { at: address::now(), message }))
+    };
+
+    let (inputs, core_inputs) = channel::<Input>();
+    let event = {
+        let inputs = inputs.clone();
+        move |event: Event| drop(inputs.send(Input::Event(event)))
+    };
+
+    let data = match &data_dir {
+        Some(dir) => Some(open_data(&config, &state_dir, &mut identity, dir)?),
+        None => None,
+    };
+    if let Some(why) = &identity.renewed {
+        let message = format!(
+            "this member starts as a new one: {why}. It is not counted as in sync until the primary has brought it up to date"
+        );
+        let _ = reports.send(Report::Warning { at: address::now(), message });
+    }
+
+    let specs = assemble::vip_specs(&config);
+    let (gate, gate_fallback) = assemble::open_gate(&config, &specs);
+    if let (Some(why), false) = (&gate_fallback, specs.is_empty()) {
+        let message = format!("the kernel gate is not the wanted one: {why}; in use: {}", gate.name());
+        let _ = reports.send(Report::Warning { at: address::now(), message });
+    }
+    let derived = assemble::derived(&config, &*gate);
+    let lease = lease::Lease::new(gate.clone());
+    let endpoint = assemble::endpoint(&config);
+
+    let keys = Arc::new(assemble::keyring(&config));
+    let drops = Arc::new(sockets::DropCounts::default());
+    let heartbeat = sockets::HeartbeatSockets::bind(assemble::routes(&config))?;
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_name("serve")
+        .enable_all()
+        .build()?;
+
+    // Whatever may fail for a person to mend fails before the first heartbeat is sent.
+    let api_listener = runtime
+        .block_on(tokio::net::TcpListener::bind(config.api.listen))
+        .with_context(|| format!("the API cannot listen on {} (api.listen)", config.api.listen))?;
+    let s3_listener = match (
+        &data,
+        config.store.as_ref().and_then(|store| store.root.as_ref().map(|root| (store, root))),
+    ) {
+        (Some(_), Some((store, _))) => {
+            Some(runtime.block_on(tokio::net::TcpListener::bind(store.listen)).with_context(|| {
+                format!("the S3 service cannot listen on {} (store.listen)", store.listen)
+            })?)
+        }
+        _ => None,
+    };
+    let stream_listener = match &data {
+        Some(_) => {
+            Some(runtime.block_on(tokio::net::TcpListener::bind(config.listen)).with_context(|| {
+                format!("the log's stream cannot listen on {} (replication.listen_addr)", config.listen)
+            })?)
+        }
+        None => None,
+    };
+
+    let lifetime = std::time::Duration::from_secs(holdfast_config::timers::valid_lft_seconds(derived.lease));
+    let addresses = match specs.is_empty() {
+        true => None,
+        false => Some(address::spawn(specs.clone(), gate.clone(), lifetime, event.clone(), note.clone())?),
+    };
+    let state = {
+        let (event, reports) = (event.clone(), reports.clone());
+        state_file::spawn_writer(
+            state_dir,
+            identity.member.id.clone(),
+            identity.member.incarnation,
+            move |token| event(Event::Persisted { token }),
+            move |error| {
+                let message = format!(
+                    "votes cannot be written to the state directory: {error}; this member neither votes nor takes over until it can"
+                );
+                let _ = reports.send(Report::Warning { at: address::now(), message });
+            },
+        )?
+    };
+
+    let (service_orders, service_receiver) = tokio::sync::mpsc::unbounded_channel();
+    let (serving, serving_receiver) = tokio::sync::watch::channel(Serving::No { redirect: endpoint.clone() });
+    let (leader, leader_receiver) = tokio::sync::watch::channel(None);
+
+    let mut log_position = LogPosition::default();
+    let mut log_sender = None;
+    let mut log_status = None;
+    let mut backend = None;
+    if let Some(data) = data {
+        let (sender, receiver) = channel::<LogInput>();
+        log_position = LogPosition {
+            end: data.engine.log().end(),
+            durable: data.engine.log().durable(),
+            last_epoch: data.engine.log().last_epoch(),
+        };
+        let reader = data.engine.reader();
+        let status: SharedStatus = Arc::new(std::sync::Mutex::new(data.engine.status()));
+        log_thread::spawn(data.engine, receiver, status.clone(), event.clone(), note.clone())?;
+        let write = Arc::new(LogBackend::new(sender.clone(), lease.clone(), endpoint.clone()));
+        if let (Some(listener), Some(root)) =
+            (s3_listener, config.store.as_ref().and_then(|store| store.root.as_ref()))
+        {
+            let store = s3::Store {
+                index: data.index,
+                log: Arc::new(reader) as Arc<dyn ReadLog>,
+                backend: write.clone() as Arc<dyn Backend>,
+                on_damage: Arc::new(
+                    |damage| tracing::error!(lsn = damage.extent.lsn.0, error = %damage.error, "the disk gave back other bytes than were written"),
+                ),
+            };
+            let domains = config.store.as_ref().and_then(|store| store.virtual_host_domain.clone());
+            let options = s3::Options {
+                root_access_key: root.access_key.clone(),
+                root_secret_key: root.secret_key.expose().to_owned(),
+                domains: domains.into_iter().collect(),
+                region: "us-east-1".to_owned(),
+            };
+            let front = s3::service(store, options);
+            runtime.spawn(s3::serve(listener, front, serving_receiver));
+        }
+        let streams = stream::Streams::new(config.keys.signing.expose().as_bytes(), sender.clone());
+        if let Some(listener) = stream_listener {
+            runtime.spawn(streams.clone().accept(listener));
+        }
+        let peers = config.peers.iter().map(|peer| peer.replication).collect();
+        runtime.spawn(streams.follow(leader_receiver, peers, config.listen));
+        log_sender = Some(sender);
+        log_status = Some(status);
+        backend = Some(write);
+    }
+    runtime.spawn(service::control(
+        service_receiver,
+        serving,
+        backend,
+        lease.clone(),
+        endpoint.clone(),
+        event.clone(),
+    ));
+    // Nobody was served by this life yet: the port may send clients on to the primary.
+    lease.open_ports_for_standby();
+
+    let settings = assemble::settings(&config, identity.member.clone(), boot, &derived);
+    let node = Node::new(settings, identity.hard, log_position, address::now());
+    let show = Show {
+        config: config.clone(),
+        supervised: supervisor.is_some(),
+        gate: gate.name().to_owned(),
+        gate_fallback,
+        endpoint,
+        log: log_status.clone(),
+        drops: drops.clone(),
+    };
+    let arms = Arms {
+        sockets: heartbeat,
+        keys: keys.clone(),
+        lease,
+        state,
+        addresses,
+        log: log_sender,
+        leader,
+        service: service_orders,
+        reports: reports.clone(),
+        supervisor: supervisor.as_ref().map(|stream| stream.try_clone()).transpose()?,
+        status: Box::new(move |view| show.status(view)),
+    };
+    {
+        let inputs = inputs.clone();
+        arms.sockets.receive(&keys, &drops, move |peer, path, message| {
+            drop(inputs.send(Input::Packet { peer, path, message }));
+        })?;
+    }
+    if kind == MemberKind::Data {
+        let mut interfaces: Vec<String> = specs.iter().map(|spec| spec.interface.clone()).collect();
+        interfaces.extend(config.ha.monitor_links.iter().cloned());
+        interfaces.sort();
+        interfaces.dedup();
+        links::spawn(interfaces, config.ha.monitor_gateways.clone(), event.clone())?;
+    }
+
+    let handle = {
+        let inputs = inputs.clone();
+        let inputs = parking_lot::Mutex::new(inputs);
+        Handle::new(
+            move |request: Request| inputs.lock().send(Input::Request(request)).is_ok(),
+            move || log_status.as_ref().map(read_status),
+            history,
+        )
+    };
+    let token = config.api.token.as_ref().map(|token| token.expose().to_owned());
+    let router = crate::api::router(handle, crate::api::ApiOptions { token });
+    runtime.spawn(crate::api::serve(api_listener, router));
+
+    end_on_request(signals, supervisor, event)?;
+    let testament =
+        supervisor::Testament { member: identity.member, boot, epoch: holdfast_heartbeat::Epoch::ZERO };
+    let core = std::thread::Builder::new()
+        .name("core".into())
+        .spawn(move || Core::new(node, arms, testament).run(&core_inputs))?;
+    // Not an error where there is no systemd.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let ended = core.join();
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    if ended.is_err() {
+        // The panic's message is on stderr. The lease was not renewed since; the supervisor buries us.
+        std::process::abort();
+    }
+    let _ = gate.detach();
+    runtime.shutdown_background();
+    Ok(())
+}
+
+struct Data {
+    engine: holdfast_replication::replica::Replica<holdfast_replication::disk::FileDisk, Machine, LogReply>,
+    index: Index,
+}
+
+type LogReply = tokio::sync::oneshot::Sender<
+    Result<
+        holdfast_replication::replica::Done<holdfast_store::apply::Outcome>,
+        holdfast_replication::replica::SubmitError,
+    >,
+>;
+
+fn open_data(
+    config: &Config,
+    state: &state_file::StateDir,
+    identity: &mut identity::Identity,
+    dir: &Path,
+) -> Result<Data> {
+    let segment_size = config.store.as_ref().map_or(64 << 20, |store| store.segment_size_bytes);
+    let machine = || -> Result<(Machine, Index)> {
+        let (index, rebuilt) = Index::open(&dir.join("index")).context("the index cannot be opened")?;
+        if let Some(why) = rebuilt {
+            tracing::warn!(why, "the index is built anew from the log");
+        }
+        Ok((Machine::new(index.clone())?, index))
+    };
+    let log_dir = dir.join("log");
+    let (first, index) = machine()?;
+    match log_thread::open(&log_dir, identity.member.clone(), first, segment_size, false) {
+        Ok((engine, recovery)) => {
+            for torn in &recovery.torn {
+                tracing::warn!(archive = ?torn, "an unfinished write at the end of the log was set aside");
+            }
+            Ok(Data { engine, index })
+        }
+        Err(log_thread::OpenError::Log {
+            error: error @ holdfast_replication::LogError::Damaged { .. },
+            ..
+        }) => {
+            // What this member acknowledged is not all here any more. As a new incarnation it may not
+            // be elected before the primary has brought it up to date.
+            drop(index);
+            let why = format!("its log is damaged ({error}); everything from there on was set aside");
+            identity::renew(state, identity, dir, &why)?;
+            let (again, index) = machine()?;
+            let (engine, _) = log_thread::open(&log_dir, identity.member.clone(), again, segment_size, true)?;
+            Ok(Data { engine, index })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Blocks the signals that end a service, so that one thread can wait for them.
+fn take_signals() -> Result<SigSet> {
+    // The supervisor blocks some for itself, and a blocked signal stays so across the start.
+    SigSet::all().thread_unblock()?;
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals.thread_block()?;
+    Ok(signals)
+}
+
+/// Ends in good order on a signal, or when the supervisor is gone.
+fn end_on_request(
+    signals: SigSet,
+    supervisor: Option<std::os::unix::net::UnixStream>,
+    event: impl Fn(Event) + Clone + Send + 'static,
+) -> Result<()> {
+    let on_signal = event.clone();
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        while signals.wait().is_ok() {
+            on_signal(Event::TerminationRequested);
+        }
+    })?;
+    if let Some(mut stream) = supervisor {
+        std::thread::Builder::new().name("supervisor".into()).spawn(move || {
+            let mut byte = [0];
+            // The supervisor never writes: the read ends when it does.
+            let _ = std::io::Read::read(&mut stream, &mut byte);
+            tracing::error!(
+                "the supervisor is gone; handing over and ending, so that nobody is left without one"
+            );
+            event(Event::TerminationRequested);
+        })?;
+    }
+    Ok(())
+}
+
+fn read_status(status: &SharedStatus) -> ReplicaStatus {
+    status.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+}
+
+/// Makes a status out of the core's view and of what the core does not know.
+struct Show {
+    config: Arc<Config>,
+    supervised: bool,
+    gate: String,
+    gate_fallback: Option<String>,
+    endpoint: Option<String>,
+    log: Option<SharedStatus>,
+    drops: Arc<sockets::DropCounts>,
+}
+
+impl Show {
+    fn status(&self, view: View) -> Status {
+        let log = self.log.as_ref().map(read_status);
+        let in_sync: Vec<String> =
+            view.record.iter().flat_map(|record| &record.members).map(ToString::to_string).collect();
+        let data_members = self.config.data_peers().count() + usize::from(self.log.is_some());
+        let solo = in_sync.len() == 1 && data_members > 1;
+        let mut warnings = view.warnings.clone();
+        if let Some(why) = self.gate_fallback.as_ref().filter(|_| !self.config.ha.virtual_ips.is_empty()) {
+            warnings.push(format!("kernel gate: {why}"));
+        }
+        let mut dropped: std::collections::BTreeMap<String, u64> =
+            self.drops.read().map(|(reason, count)| (reason.to_string(), count)).collect();
+        for (reason, count) in &view.dropped {
+            *dropped.entry(reason.to_string()).or_default() += count;
+        }
+        let (policy, exposure) = assemble::policy(&self.config);
+        let everybody = view.peers.iter().all(|peer| peer.alive);
+        let ms = |since: holdfast_heartbeat::Time| view.at.since(since).as_millis() as u64;
+        Status {
+            node: self.config.node_id.clone(),
+            kind: kind_name(assemble::kind(&self.config)).to_owned(),
+            pid: std::process::id(),
+            supervisor_pid: self.supervised.then(std::os::unix::process::parent_id),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            role: role_name(view.role).to_owned(),
+            role_since_ms: ms(view.role_since),
+            epoch: view.epoch.0,
+            healthy: view.primary.is_some()
+                && everybody
+                && in_sync.len() == data_members
+                && warnings.is_empty(),
+            primary: view.primary,
+            lease_remaining_ms: view.lease_until.map(|until| until.since(view.at).as_millis() as u64),
+            serving: view.serving,
+            solo,
+            warnings,
+            waiting_for: view.waiting_for,
+            priority: self.config.ha.priority,
+            failback_mode: match self.config.ha.failback.mode {
+                FailbackMode::Auto => "auto",
+                FailbackMode::Manual => "manual",
+                FailbackMode::Disabled => "disabled",
+            }
+            .to_owned(),
+            failback_enabled: view.failback_enabled,
+            vips: assemble::vip_specs(&self.config)
+                .into_iter()
+                .map(|spec| address::VipStatus {
+                    address: spec.address.to_string(),
+                    interface: spec.interface,
+                    held: view.role == holdfast_heartbeat::Role::Primary,
+                })
+                .collect(),
+            endpoint: self.endpoint.clone(),
+            gate: self.gate.clone(),
+            gate_fallback: self.gate_fallback.clone(),
+            policy,
+            exposure,
+            end_lsn: view.log.end.0,
+            durable_lsn: view.log.durable.0,
+            committed_lsn: log.as_ref().map_or(0, |log| log.committed.0),
+            applied_lsn: log.as_ref().map_or(0, |log| log.applied.0),
+            peers: view
+                .peers
+                .iter()
+                .zip(&self.config.peers)
+                .map(|(peer, configured)| PeerStatus {
+                    id: peer.name.clone(),
+                    kind: kind_name(peer.kind).to_owned(),
+                    alive: peer.alive,
+                    last_heard_ms: peer.heard_at.map(ms),
+                    role: peer.role.map(|role| role_name(role).to_owned()),
+                    epoch: peer.epoch.map(|epoch| epoch.0),
+                    priority: peer.priority,
+                    in_sync: in_sync.contains(&peer.name),
+                    paths: peer
+                        .paths
+                        .iter()
+                        .zip(&configured.heartbeat)
+                        .zip(&self.config.heartbeat_paths)
+                        .map(|((path, address), own)| PathStatus {
+                            name: own.name.clone(),
+                            address: address.to_string(),
+                            alive: path.alive,
+                            rtt_us: path.rtt_us,
+                            sent: path.sent,
+                            received: path.received,
+                            unproven: path.unproven,
+                        })
+                        .collect(),
+                })
+                .collect(),
+            in_sync,
+            counters: Counters { heartbeat_dropped: dropped },
+        }
+    }
+}
+
+fn kind_name(kind: MemberKind) -> &'static str {
+    match kind {
+        MemberKind::Data => "data",
+        MemberKind::Witness => "witness",
+    }
+}

@@ -1,0 +1,62 @@
+//! Opens and shuts the S3 service as the core orders.
+//!
+//! Shutting has an order: what is in flight is answered, every connection is closed while the address
+//! is still here (so that clients see an end and not silence), and only then does the core hear that
+//! the service has stopped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_store::s3::Serving;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+
+use super::lease::Lease;
+use super::log_thread::LogBackend;
+use crate::node::event::Event;
+
+/// The time for closed connections to say so on the wire before the address goes.
+const LAST_WORDS: Duration = Duration::from_millis(3);
+
+/// An order of the core.
+#[derive(Debug)]
+pub enum ServiceOrder {
+    /// Answer clients.
+    Serve,
+    /// Stop; what is in flight may take this long.
+    Stop {
+        /// Zero: at once.
+        drain: Duration,
+    },
+}
+
+/// Carries the orders out until there are no more. Without a `backend` (a witness) there is nothing to
+/// stop.
+pub async fn control(
+    mut orders: UnboundedReceiver<ServiceOrder>,
+    serving: watch::Sender<Serving>,
+    backend: Option<Arc<LogBackend>>,
+    lease: Lease,
+    redirect: Option<String>,
+    report: impl Fn(Event) + Send + 'static,
+) {
+    while let Some(order) = orders.recv().await {
+        match order {
+            ServiceOrder::Serve => drop(serving.send_replace(Serving::Yes)),
+            ServiceOrder::Stop { drain } => {
+                if !drain.is_zero() {
+                    serving.send_replace(Serving::Draining);
+                    if let Some(backend) = &backend {
+                        let _ = tokio::time::timeout(drain, backend.idle()).await;
+                    }
+                }
+                serving.send_replace(Serving::No { redirect: redirect.clone() });
+                tokio::time::sleep(LAST_WORDS).await;
+                report(Event::ServiceStopped);
+                // Whoever asks here from now on is sent on to the primary: the port may answer again,
+                // for nothing that this member knew as primary can be said any more.
+                lease.open_ports_for_standby();
+            }
+        }
+    }
+}

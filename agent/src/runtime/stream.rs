@@ -1,0 +1,285 @@
+//! The replication connections: TCP, Noise, frames. What the frames mean is the log's business.
+//!
+//! A standby connects to the primary that the core names, again and again until it is told otherwise;
+//! every data member accepts. A connection is a reading and a writing task; both end together.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use holdfast_replication::replica::ConnId;
+use holdfast_replication::stream::{ErrorCounts, Frame, NoiseSession, Opener, Sealer, StreamError};
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use zeroize::Zeroizing;
+
+use super::core::Leader;
+use super::log_thread::{LogInput, ToPeer};
+
+/// Connections that may be accepted at once; a cluster needs two or three.
+const MAX_CONNECTIONS: usize = 16;
+/// A handshake takes two packets; one that takes longer is none.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(2);
+/// A connection attempt.
+const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// First wait after a failed attempt; doubles up to [`LONGEST_RETRY`].
+const FIRST_RETRY: Duration = Duration::from_millis(5);
+/// See [`FIRST_RETRY`].
+const LONGEST_RETRY: Duration = Duration::from_secs(1);
+/// Bytes read at once.
+const READ: usize = 256 << 10;
+/// Sealed bytes that are gathered before they are written.
+const GATHER: usize = 1 << 20;
+
+/// The stream's two ends on this member.
+#[derive(Clone)]
+pub struct Streams {
+    secret: Arc<Zeroizing<Vec<u8>>>,
+    log: Arc<Mutex<Sender<LogInput>>>,
+    next: Arc<AtomicU64>,
+    errors: Arc<Mutex<ErrorCounts>>,
+}
+
+impl Streams {
+    /// Streams that speak with `secret` and hand what they get to `log`.
+    pub fn new(secret: &[u8], log: Sender<LogInput>) -> Streams {
+        Streams {
+            secret: Arc::new(Zeroizing::new(secret.to_vec())),
+            log: Arc::new(Mutex::new(log)),
+            next: Arc::new(AtomicU64::new(1)),
+            errors: Arc::default(),
+        }
+    }
+
+    /// Connections that were closed for what came over them, by reason.
+    pub fn errors(&self) -> Vec<(&'static str, u64)> {
+        self.errors.lock().iter().collect()
+    }
+
+    /// Accepts until the process ends.
+    pub async fn accept(self, listener: TcpListener) {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((stream, from)) => {
+                    let streams = self.clone();
+                    tokio::spawn(async move {
+                        let _place = place;
+                        if let Err(error) = streams.converse(stream, false).await {
+                            tracing::debug!(%error, %from, "replication connection ended");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a replication connection could not be accepted");
+                    tokio::time::sleep(FIRST_RETRY * 10).await;
+                }
+            }
+        }
+    }
+
+    /// Keeps a connection to whomever `leader` names. `peers`: the replication address of each peer;
+    /// `from`: this member's own address, so that the primary sees who it is.
+    pub async fn follow(
+        self,
+        mut leader: watch::Receiver<Leader>,
+        peers: Vec<Option<SocketAddr>>,
+        from: SocketAddr,
+    ) {
+        loop {
+            let named = *leader.borrow_and_update();
+            let at = named.and_then(|(_, peer)| peers.get(peer).copied().flatten());
+            let Some(at) = at else {
+                if leader.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            tokio::select! {
+                () = self.keep_connected(at, from) => {}
+                changed = leader.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    async fn keep_connected(&self, at: SocketAddr, from: SocketAddr) {
+        let mut wait = FIRST_RETRY;
+        loop {
+            match connect(at, from).await {
+                Ok(stream) => {
+                    wait = FIRST_RETRY;
+                    if let Err(error) = self.converse(stream, true).await {
+                        tracing::info!(%error, %at, "the stream from the primary ended; connecting again");
+                    }
+                }
+                Err(error) => tracing::debug!(%error, %at, "the primary's log cannot be reached yet"),
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_RETRY);
+        }
+    }
+
+    async fn converse(&self, stream: TcpStream, initiated: bool) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let mut stream = stream;
+        let mut early = Vec::new();
+        let opened =
+            tokio::time::timeout(HANDSHAKE_WITHIN, self.shake(&mut stream, initiated, &mut early)).await;
+        let (sealer, opener) =
+            opened.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no handshake in time"))??;
+
+        let conn = ConnId(self.next.fetch_add(1, Ordering::Relaxed));
+        let (frames, outgoing) = mpsc::unbounded_channel();
+        let mut guard = Registered { streams: self, conn, frames: Some(frames), initiated, announced: false };
+        // The side that opened the connection knows by now that the other has the secret. The side
+        // that accepted knows it with the first frame, and lets the log know of nobody before that.
+        if initiated {
+            guard.announce();
+        }
+        let (reader, writer) = stream.into_split();
+        let sending = send(writer, sealer, outgoing);
+        let receiving = self.receive(reader, opener, early, &mut guard);
+        tokio::select! {
+            sent = sending => sent,
+            received = receiving => received,
+        }
+    }
+
+    async fn shake(
+        &self,
+        stream: &mut TcpStream,
+        initiator: bool,
+        early: &mut Vec<Frame>,
+    ) -> io::Result<(Sealer, Opener)> {
+        let mut session = if initiator {
+            NoiseSession::initiator(&self.secret)
+        } else {
+            NoiseSession::responder(&self.secret)
+        }
+        .map_err(|error| self.count(error))?;
+        let mut out = Vec::new();
+        session.start(&mut out).map_err(|error| self.count(error))?;
+        stream.write_all(&out).await?;
+        let mut buffer = vec![0; 4096];
+        while !session.is_open() {
+            let read = stream.read(&mut buffer).await?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            out.clear();
+            session.feed(&buffer[..read], &mut out, early).map_err(|error| self.count(error))?;
+            stream.write_all(&out).await?;
+        }
+        session.into_halves().map_err(|error| self.count(error))
+    }
+
+    async fn receive(
+        &self,
+        mut reader: tokio::net::tcp::OwnedReadHalf,
+        mut opener: Opener,
+        early: Vec<Frame>,
+        guard: &mut Registered<'_>,
+    ) -> io::Result<()> {
+        let mut buffer = vec![0; READ];
+        let mut frames = early;
+        loop {
+            for frame in frames.drain(..) {
+                guard.announce();
+                if self.log.lock().send(LogInput::Frame { conn: guard.conn, frame }).is_err() {
+                    return Ok(());
+                }
+            }
+            // Until the first frame decrypts, the other side has proved nothing and gets little time.
+            let read = if guard.announced {
+                reader.read(&mut buffer).await?
+            } else {
+                tokio::time::timeout(HANDSHAKE_WITHIN, reader.read(&mut buffer))
+                    .await
+                    .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no first frame in time"))??
+            };
+            if read == 0 {
+                return Ok(());
+            }
+            opener.feed(&buffer[..read], &mut frames).map_err(|error| self.count(error))?;
+        }
+    }
+
+    fn count(&self, error: StreamError) -> io::Error {
+        self.errors.lock().count(&error);
+        io::Error::new(io::ErrorKind::InvalidData, error)
+    }
+}
+
+/// Tells the log of the connection's end however it comes about.
+struct Registered<'a> {
+    streams: &'a Streams,
+    conn: ConnId,
+    frames: Option<mpsc::UnboundedSender<ToPeer>>,
+    initiated: bool,
+    announced: bool,
+}
+
+impl Registered<'_> {
+    fn announce(&mut self) {
+        if let Some(frames) = self.frames.take() {
+            self.announced = true;
+            let connected = LogInput::Connected { conn: self.conn, initiated: self.initiated, frames };
+            let _ = self.streams.log.lock().send(connected);
+        }
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        if self.announced {
+            let _ = self.streams.log.lock().send(LogInput::Disconnected { conn: self.conn });
+        }
+    }
+}
+
+async fn send(
+    mut writer: tokio::net::tcp::OwnedWriteHalf,
+    mut sealer: Sealer,
+    mut outgoing: mpsc::UnboundedReceiver<ToPeer>,
+) -> io::Result<()> {
+    let sealed = |error: StreamError| io::Error::other(error);
+    let mut bytes = Vec::new();
+    let mut closing = false;
+    while !closing {
+        match outgoing.recv().await {
+            Some(ToPeer::Frame(frame)) => sealer.seal(&frame, &mut bytes).map_err(sealed)?,
+            Some(ToPeer::Close) => break,
+            // The log has not heard of this connection yet, or has forgotten it.
+            None => std::future::pending().await,
+        }
+        while bytes.len() < GATHER {
+            match outgoing.try_recv() {
+                Ok(ToPeer::Frame(frame)) => sealer.seal(&frame, &mut bytes).map_err(sealed)?,
+                Ok(ToPeer::Close) => {
+                    closing = true;
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        writer.write_all(&bytes).await?;
+        bytes.clear();
+    }
+    writer.shutdown().await
+}
+
+async fn connect(at: SocketAddr, from: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if at.is_ipv4() == from.is_ipv4() {
+        socket.bind(SocketAddr::new(from.ip(), 0))?;
+    }
+    tokio::time::timeout(CONNECT_WITHIN, socket.connect(at))
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer"))?
+}

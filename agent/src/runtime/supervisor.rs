@@ -1,0 +1,239 @@
+//! The agent's parent: a small process that does nothing but wait for the agent to die, and then
+//! clears its addresses and says so at once, so that nobody has to wait for silence.
+//!
+//! ```text
+//!   supervisor ── stdin of the child is a socket pair ──> agent
+//!       ▲                                                   │ one line for each change of reign
+//!       └───────────────────────────────────────────────────┘
+//! ```
+//!
+//! The order is that of giving up (rule R7): the process is gone (so nothing is served), the addresses
+//! are taken off, then the notice goes out. Were the supervisor to die as well, the kernel's gate ends
+//! the lease by itself; were it alone to die, the agent hands over and ends.
+
+use std::io::{BufRead, BufReader};
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use holdfast_config::{Config, Loaded};
+use holdfast_heartbeat::{BootNonce, Epoch, Keyring, Member, Message, Notice};
+use holdfast_vip::Addresses;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+/// The notice is repeated after these times: it is short, and true for ever.
+const NOTICE_TIMES: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(5), Duration::from_millis(20), Duration::from_millis(60)];
+/// The wait before the agent is started again; doubles up to [`LONGEST_BACKOFF`].
+const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+/// See [`FIRST_BACKOFF`].
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+/// A life this long makes the next restart prompt again.
+const LONG_LIFE: Duration = Duration::from_secs(30);
+
+/// What the agent leaves to its supervisor: what a notice of its death would have to say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Testament {
+    /// Who it is.
+    pub member: Member,
+    /// This life of it.
+    pub boot: BootNonce,
+    /// The epoch in which it reigns; zero while it does not.
+    pub epoch: Epoch,
+}
+
+/// Runs a member: as the supervisor, or, when `supervised`, as the agent under it.
+pub fn run(config: &Path, supervised: bool) -> ExitCode {
+    if supervised {
+        return super::run(config);
+    }
+    let loaded = match Config::load(config) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    match supervise(config, &loaded) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("holdfast: the agent cannot be supervised: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn supervise(path: &Path, loaded: &Loaded) -> std::io::Result<ExitCode> {
+    let mourner = Mourner::new(&loaded.config)?;
+    let stopping = Arc::new(AtomicBool::new(false));
+    let child_pid = Arc::new(AtomicI32::new(0));
+    forward_signals(&stopping, &child_pid)?;
+    let mut backoff = FIRST_BACKOFF;
+    loop {
+        let started = Instant::now();
+        let (mut child, hearing) = start(path)?;
+        child_pid.store(child.id() as i32, Ordering::SeqCst);
+        if stopping.load(Ordering::SeqCst) {
+            let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
+        }
+        let status = child.wait()?;
+        child_pid.store(0, Ordering::SeqCst);
+        // The agent's end of the socket closed with it, so its last word is read to the end.
+        let last = hearing.join().unwrap_or_default();
+        let orderly = status.success() && (stopping.load(Ordering::SeqCst) || last.is_some());
+        if orderly {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let Some(last) = last else {
+            // It never got as far as its first word: the reason is on the screen, and will not pass.
+            return Ok(exit_code(status));
+        };
+        tracing::error!(node = %last.member, epoch = last.epoch.0, how = %describe(status), "the agent died; clearing its addresses and telling the others");
+        mourner.bury(&last);
+        if stopping.load(Ordering::SeqCst) {
+            return Ok(exit_code(status));
+        }
+        backoff = if started.elapsed() > LONG_LIFE { FIRST_BACKOFF } else { backoff };
+        std::thread::sleep(backoff);
+        backoff = (backoff * 2).min(LONGEST_BACKOFF);
+        if stopping.load(Ordering::SeqCst) {
+            return Ok(exit_code(status));
+        }
+    }
+}
+
+fn start(path: &Path) -> std::io::Result<(Child, JoinHandle<Option<Testament>>)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let child = Command::new(std::env::current_exe()?)
+        .args(["agent", "--supervised", "--config"])
+        .arg(path)
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .spawn()?;
+    let hearing = std::thread::Builder::new().name("testament".into()).spawn(move || {
+        BufReader::new(ours)
+            .lines()
+            .map_while(Result::ok)
+            .filter_map(|line| serde_json::from_str(&line).ok())
+            .last()
+    })?;
+    Ok((child, hearing))
+}
+
+/// Passes the signals that end a service on to the agent, which hands over first.
+fn forward_signals(stopping: &Arc<AtomicBool>, child: &Arc<AtomicI32>) -> std::io::Result<()> {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals.thread_block()?;
+    let (stopping, child) = (stopping.clone(), child.clone());
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        while let Ok(signal) = signals.wait() {
+            if signal == Signal::SIGHUP {
+                tracing::warn!("the configuration is read at start; restart the agent to apply changes");
+                continue;
+            }
+            stopping.store(true, Ordering::SeqCst);
+            let pid = child.load(Ordering::SeqCst);
+            if pid != 0 {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1).max(1))
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => {
+            Signal::try_from(signal).map_or(format!("signal {signal}"), |signal| signal.to_string())
+        }
+        (None, None) => "unknown".to_owned(),
+    }
+}
+
+/// Everything that a burial needs, made ready beforehand: it must not depend on memory or descriptors
+/// that may be scarce in the very moment that killed the agent.
+struct Mourner {
+    runtime: tokio::runtime::Runtime,
+    addresses: Option<Addresses>,
+    keys: Keyring,
+    ways: Vec<(UdpSocket, Vec<std::net::SocketAddr>)>,
+}
+
+impl Mourner {
+    fn new(config: &Config) -> std::io::Result<Mourner> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let specs = super::assemble::vip_specs(config);
+        let addresses = if specs.is_empty() {
+            None
+        } else {
+            runtime
+                .block_on(Addresses::open(specs))
+                .inspect_err(|error| tracing::warn!(%error, "the supervisor cannot clear the addresses; the gate alone will"))
+                .ok()
+        };
+        let keys = super::assemble::keyring(config);
+        let mut ways = Vec::new();
+        for (path, own) in config.heartbeat_paths.iter().enumerate() {
+            let socket = UdpSocket::bind((own.listen.ip(), 0)).map_err(|error| {
+                std::io::Error::new(
+                    error.kind(),
+                    format!("{} is not an address of this host: {error}", own.listen.ip()),
+                )
+            })?;
+            ways.push((
+                socket,
+                config.peers.iter().filter_map(|peer| peer.heartbeat.get(path).copied()).collect(),
+            ));
+        }
+        Ok(Mourner { runtime, addresses, keys, ways })
+    }
+
+    fn bury(&self, last: &Testament) {
+        if let Some(addresses) = &self.addresses
+            && let Err(error) = self.runtime.block_on(addresses.release())
+        {
+            // The gate shuts within the lease; until then nobody may be told that the address is free.
+            tracing::error!(%error, "the addresses could not be cleared; the others will wait for the lease instead");
+            if last.epoch != Epoch::ZERO {
+                return;
+            }
+        }
+        let notice = Notice { member: last.member.clone(), boot: last.boot, epoch: last.epoch };
+        let packet = self.keys.seal(&Message::Notice(notice));
+        let begin = Instant::now();
+        for after in NOTICE_TIMES {
+            std::thread::sleep(after.saturating_sub(begin.elapsed()));
+            for (socket, peers) in &self.ways {
+                for peer in peers {
+                    let _ = socket.send_to(&packet, peer);
+                }
+            }
+        }
+    }
+}
+
+/// The agent's side: the socket to its supervisor, if it has one.
+pub fn channel() -> Option<UnixStream> {
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned().ok()?;
+    let stream = UnixStream::from(stdin);
+    stream.peer_addr().ok().map(|_| stream)
+}
