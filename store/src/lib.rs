@@ -18,5 +18,6 @@ pub mod keys;
 pub mod listing;
 pub mod machine;
 pub mod op;
+pub mod replicated;
 pub mod s3;
 pub mod state;

@@ -193,16 +193,7 @@ impl Endpoint {
             backend: toy.clone(),
             on_damage: Arc::new(move |damage| told.with(|s| s.damages.push(damage))),
         };
-        let options = Options {
-            root_access_key: ACCESS_KEY.into(),
-            root_secret_key: SECRET_KEY.into(),
-            domains: vec!["s3.test".into()],
-            region: "us-east-1".into(),
-        };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let (gate, watched) = watch::channel(Serving::Yes);
-        tokio::spawn(serve(listener, service(store, options), watched));
+        let (addr, gate) = listen(store).await;
         Endpoint { toy, addr, gate }
     }
 
@@ -231,4 +222,19 @@ impl Endpoint {
             .build()
             .unwrap()
     }
+}
+
+/// Runs an endpoint over any store, on a port of its own.
+pub async fn listen(store: Store) -> (SocketAddr, watch::Sender<Serving>) {
+    let options = Options {
+        root_access_key: ACCESS_KEY.into(),
+        root_secret_key: SECRET_KEY.into(),
+        domains: vec!["s3.test".into()],
+        region: "us-east-1".into(),
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (gate, watched) = watch::channel(Serving::Yes);
+    tokio::spawn(serve(listener, service(store, options), watched));
+    (addr, gate)
 }
