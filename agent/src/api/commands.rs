@@ -1,0 +1,94 @@
+//! Requests that change something: parsed strictly, handed to the core, answered with its words.
+//!
+//! A body that does not say exactly what is meant is refused: a misspelt key must not turn "switch
+//! automatic failback off" into "fail back now".
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use holdfast_heartbeat::NodeId;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::Api;
+use super::error::ApiError;
+use crate::node::event::Command;
+
+/// The answer to a command that was carried out.
+#[derive(Debug, Serialize)]
+pub(super) struct Outcome {
+    message: String,
+}
+
+type Body = Result<Bytes, BytesRejection>;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FailoverBody {
+    #[serde(deserialize_with = "stated")]
+    to: Option<NodeId>,
+}
+
+/// Hands the role over: `{"to": NAME}`, or nothing for the best member.
+pub(super) async fn failover(State(api): State<Api>, body: Body) -> Result<Json<Outcome>, ApiError> {
+    let FailoverBody { to } = parse(body)?;
+    carry_out(api, Command::Failover { to }).await
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct PromoteBody {
+    accept_data_loss: bool,
+}
+
+/// Takes the role here: `{"accept_data_loss": bool}`, or nothing for "only if nothing is lost".
+pub(super) async fn promote(State(api): State<Api>, body: Body) -> Result<Json<Outcome>, ApiError> {
+    let PromoteBody { accept_data_loss } = parse(body)?;
+    carry_out(api, Command::Promote { accept_data_loss }).await
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FailbackBody {
+    #[serde(deserialize_with = "stated")]
+    enabled: Option<bool>,
+}
+
+/// Nothing or `{}`: fail back now. `{"enabled": bool}`: switch automatic failback on or off.
+pub(super) async fn failback(State(api): State<Api>, body: Body) -> Result<Json<Outcome>, ApiError> {
+    let command = match parse(body)? {
+        FailbackBody { enabled: None } => Command::Failback,
+        FailbackBody { enabled: Some(enabled) } => Command::SetFailback { enabled },
+    };
+    carry_out(api, command).await
+}
+
+async fn carry_out(api: Api, command: Command) -> Result<Json<Outcome>, ApiError> {
+    tracing::info!(?command, "an operator's order came by the API");
+    let within = api.patience.command;
+    match tokio::time::timeout(within, api.handle.command(command)).await {
+        Ok(answer) => Ok(Json(Outcome { message: answer? })),
+        Err(_) => Err(ApiError::OutcomeUnknown { within }),
+    }
+}
+
+/// The body as JSON whatever its content type says; an empty one means `{}`.
+fn parse<T: DeserializeOwned + Default>(body: Body) -> Result<T, ApiError> {
+    let body = body.map_err(|rejection| match rejection.into_response().status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge,
+        _ => ApiError::BadRequest("the body of the request could not be read".to_owned()),
+    })?;
+    if body.trim_ascii().is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(&body)
+        .map_err(|error| ApiError::BadRequest(format!("the body is not what is expected here: {error}")))
+}
+
+/// A key that is there has a value: `null` is a mistake and not an absence.
+fn stated<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}

@@ -1,0 +1,106 @@
+//! Every way in which the API says no, with its status code, its stable word, and what to do.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::node::event::Declined;
+
+/// Why a request was not answered as asked. Sorted by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    // The caller asks for something that does not exist.
+    #[error("there is nothing under this path")]
+    UnknownPath,
+    #[error("this path exists, but not for this method; reading is GET, changing is POST")]
+    WrongMethod,
+    #[error("this version of Holdfast does not offer this yet")]
+    NotInThisVersion,
+    #[error("a witness has no log")]
+    NoLog,
+
+    // The caller must write the request differently.
+    #[error("{0}")]
+    BadRequest(String),
+    #[error("a request body has at most {} bytes here", super::MAX_BODY_BYTES)]
+    BodyTooLarge,
+
+    // The caller may not do this, or not from there.
+    #[error(
+        "this changes the cluster and needs the API token: send `Authorization: Bearer TOKEN` (holdfast --token-file FILE); the token is in the `api` block of the agent's configuration"
+    )]
+    TokenWanted,
+    #[error("{0}")]
+    Forbidden(String),
+
+    // The member refuses, and says what to do instead.
+    #[error("{}", .0.message)]
+    Declined(Declined),
+
+    // The member is not well, or about to end.
+    #[error("the agent is shutting down")]
+    Ending,
+    #[error("the agent's core did not answer within {within:?}; see its log: journalctl -u holdfast")]
+    CoreSilent { within: Duration },
+    #[error("the order was given, but its outcome is not known after {within:?}; see: holdfast ha status")]
+    OutcomeUnknown { within: Duration },
+    #[error("the request was not complete within {within:?}")]
+    TooSlow { within: Duration },
+}
+
+impl ApiError {
+    fn status(&self) -> StatusCode {
+        match self {
+            ApiError::UnknownPath | ApiError::NoLog => StatusCode::NOT_FOUND,
+            ApiError::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
+            ApiError::NotInThisVersion => StatusCode::NOT_IMPLEMENTED,
+            ApiError::BadRequest(_) => StatusCode::BAD_REQUEST,
+            ApiError::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::TokenWanted => StatusCode::UNAUTHORIZED,
+            ApiError::Forbidden(_) => StatusCode::FORBIDDEN,
+            ApiError::Declined(_) => StatusCode::CONFLICT,
+            ApiError::Ending | ApiError::CoreSilent { .. } | ApiError::OutcomeUnknown { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            ApiError::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            ApiError::UnknownPath => "unknown_path",
+            ApiError::WrongMethod => "wrong_method",
+            ApiError::NotInThisVersion => "not_in_this_version",
+            ApiError::NoLog => "no_log",
+            ApiError::BadRequest(_) => "bad_request",
+            ApiError::BodyTooLarge => "body_too_large",
+            ApiError::TokenWanted => "token_wanted",
+            ApiError::Forbidden(_) => "forbidden",
+            ApiError::Declined(declined) => declined.code,
+            ApiError::Ending => "ending",
+            ApiError::CoreSilent { .. } => "core_silent",
+            ApiError::OutcomeUnknown { .. } => "outcome_unknown",
+            ApiError::TooSlow { .. } => "too_slow",
+        }
+    }
+}
+
+impl From<Declined> for ApiError {
+    fn from(declined: Declined) -> ApiError {
+        // The handle's own word for a core that is gone: nothing was weighed and refused.
+        if declined.code == "ending" { ApiError::Ending } else { ApiError::Declined(declined) }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({"error": {"code": self.code(), "message": self.to_string()}});
+        let mut response = (self.status(), Json(body)).into_response();
+        if let ApiError::TokenWanted = self {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

@@ -1,0 +1,307 @@
+//! The member's numbers in the text format of Prometheus (OpenMetrics 1.0).
+//!
+//! Everything is taken from the same snapshots as `ha status` and `replication status`, at the moment
+//! of the scrape: there is no second set of books. A name, once given, stays.
+
+use std::sync::atomic::AtomicU64;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use holdfast_heartbeat::Dropped;
+use holdfast_replication::replica::{ReplicaRole, ReplicaStatus};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::Api;
+use super::error::ApiError;
+use crate::runtime::status::Status;
+
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Every role, so that each has a series from the start.
+const ROLES: [&str; 6] = ["standby", "candidate", "promoting", "primary", "handing_over", "witness"];
+
+/// All numbers of this member.
+pub(super) async fn metrics(State(api): State<Api>) -> Result<impl IntoResponse, ApiError> {
+    let status = api.status().await?;
+    let text = render(&status, api.handle.replication().as_ref());
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+/// Collects families for one scrape.
+#[derive(Default)]
+struct Sheet(Registry);
+
+impl Sheet {
+    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+        let gauge = Gauge::<u64, AtomicU64>::default();
+        gauge.set(value);
+        self.0.register(name, help, gauge);
+    }
+
+    fn gauges(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (Labels, u64)>) {
+        let family = Family::<Labels, Gauge<u64, AtomicU64>>::default();
+        for (labels, value) in series {
+            family.get_or_create(&labels).set(value);
+        }
+        self.0.register(name, help, family);
+    }
+
+    fn second(&mut self, name: &str, help: &str, value: f64) {
+        let gauge = Gauge::<f64, AtomicU64>::default();
+        gauge.set(value);
+        self.0.register(name, help, gauge);
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (Labels, f64)>) {
+        let family = Family::<Labels, Gauge<f64, AtomicU64>>::default();
+        for (labels, value) in series {
+            family.get_or_create(&labels).set(value);
+        }
+        self.0.register(name, help, family);
+    }
+
+    fn counters(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (Labels, u64)>) {
+        let family = Family::<Labels, Counter>::default();
+        for (labels, value) in series {
+            family.get_or_create(&labels).inc_by(value);
+        }
+        self.0.register(name, help, family);
+    }
+}
+
+fn render(status: &Status, log: Option<&ReplicaStatus>) -> String {
+    let mut sheet = Sheet(Registry::with_prefix("holdfast"));
+    member(&mut sheet, status);
+    cluster(&mut sheet, status);
+    paths(&mut sheet, status);
+    if let Some(log) = log {
+        replication(&mut sheet, log);
+    }
+    let mut text = String::new();
+    encode(&mut text, &sheet.0).expect("writing to a string does not fail");
+    text
+}
+
+fn member(sheet: &mut Sheet, status: &Status) {
+    let build = vec![
+        ("version", status.version.clone()),
+        ("node", status.node.clone()),
+        ("kind", status.kind.clone()),
+        ("gate", status.gate.clone()),
+    ];
+    sheet.gauges("member", "This member: its build, name, kind and kernel gate; always 1", [(build, 1)]);
+    let role = |role: &str| (vec![("role", role.to_owned())], u64::from(status.role == role));
+    sheet.gauges("role", "1 for the role that this member acts in, 0 for the others", ROLES.map(role));
+    sheet.second(
+        "role_age_seconds",
+        "How long this member has been in its role",
+        seconds_of_ms(status.role_since_ms),
+    );
+    sheet.gauge("epoch", "The highest epoch that this member promised", status.epoch);
+    sheet.gauge("serving", "1 while this member answers S3 clients", status.serving.into());
+    if let Some(ms) = status.lease_remaining_ms {
+        let help = "What is left of the own lease; absent while this member does not reign";
+        sheet.second("lease_remaining_seconds", help, seconds_of_ms(ms));
+    }
+    sheet.gauges(
+        "vip_held",
+        "1 where this member holds the virtual address",
+        status.vips.iter().map(|vip| {
+            (vec![("address", vip.address.clone()), ("interface", vip.interface.clone())], vip.held.into())
+        }),
+    );
+    sheet.gauge(
+        "gate_fallback",
+        "1 while the kernel gate in use is not the wanted one",
+        status.gate_fallback.is_some().into(),
+    );
+    sheet.gauge("priority", "The configured preference; lower is more preferred", status.priority.into());
+    sheet.gauge("failback_enabled", "1 while automatic failback is on", status.failback_enabled.into());
+    sheet.gauge("log_end_lsn", "End of the own log, in bytes since its beginning", status.end_lsn);
+    sheet.gauge("log_durable_lsn", "Durable on the own disk up to this position", status.durable_lsn);
+    sheet.gauge(
+        "log_committed_lsn",
+        "Durable on the whole in-sync set up to this position",
+        status.committed_lsn,
+    );
+    sheet.gauge("log_applied_lsn", "Visible in the index up to this position", status.applied_lsn);
+}
+
+fn cluster(sheet: &mut Sheet, status: &Status) {
+    sheet.gauge("healthy", "1 while nothing needs attention", status.healthy.into());
+    sheet.gauge("warnings", "How many things are not as they should be", status.warnings.len() as u64);
+    sheet.gauge("primary_known", "1 while a primary is known", status.primary.is_some().into());
+    sheet.gauge(
+        "in_sync_members",
+        "Data members that hold every acknowledged byte",
+        status.in_sync.len() as u64,
+    );
+    sheet.gauges(
+        "in_sync",
+        "1 for each data member in the in-sync set, 0 for the others that are known",
+        std::iter::once((&status.node, &status.kind))
+            .chain(status.peers.iter().map(|peer| (&peer.id, &peer.kind)))
+            .filter(|(_, kind)| *kind == "data")
+            .map(|(id, _)| (vec![("member", id.clone())], status.in_sync.contains(id).into())),
+    );
+    sheet.gauge("solo", "1 while only one member holds every acknowledged byte", status.solo.into());
+    let peer = |id: &str| vec![("peer", id.to_owned())];
+    sheet.gauges(
+        "peer_alive",
+        "1 while the peer is heard on any path",
+        status.peers.iter().map(|p| (vec![("peer", p.id.clone()), ("kind", p.kind.clone())], p.alive.into())),
+    );
+    sheet.seconds(
+        "peer_last_heard_seconds",
+        "How long ago the peer was heard; absent until it was",
+        status.peers.iter().filter_map(|p| Some((peer(&p.id), seconds_of_ms(p.last_heard_ms?)))),
+    );
+    sheet.gauges(
+        "peer_epoch",
+        "The highest epoch that the peer says it promised",
+        status.peers.iter().filter_map(|p| Some((peer(&p.id), p.epoch?))),
+    );
+}
+
+fn paths(sheet: &mut Sheet, status: &Status) {
+    let all: Vec<_> = status
+        .peers
+        .iter()
+        .flat_map(|peer| peer.paths.iter().map(|path| (peer.id.clone(), path)))
+        .map(|(peer, path)| {
+            let labels = vec![("peer", peer), ("path", path.name.clone()), ("address", path.address.clone())];
+            (labels, path)
+        })
+        .collect();
+    sheet.gauges(
+        "path_alive",
+        "1 while the heartbeat path carries something",
+        all.iter().map(|(labels, path)| (labels.clone(), path.alive.into())),
+    );
+    sheet.seconds(
+        "path_rtt_seconds",
+        "Smoothed round trip of heartbeats on the path; absent until one was measured",
+        all.iter().filter_map(|(labels, path)| Some((labels.clone(), path.rtt_us? as f64 / 1e6))),
+    );
+    sheet.counters(
+        "heartbeats_sent",
+        "Heartbeats sent by the path",
+        all.iter().map(|(labels, path)| (labels.clone(), path.sent)),
+    );
+    sheet.counters(
+        "heartbeats_received",
+        "Heartbeats received by the path and believed",
+        all.iter().map(|(labels, path)| (labels.clone(), path.received)),
+    );
+    sheet.counters(
+        "heartbeats_unproven",
+        "Heartbeats received by the path from a peer that does not hear this member",
+        all.iter().map(|(labels, path)| (labels.clone(), path.unproven)),
+    );
+    let mut dropped: std::collections::BTreeMap<String, u64> =
+        Dropped::ALL.into_iter().map(|reason| (reason.to_string(), 0)).collect();
+    dropped.extend(status.counters.heartbeat_dropped.clone());
+    sheet.counters(
+        "heartbeats_dropped",
+        "Heartbeats that were dropped and changed nothing, by reason",
+        dropped.into_iter().map(|(reason, count)| (vec![("reason", reason)], count)),
+    );
+}
+
+fn replication(sheet: &mut Sheet, log: &ReplicaStatus) {
+    let following = log.role == ReplicaRole::Following && log.streaming;
+    let peer = |p: &holdfast_replication::replica::PeerStatus| vec![("peer", p.member.to_string())];
+    sheet.gauges(
+        "replication_lag_bytes",
+        "On a primary: how far the peer is behind the end of the log",
+        log.peers.iter().map(|p| (peer(p), p.lag_bytes)),
+    );
+    sheet.gauges(
+        "replication_streaming",
+        "On a primary: 1 while the stream to the peer stands",
+        log.peers.iter().map(|p| (peer(p), p.streaming.into())),
+    );
+    sheet.gauges(
+        "replication_waited_for",
+        "On a primary: 1 while acknowledgements wait for the peer",
+        log.peers.iter().map(|p| (peer(p), p.in_wait_set.into())),
+    );
+    sheet.gauge(
+        "replication_following",
+        "On a standby: 1 while the stream from the primary stands",
+        following.into(),
+    );
+    sheet.gauge("replication_pending", "Writes that wait to be committed", log.pending as u64);
+    sheet.gauge("log_segments", "Segment files of the log", log.segments as u64);
+    sheet.gauge(
+        "log_damaged",
+        "1 while a damaged place in the log is not healed",
+        log.damaged.is_some().into(),
+    );
+    sheet.gauge("replication_failed", "1 once the log is out of service", log.failure.is_some().into());
+    sheet.gauge("set_aside_archives", "Archives of divergent tails", log.set_aside.len() as u64);
+    sheet.gauge(
+        "set_aside_bytes",
+        "Size of the archives of divergent tails",
+        log.set_aside.iter().map(|archive| archive.bytes).sum(),
+    );
+}
+
+fn seconds_of_ms(ms: u64) -> f64 {
+    ms as f64 / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::tests::{leading, status};
+
+    #[test]
+    fn the_numbers_say_what_the_status_says() {
+        let text = render(&status(), Some(&leading()));
+        for line in [
+            "holdfast_role{role=\"primary\"} 1\n",
+            "holdfast_role{role=\"standby\"} 0\n",
+            "holdfast_epoch 7\n",
+            "holdfast_lease_remaining_seconds 0.212\n",
+            "holdfast_in_sync_members 2\n",
+            "holdfast_in_sync{member=\"b\"} 1\n",
+            "holdfast_solo 0\n",
+            "holdfast_vip_held{address=\"10.0.0.100/24\",interface=\"eth1\"} 1\n",
+            "holdfast_peer_alive{peer=\"b\",kind=\"data\"} 1\n",
+            "holdfast_path_alive{peer=\"b\",path=\"cable\",address=\"10.78.0.2:9002\"} 0\n",
+            "holdfast_path_rtt_seconds{peer=\"b\",path=\"main\",address=\"10.0.0.2:9002\"} 0.00013\n",
+            "holdfast_heartbeats_dropped_total{reason=\"bad_mac\"} 2\n",
+            "holdfast_heartbeats_dropped_total{reason=\"replayed\"} 0\n",
+            "holdfast_log_committed_lsn 4096\n",
+            "holdfast_replication_lag_bytes{peer=\"b\"} 96\n",
+            "# EOF\n",
+        ] {
+            assert!(text.contains(line), "{line:?} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_number_has_a_help_text() {
+        let text = render(&status(), Some(&leading()));
+        let named: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        assert!(named.len() > 30);
+        for name in named.iter().map(|line| line.split(' ').next().unwrap()) {
+            assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help");
+        }
+    }
+
+    #[test]
+    fn a_member_without_a_lease_has_no_lease_series() {
+        let mut status = status();
+        status.lease_remaining_ms = None;
+        assert!(!render(&status, None).contains("\nholdfast_lease_remaining_seconds"));
+        assert!(!render(&status, None).contains("\nholdfast_replication"));
+    }
+}

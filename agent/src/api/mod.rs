@@ -1,0 +1,129 @@
+//! The HTTP interface of a member: what it shows, and what it takes from an operator.
+//!
+//! This module decides who may ask for a change ([`guard`]) and how an answer is spelled. It never
+//! decides anything about the cluster: a reading request gets a snapshot, a changing one becomes a
+//! [`Command`](crate::node::event::Command) and its answer is the core's.
+//!
+//! Invariants: every answer but the metrics is JSON, errors are `{"error":{"code","message"}}`; nothing
+//! waits without a bound; nothing that a caller sends can change state unless the guard let it pass.
+
+mod commands;
+mod error;
+mod guard;
+mod health;
+mod metrics;
+mod reading;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{MethodRouter, any, get, post};
+
+pub use reading::{Cluster, ClusterMember, ReplicationStats};
+pub use serve::serve;
+
+use crate::runtime::handle::Handle;
+use crate::runtime::status::Status;
+use error::ApiError;
+
+/// Largest body of a request, in bytes. The largest that means anything has less than a hundred.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
+/// How long the core may take.
+const PATIENCE: Patience = Patience { status: Duration::from_secs(2), command: Duration::from_secs(15) };
+/// Bounds a whole request, its body included, so that a trickling caller holds nothing for ever.
+const REQUEST_WITHIN: Duration = Duration::from_secs(20);
+
+/// Who may ask for changes.
+#[derive(Clone, Default)]
+pub struct ApiOptions {
+    /// What a caller that changes state must show. Without one, only callers on this host may.
+    pub token: Option<String>,
+}
+
+impl std::fmt::Debug for ApiOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let token = self.token.as_ref().map(|_| "(hidden)");
+        f.debug_struct("ApiOptions").field("token", &token).finish()
+    }
+}
+
+/// How long the core may take before the caller is told that it is not well.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// To show its state.
+    status: Duration,
+    /// To carry out a command. It answers each within ten seconds by its own clock.
+    command: Duration,
+}
+
+/// What every request handler can reach.
+#[derive(Clone)]
+struct Api {
+    handle: Handle,
+    patience: Patience,
+    options: Arc<ApiOptions>,
+}
+
+impl Api {
+    /// The member's state now, or why it cannot be had.
+    async fn status(&self) -> Result<Status, ApiError> {
+        match tokio::time::timeout(self.patience.status, self.handle.status()).await {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err(ApiError::Ending),
+            Err(_) => Err(ApiError::CoreSilent { within: self.patience.status }),
+        }
+    }
+}
+
+/// All routes, on top of a running member.
+///
+/// The router wants to know each caller's address as `ConnectInfo<SocketAddr>`, which [`serve()`]
+/// provides. Without it no change is accepted but with the token.
+pub fn router(handle: Handle, options: ApiOptions) -> Router {
+    router_with(handle, options, PATIENCE)
+}
+
+fn router_with(handle: Handle, options: ApiOptions, patience: Patience) -> Router {
+    let api = Api { handle, patience, options: Arc::new(options) };
+    // On the handlers and not on the whole router, so that an unknown path stays unknown to everybody.
+    let guarded =
+        |route: MethodRouter<Api>| route.route_layer(from_fn_with_state(api.clone(), guard::only_who_may));
+    Router::new()
+        .route("/api/ha/status", get(reading::status))
+        .route("/api/ha/cluster", get(reading::cluster))
+        .route("/api/ha/history", get(reading::history))
+        .route("/api/ha/metrics", get(metrics::metrics))
+        .route("/metrics", get(metrics::metrics))
+        .route("/api/ha/failover", guarded(post(commands::failover)))
+        .route("/api/ha/promote", guarded(post(commands::promote)))
+        .route("/api/ha/failback", guarded(post(commands::failback)))
+        .route("/api/replication/status", get(reading::replication_status))
+        .route("/api/replication/stats", get(reading::replication_stats))
+        .route("/health", get(health::health))
+        .route("/primary", get(health::primary))
+        .route("/standby", get(health::standby))
+        .route("/read-only", get(health::read_only))
+        .route("/api/ha/pause", any(not_in_this_version))
+        .route("/api/ha/resume", any(not_in_this_version))
+        .route("/api/ha/drain", any(not_in_this_version))
+        .route("/api/ha/events", any(not_in_this_version))
+        .route("/api/replication/resync", any(not_in_this_version))
+        .route("/api/replication/rules", any(not_in_this_version))
+        .route("/api/replication/rules/{*rest}", any(not_in_this_version))
+        .route("/api/cluster/{*rest}", any(not_in_this_version))
+        .method_not_allowed_fallback(async || ApiError::WrongMethod)
+        .fallback(async || ApiError::UnknownPath)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(from_fn(serve::within_bounds))
+        .with_state(api)
+}
+
+async fn not_in_this_version() -> ApiError {
+    ApiError::NotInThisVersion
+}

@@ -1,0 +1,192 @@
+//! What the API shows: the snapshot of the core, cut to the question that was asked.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use holdfast_replication::replica::ReplicaStatus;
+use serde::{Deserialize, Serialize};
+
+use super::Api;
+use super::error::ApiError;
+use crate::runtime::history::Entry;
+use crate::runtime::status::{PathStatus, Status};
+
+/// Everything that the member tells about itself.
+pub(super) async fn status(State(api): State<Api>) -> Result<Json<Status>, ApiError> {
+    Ok(Json(api.status().await?))
+}
+
+/// The cluster as one member sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Who looks.
+    pub seen_by: String,
+    /// Who is primary, as far as it knows.
+    pub primary: Option<String>,
+    /// The highest epoch that it promised.
+    pub epoch: u64,
+    /// Nothing needs attention.
+    pub healthy: bool,
+    /// The data members that hold every acknowledged byte.
+    pub in_sync: Vec<String>,
+    /// Only one does.
+    pub solo: bool,
+    /// The quorum policy, in words.
+    pub policy: String,
+    /// All voters, the one that looks first.
+    pub members: Vec<ClusterMember>,
+}
+
+/// One voter.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClusterMember {
+    /// Its name, or its address until it was heard.
+    pub id: String,
+    /// `data` or `witness`.
+    pub kind: String,
+    /// It is the one that looks.
+    pub is_self: bool,
+    /// What it acts as, as far as known.
+    pub role: Option<String>,
+    /// The epoch that it promised, as far as known.
+    pub epoch: Option<u64>,
+    /// Its preference, as far as known; lower is more preferred.
+    pub priority: Option<u32>,
+    /// In the in-sync set.
+    pub in_sync: bool,
+    /// Heard lately.
+    pub alive: bool,
+    /// How long ago.
+    pub last_heard_ms: Option<u64>,
+    /// The heartbeat paths to it.
+    pub paths: Vec<PathStatus>,
+}
+
+impl From<Status> for Cluster {
+    fn from(status: Status) -> Cluster {
+        let mut members = vec![ClusterMember {
+            in_sync: status.in_sync.contains(&status.node),
+            id: status.node.clone(),
+            kind: status.kind,
+            is_self: true,
+            role: Some(status.role),
+            epoch: Some(status.epoch),
+            priority: Some(status.priority),
+            alive: true,
+            last_heard_ms: Some(0),
+            paths: Vec::new(),
+        }];
+        members.extend(status.peers.into_iter().map(|peer| ClusterMember {
+            id: peer.id,
+            kind: peer.kind,
+            is_self: false,
+            role: peer.role,
+            epoch: peer.epoch,
+            priority: peer.priority,
+            in_sync: peer.in_sync,
+            alive: peer.alive,
+            last_heard_ms: peer.last_heard_ms,
+            paths: peer.paths,
+        }));
+        Cluster {
+            seen_by: status.node,
+            primary: status.primary,
+            epoch: status.epoch,
+            healthy: status.healthy,
+            in_sync: status.in_sync,
+            solo: status.solo,
+            policy: status.policy,
+            members,
+        }
+    }
+}
+
+/// Who is in the cluster and how it is reached.
+pub(super) async fn cluster(State(api): State<Api>) -> Result<Json<Cluster>, ApiError> {
+    Ok(Json(api.status().await?.into()))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HistoryQuery {
+    /// Most entries; the newest are shown.
+    limit: Option<usize>,
+}
+
+/// What happened, oldest first.
+pub(super) async fn history(
+    State(api): State<Api>,
+    query: Result<Query<HistoryQuery>, QueryRejection>,
+) -> Result<Json<Vec<Entry>>, ApiError> {
+    let Query(HistoryQuery { limit }) = query.map_err(|_| {
+        ApiError::BadRequest("write the limit as a number, such as /api/ha/history?limit=20".to_owned())
+    })?;
+    let mut entries = api.handle.history();
+    if let Some(limit) = limit {
+        entries.drain(..entries.len().saturating_sub(limit));
+    }
+    Ok(Json(entries))
+}
+
+/// The log's state.
+pub(super) async fn replication_status(State(api): State<Api>) -> Result<Json<ReplicaStatus>, ApiError> {
+    api.handle.replication().map(Json).ok_or(ApiError::NoLog)
+}
+
+/// The numbers of replication, for programs that draw curves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicationStats {
+    /// The epoch in which the log leads or follows; zero while it does neither.
+    pub epoch: u64,
+    /// End of the log.
+    pub end_lsn: u64,
+    /// Durable here.
+    pub durable_lsn: u64,
+    /// Committed, as far as known here.
+    pub committed_lsn: u64,
+    /// Visible in the index.
+    pub applied_lsn: u64,
+    /// Committed and not yet visible, in bytes.
+    pub apply_lag_bytes: u64,
+    /// Segment files.
+    pub segments: u64,
+    /// Writes that wait to be committed.
+    pub pending: u64,
+    /// On a primary: standbys whose stream stands.
+    pub streaming_peers: u64,
+    /// On a primary: how far each peer is behind the end of the log, in bytes.
+    pub lag_bytes: BTreeMap<String, u64>,
+    /// Archives of what was set aside.
+    pub set_aside: u64,
+    /// Their size, in bytes.
+    pub set_aside_bytes: u64,
+    /// Damaged places noticed (1 while the first one is not healed).
+    pub damaged: u64,
+}
+
+impl From<ReplicaStatus> for ReplicationStats {
+    fn from(log: ReplicaStatus) -> ReplicationStats {
+        ReplicationStats {
+            epoch: log.epoch.unwrap_or_default().0,
+            end_lsn: log.end.0,
+            durable_lsn: log.durable.0,
+            committed_lsn: log.committed.0,
+            applied_lsn: log.applied.0,
+            apply_lag_bytes: log.committed.bytes_since(log.applied),
+            segments: log.segments as u64,
+            pending: log.pending as u64,
+            streaming_peers: log.peers.iter().filter(|peer| peer.streaming).count() as u64,
+            lag_bytes: log.peers.iter().map(|peer| (peer.member.to_string(), peer.lag_bytes)).collect(),
+            set_aside: log.set_aside.len() as u64,
+            set_aside_bytes: log.set_aside.iter().map(|archive| archive.bytes).sum(),
+            damaged: u64::from(log.damaged.is_some()),
+        }
+    }
+}
+
+/// The numbers alone.
+pub(super) async fn replication_stats(State(api): State<Api>) -> Result<Json<ReplicationStats>, ApiError> {
+    api.handle.replication().map(|log| Json(log.into())).ok_or(ApiError::NoLog)
+}

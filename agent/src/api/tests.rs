@@ -1,0 +1,490 @@
+//! The router against a member that is made up: what callers get, and what they cannot do.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::{Request as HttpRequest, StatusCode, header};
+use holdfast_heartbeat::{Epoch, Incarnation, Lsn, Member, NodeId};
+use holdfast_replication::replica::{PeerStatus as LogPeer, ReplicaRole, ReplicaStatus};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::*;
+use crate::node::event::{Answer, Command, Declined};
+use crate::runtime::address::VipStatus;
+use crate::runtime::handle::Request;
+use crate::runtime::history::History;
+use crate::runtime::status::{Counters, PathStatus, PeerStatus, Status};
+
+/// A healthy primary with one dead cable.
+pub(crate) fn status() -> Status {
+    let path = |name: &str, address: &str, alive: bool| PathStatus {
+        name: name.into(),
+        address: address.into(),
+        alive,
+        rtt_us: alive.then_some(130),
+        sent: 1000,
+        received: 990,
+        unproven: 0,
+    };
+    let peer = |id: &str, kind: &str, role: &str, paths| PeerStatus {
+        id: id.into(),
+        kind: kind.into(),
+        alive: true,
+        last_heard_ms: Some(34),
+        role: Some(role.into()),
+        epoch: Some(7),
+        priority: (kind == "data").then_some(150),
+        in_sync: kind == "data",
+        paths,
+    };
+    Status {
+        node: "a".into(),
+        kind: "data".into(),
+        pid: 12,
+        supervisor_pid: Some(11),
+        version: "0.1.0".into(),
+        role: "primary".into(),
+        role_since_ms: 11_520_000,
+        epoch: 7,
+        primary: Some("a".into()),
+        lease_remaining_ms: Some(212),
+        serving: true,
+        in_sync: vec!["a".into(), "b".into()],
+        solo: false,
+        healthy: true,
+        warnings: vec![],
+        waiting_for: None,
+        priority: 50,
+        failback_mode: "auto".into(),
+        failback_enabled: true,
+        vips: vec![VipStatus { address: "10.0.0.100/24".into(), interface: "eth1".into(), held: true }],
+        endpoint: Some("http://10.0.0.100:9000".into()),
+        gate: "ebpf".into(),
+        gate_fallback: None,
+        policy: "majority of 3 members".into(),
+        exposure: None,
+        end_lsn: 4096,
+        durable_lsn: 4096,
+        committed_lsn: 4096,
+        applied_lsn: 4096,
+        peers: vec![
+            peer(
+                "b",
+                "data",
+                "standby",
+                vec![path("main", "10.0.0.2:9002", true), path("cable", "10.78.0.2:9002", false)],
+            ),
+            peer("w", "witness", "witness", vec![path("main", "10.0.0.3:9002", true)]),
+        ],
+        counters: Counters { heartbeat_dropped: [("bad_mac".to_owned(), 2)].into() },
+    }
+}
+
+/// The log of a primary whose standby is 96 bytes behind.
+pub(crate) fn leading() -> ReplicaStatus {
+    let member = |id: &str| Member { id: NodeId::new(id).unwrap(), incarnation: Incarnation(1) };
+    ReplicaStatus {
+        role: ReplicaRole::Leading,
+        epoch: Some(Epoch(7)),
+        promised_epoch: Epoch(7),
+        leader: Some(member("a")),
+        log_id: Some("00000000000000ff".into()),
+        end: Lsn(4192),
+        durable: Lsn(4192),
+        committed: Lsn(4096),
+        applied: Lsn(4096),
+        segments: 1,
+        history: vec![(Epoch(7), Lsn(0))],
+        peers: vec![LogPeer {
+            member: member("b"),
+            streaming: true,
+            in_wait_set: true,
+            durable: Some(Lsn(4096)),
+            lag_bytes: 96,
+        }],
+        streaming: true,
+        pending: 3,
+        set_aside: vec![],
+        damaged: None,
+        failure: None,
+    }
+}
+
+/// A log that follows, with 100 bytes received and not visible yet.
+fn following(streaming: bool) -> ReplicaStatus {
+    ReplicaStatus { role: ReplicaRole::Following, peers: vec![], streaming, applied: Lsn(4092), ..leading() }
+}
+
+/// What a made-up member does, and what it was told.
+struct Fake {
+    status: Option<Status>,
+    log: Option<ReplicaStatus>,
+    answer: Answer,
+    given: Arc<Mutex<Vec<Command>>>,
+    _dir: tempfile::TempDir,
+    history: History,
+}
+
+impl Fake {
+    fn new() -> Fake {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::open(dir.path());
+        for note in ["first", "second", "third"] {
+            history.add_note(1, "note", note);
+        }
+        Fake {
+            status: Some(status()),
+            log: Some(leading()),
+            answer: Ok("b is primary in epoch 8".to_owned()),
+            given: Arc::default(),
+            _dir: dir,
+            history,
+        }
+    }
+
+    fn standby(log: Option<ReplicaStatus>) -> Fake {
+        let status = Status { role: "standby".into(), serving: false, primary: Some("b".into()), ..status() };
+        Fake { status: Some(status), log, ..Fake::new() }
+    }
+
+    fn witness() -> Fake {
+        let status = Status { role: "witness".into(), serving: false, kind: "witness".into(), ..status() };
+        Fake { status: Some(status), log: None, ..Fake::new() }
+    }
+
+    fn router(&self, options: ApiOptions) -> Router {
+        let (status, answer, given) = (self.status.clone(), self.answer.clone(), self.given.clone());
+        let log = self.log.clone();
+        let requests = move |request| {
+            match (request, &status) {
+                (_, None) => return false,
+                (Request::Status(reply), Some(status)) => drop(reply.send(status.clone())),
+                (Request::Command(command, reply), Some(_)) => {
+                    given.lock().unwrap().push(command);
+                    drop(reply.send(answer.clone()));
+                }
+            }
+            true
+        };
+        router(Handle::new(requests, move || log.clone(), self.history.clone()), options)
+    }
+
+    fn given(&self) -> Vec<Command> {
+        self.given.lock().unwrap().clone()
+    }
+
+    async fn get(&self, path: &str) -> (StatusCode, Value) {
+        let request = HttpRequest::get(path).body(Body::empty()).unwrap();
+        send(self.router(ApiOptions::default()), request).await
+    }
+
+    /// A POST from this host, without a token configured.
+    async fn post(&self, path: &str, body: &str) -> (StatusCode, Value) {
+        send(self.router(ApiOptions::default()), from("127.0.0.1:5000", path, body)).await
+    }
+}
+
+fn from(caller: &str, path: &str, body: &str) -> HttpRequest<Body> {
+    HttpRequest::post(path)
+        .header(header::HOST, "127.0.0.1:8080")
+        .extension(ConnectInfo(caller.parse::<SocketAddr>().unwrap()))
+        .body(Body::from(body.to_owned()))
+        .unwrap()
+}
+
+async fn send(router: Router, request: HttpRequest<Body>) -> (StatusCode, Value) {
+    let response = router.oneshot(request).await.unwrap();
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+}
+
+fn code(body: &Value) -> &str {
+    assert!(body["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{body}");
+    body["error"]["code"].as_str().unwrap()
+}
+
+#[tokio::test]
+async fn reading_shows_the_snapshot() {
+    let fake = Fake::new();
+    let (code, body) = fake.get("/api/ha/status").await;
+    assert_eq!(
+        (code, &body["role"], &body["in_sync"]),
+        (StatusCode::OK, &json!("primary"), &json!(["a", "b"]))
+    );
+    let (code, body) = fake.get("/api/ha/cluster").await;
+    assert_eq!(code, StatusCode::OK);
+    let ids: Vec<_> = body["members"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["a", "b", "w"]);
+    assert_eq!(body["members"][0]["is_self"], true);
+    assert_eq!(body["members"][1]["paths"][1]["alive"], false);
+    let (code, body) = fake.get("/api/replication/status").await;
+    assert_eq!((code, &body["role"], &body["end"]), (StatusCode::OK, &json!("leading"), &json!(4192)));
+    let (code, body) = fake.get("/api/replication/stats").await;
+    assert_eq!((code, &body["lag_bytes"]), (StatusCode::OK, &json!({"b": 96})));
+}
+
+#[tokio::test]
+async fn the_history_is_cut_to_the_newest() {
+    let fake = Fake::new();
+    let reasons = |body: Value| -> Vec<String> {
+        body.as_array().unwrap().iter().map(|e| e["reason"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(reasons(fake.get("/api/ha/history").await.1), ["first", "second", "third"]);
+    assert_eq!(reasons(fake.get("/api/ha/history?limit=2").await.1), ["second", "third"]);
+    assert_eq!(reasons(fake.get("/api/ha/history?limit=99").await.1).len(), 3);
+    let (status, body) = fake.get("/api/ha/history?limit=many").await;
+    assert_eq!((status, code(&body)), (StatusCode::BAD_REQUEST, "bad_request"));
+}
+
+#[tokio::test]
+async fn a_witness_says_that_it_has_no_log() {
+    let fake = Fake::witness();
+    for path in ["/api/replication/status", "/api/replication/stats"] {
+        let (status, body) = fake.get(path).await;
+        assert_eq!((status, code(&body)), (StatusCode::NOT_FOUND, "no_log"));
+        assert_eq!(body["error"]["message"], "a witness has no log");
+    }
+}
+
+#[tokio::test]
+async fn metrics_are_served_as_text_under_both_names() {
+    for path in ["/metrics", "/api/ha/metrics"] {
+        let request = HttpRequest::get(path).body(Body::empty()).unwrap();
+        let response = Fake::new().router(ApiOptions::default()).oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert!(
+            response.headers()[header::CONTENT_TYPE]
+                .to_str()
+                .unwrap()
+                .starts_with("application/openmetrics-text")
+        );
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(body.ends_with(b"# EOF\n"));
+    }
+}
+
+#[tokio::test]
+async fn load_balancers_are_told_by_the_status_code() {
+    let ok = StatusCode::OK;
+    let no = StatusCode::SERVICE_UNAVAILABLE;
+    let waiting = Status { serving: false, ..status() };
+    let handing_over = Status { role: "handing_over".into(), ..status() };
+    let promoting = Fake { status: Some(waiting), ..Fake::new() };
+    let leaving = Fake { status: Some(handing_over), ..Fake::new() };
+    for (fake, primary, standby, read_only, close) in [
+        (Fake::new(), ok, no, ok, ok),
+        (promoting, no, no, no, no),
+        (leaving, no, no, no, no),
+        (Fake::standby(Some(following(true))), no, ok, ok, no),
+        (Fake::standby(Some(following(false))), no, ok, no, no),
+        (Fake::witness(), no, no, no, no),
+    ] {
+        let (code, body) = fake.get("/health").await;
+        assert_eq!(code, ok, "the core answers: {body}");
+        assert_eq!(fake.get("/primary").await.0, primary, "{body}");
+        assert_eq!(fake.get("/standby").await.0, standby, "{body}");
+        assert_eq!(fake.get("/read-only").await.0, read_only, "{body}");
+        assert_eq!(fake.get("/read-only?lag=99").await.0, close, "{body}");
+    }
+    let fake = Fake::standby(Some(following(true)));
+    assert_eq!(fake.get("/read-only?lag=100").await.0, ok);
+    assert_eq!(fake.get("/read-only?lag=near").await.0, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_core_that_is_gone_answers_503() {
+    let fake = Fake { status: None, ..Fake::new() };
+    for path in ["/api/ha/status", "/api/ha/cluster", "/metrics", "/health", "/primary"] {
+        let (status, body) = fake.get(path).await;
+        assert_eq!((status, code(&body)), (StatusCode::SERVICE_UNAVAILABLE, "ending"), "{path}");
+    }
+    let (status, body) = fake.post("/api/ha/failover", "").await;
+    assert_eq!((status, code(&body)), (StatusCode::SERVICE_UNAVAILABLE, "ending"));
+}
+
+#[tokio::test]
+async fn a_core_that_is_stuck_is_told_from_one_that_is_well() {
+    let fake = Fake::new();
+    let kept = Mutex::new(Vec::new());
+    let stuck = Handle::new(
+        move |request| {
+            kept.lock().unwrap().push(request);
+            true
+        },
+        || None,
+        fake.history.clone(),
+    );
+    let moment = Duration::from_millis(20);
+    let router = router_with(stuck, ApiOptions::default(), Patience { status: moment, command: moment });
+    let request = HttpRequest::get("/health").body(Body::empty()).unwrap();
+    let (status, body) = send(router.clone(), request).await;
+    assert_eq!((status, code(&body)), (StatusCode::SERVICE_UNAVAILABLE, "core_silent"));
+    let (status, body) = send(router, from("127.0.0.1:5000", "/api/ha/failover", "")).await;
+    assert_eq!((status, code(&body)), (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown"));
+}
+
+#[tokio::test]
+async fn orders_reach_the_core_as_they_were_meant() {
+    let fake = Fake::new();
+    for (path, body) in [
+        ("/api/ha/failover", ""),
+        ("/api/ha/failover", "{}"),
+        ("/api/ha/failover", r#"{"to":"b"}"#),
+        ("/api/ha/promote", ""),
+        ("/api/ha/promote", r#"{"accept_data_loss":true}"#),
+        ("/api/ha/failback", ""),
+        ("/api/ha/failback", " {}\n"),
+        ("/api/ha/failback", r#"{"enabled":true}"#),
+        ("/api/ha/failback", r#"{"enabled":false}"#),
+    ] {
+        let (status, answer) = fake.post(path, body).await;
+        assert_eq!(
+            (status, &answer["message"]),
+            (StatusCode::OK, &json!("b is primary in epoch 8")),
+            "{path} {body}"
+        );
+    }
+    assert_eq!(
+        fake.given(),
+        [
+            Command::Failover { to: None },
+            Command::Failover { to: None },
+            Command::Failover { to: Some(NodeId::new("b").unwrap()) },
+            Command::Promote { accept_data_loss: false },
+            Command::Promote { accept_data_loss: true },
+            Command::Failback,
+            Command::Failback,
+            Command::SetFailback { enabled: true },
+            Command::SetFailback { enabled: false },
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_order_that_is_not_understood_is_refused() {
+    let fake = Fake::new();
+    for (path, body) in [
+        ("/api/ha/failover", "{"),
+        ("/api/ha/failover", "[]x"),
+        ("/api/ha/failover", r#"{"to":""}"#),
+        ("/api/ha/failover", r#"{"to":null}"#),
+        ("/api/ha/failover", r#"{"To":"b"}"#),
+        ("/api/ha/promote", r#"{"accept_data_loss":"yes"}"#),
+        ("/api/ha/failback", r#"{"enable":false}"#),
+        ("/api/ha/failback", r#"{"enabled":null}"#),
+        ("/api/ha/failback", "\u{0}"),
+    ] {
+        let (status, answer) = fake.post(path, body).await;
+        assert_eq!((status, code(&answer)), (StatusCode::BAD_REQUEST, "bad_request"), "{path} {body}");
+    }
+    let (status, answer) = fake.post("/api/ha/failover", &" ".repeat(MAX_BODY_BYTES + 1)).await;
+    assert_eq!((status, code(&answer)), (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"));
+    assert_eq!(fake.given(), []);
+}
+
+#[tokio::test]
+async fn what_the_core_declines_is_409_with_its_word() {
+    let declined = Declined { code: "data_loss", message: "it may lose writes".to_owned() };
+    let fake = Fake { answer: Err(declined), ..Fake::new() };
+    let (status, body) = fake.post("/api/ha/promote", "{}").await;
+    assert_eq!((status, code(&body)), (StatusCode::CONFLICT, "data_loss"));
+    assert_eq!(body["error"]["message"], "it may lose writes");
+}
+
+#[tokio::test]
+async fn without_a_token_only_this_host_changes_anything() {
+    let fake = Fake::new();
+    for path in ["/api/ha/failover", "/api/ha/promote", "/api/ha/failback"] {
+        let (status, body) = send(fake.router(ApiOptions::default()), from("10.0.0.9:5000", path, "")).await;
+        assert_eq!((status, code(&body)), (StatusCode::FORBIDDEN, "forbidden"));
+        assert!(body["error"]["message"].as_str().unwrap().contains("token_file"), "names the mend: {body}");
+        let nobody = HttpRequest::post(path).header(header::HOST, "localhost").body(Body::empty()).unwrap();
+        assert_eq!(send(fake.router(ApiOptions::default()), nobody).await.0, StatusCode::FORBIDDEN);
+        let mut page = from("127.0.0.1:5000", path, "");
+        page.headers_mut().insert(header::ORIGIN, "http://evil.example".parse().unwrap());
+        assert_eq!(send(fake.router(ApiOptions::default()), page).await.0, StatusCode::FORBIDDEN);
+        let mut rebound = from("127.0.0.1:5000", path, "");
+        rebound.headers_mut().insert(header::HOST, "evil.example:8080".parse().unwrap());
+        assert_eq!(send(fake.router(ApiOptions::default()), rebound).await.0, StatusCode::FORBIDDEN);
+    }
+    assert_eq!(fake.given(), []);
+}
+
+#[tokio::test]
+async fn with_a_token_everybody_must_show_it() {
+    let fake = Fake::new();
+    let options = ApiOptions { token: Some("swordfish-swordfish".into()) };
+    for caller in ["127.0.0.1:5000", "10.0.0.9:5000"] {
+        for shown in [None, Some("Bearer swordfish"), Some("Basic swordfish-swordfish")] {
+            let mut request = from(caller, "/api/ha/failover", "");
+            if let Some(shown) = shown {
+                request.headers_mut().insert(header::AUTHORIZATION, shown.parse().unwrap());
+            }
+            let (status, body) = send(fake.router(options.clone()), request).await;
+            assert_eq!((status, code(&body)), (StatusCode::UNAUTHORIZED, "token_wanted"));
+        }
+    }
+    assert_eq!(fake.given(), []);
+    let mut request = from("10.0.0.9:5000", "/api/ha/failover", "");
+    request.headers_mut().insert(header::AUTHORIZATION, "Bearer swordfish-swordfish".parse().unwrap());
+    assert_eq!(send(fake.router(options.clone()), request).await.0, StatusCode::OK);
+    assert_eq!(fake.given().len(), 1);
+    let reading = HttpRequest::get("/api/ha/status").body(Body::empty()).unwrap();
+    assert_eq!(send(fake.router(options.clone()), reading).await.0, StatusCode::OK, "reading needs no token");
+    assert!(!format!("{options:?}").contains("swordfish"));
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_said_in_json() {
+    let fake = Fake::new();
+    for path in ["/", "/api", "/api/ha/statuses", "/api/ha/status/", "/../etc/passwd"] {
+        let (status, body) = fake.get(path).await;
+        assert_eq!((status, code(&body)), (StatusCode::NOT_FOUND, "unknown_path"), "{path}");
+    }
+    for path in ["/api/ha/failover", "/api/ha/promote", "/api/ha/failback"] {
+        let (status, body) = fake.get(path).await;
+        assert_eq!((status, code(&body)), (StatusCode::METHOD_NOT_ALLOWED, "wrong_method"), "{path}");
+    }
+    let (status, body) = fake.post("/api/ha/status", "").await;
+    assert_eq!((status, code(&body)), (StatusCode::METHOD_NOT_ALLOWED, "wrong_method"));
+    for path in [
+        "/api/ha/pause",
+        "/api/ha/resume",
+        "/api/ha/drain",
+        "/api/ha/events",
+        "/api/replication/resync",
+        "/api/replication/rules",
+        "/api/replication/rules/1",
+        "/api/cluster/nodes",
+    ] {
+        for (status, body) in [fake.get(path).await, fake.post(path, "{}").await] {
+            assert_eq!((status, code(&body)), (StatusCode::NOT_IMPLEMENTED, "not_in_this_version"), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_real_connection_tells_the_guard_where_it_comes_from() {
+    let fake = Fake::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(serve(listener, fake.router(ApiOptions::default())));
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = client.post(format!("http://{address}/api/ha/failback")).send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 200);
+    let answer = client
+        .post(format!("http://{address}/api/ha/failback"))
+        .header("origin", "http://evil.example")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status().as_u16(), 403);
+    assert_eq!(fake.given(), [Command::Failback]);
+    server.abort();
+}

@@ -1,0 +1,147 @@
+//! The arguments of `holdfast`, and the help that goes with them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::lab::{self, LabArgs};
+
+/// Where an agent answers unless its configuration says otherwise.
+pub const DEFAULT_API: &str = "http://127.0.0.1:8080";
+
+/// Keeps an S3 store available on a pair of servers: election, virtual IP, replicated log.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, arg_required_else_help = true)]
+#[command(after_help = "Exit status: 0 done, 1 refused or failed, 2 usage, 3 the cluster is not healthy.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a member (what the systemd unit starts).
+    Agent(AgentArgs),
+    /// Look at a configuration without using it.
+    Config {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// See and steer the cluster, by the agent on this host.
+    Ha(HaArgs),
+    /// See how the log is replicated.
+    Replication(ReplicationArgs),
+    /// Try everything on this machine: a pair, a witness and a client in network namespaces.
+    Lab(LabArgs),
+    /// The first process of a host of the lab.
+    #[command(hide = true)]
+    LabHost(lab::host::HostArgs),
+}
+
+/// Arguments of `holdfast agent`.
+#[derive(Args, Debug)]
+pub struct AgentArgs {
+    /// The member's configuration.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The agent itself, below its supervisor.
+    #[arg(long, hide = true)]
+    pub supervised: bool,
+}
+
+/// What `holdfast config` does.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check a configuration and explain it, the derived timers included. Changes nothing.
+    Check {
+        /// The configuration.
+        file: PathBuf,
+    },
+}
+
+/// How to reach the agent, and how to show what it says.
+#[derive(Args, Clone, Debug)]
+pub struct ApiArgs {
+    /// Where the agent's API answers.
+    #[arg(long, global = true, value_name = "URL", env = "HOLDFAST_API", default_value = DEFAULT_API)]
+    pub api: String,
+    /// The API token, where one is configured. Others on this host can see arguments: prefer --token-file.
+    #[arg(long, global = true, value_name = "TOKEN", env = "HOLDFAST_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// A file with the API token; goes before --token.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Print the API's JSON instead of text for people.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// Arguments of `holdfast ha`.
+#[derive(Args, Debug)]
+pub struct HaArgs {
+    /// How to reach the agent.
+    #[command(flatten)]
+    pub api: ApiArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: HaCommand,
+}
+
+/// What `holdfast ha` does.
+#[derive(Debug, Subcommand)]
+pub enum HaCommand {
+    /// Who is primary, and is all well? Ends with status 3 where it is not.
+    Status,
+    /// All members: roles, preferences, heartbeat paths.
+    Cluster,
+    /// Hand the role of primary over, in good order. Run it on the primary.
+    Failover {
+        /// The member that takes over [default: the most preferred one that is in sync]
+        #[arg(long, value_name = "NAME")]
+        to: Option<String>,
+    },
+    /// Make this host's member primary.
+    Promote {
+        /// Do it even if acknowledged writes may be missing here.
+        #[arg(long)]
+        accept_data_loss: bool,
+    },
+    /// Hand the role back to the most preferred member now, or switch doing so by itself on or off.
+    Failback {
+        /// Let this member take the role back by itself (until the agent restarts).
+        #[arg(long, conflicts_with = "disable")]
+        enable: bool,
+        /// Keep this member from taking the role back by itself (until the agent restarts).
+        #[arg(long)]
+        disable: bool,
+    },
+    /// What happened to this member and why, oldest first.
+    History {
+        /// The newest N entries only.
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: usize,
+    },
+}
+
+/// Arguments of `holdfast replication`.
+#[derive(Args, Debug)]
+pub struct ReplicationArgs {
+    /// How to reach the agent.
+    #[command(flatten)]
+    pub api: ApiArgs,
+    /// What to show.
+    #[command(subcommand)]
+    pub command: ReplicationCommand,
+}
+
+/// What `holdfast replication` shows.
+#[derive(Debug, Subcommand)]
+pub enum ReplicationCommand {
+    /// The log, its streams, and what was set aside.
+    Status,
+    /// The numbers alone.
+    Stats,
+}

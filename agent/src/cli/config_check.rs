@@ -1,0 +1,22 @@
+//! `holdfast config check`: what a configuration means, or what must be changed in it.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use holdfast_config::Config;
+
+/// The explanation goes to stdout, warnings and errors to stderr.
+pub(super) fn check(file: &Path) -> ExitCode {
+    match Config::load(file) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                eprintln!("warning: {warning}");
+            }
+            super::told(super::say(&holdfast_config::explain(&loaded)).map(|()| ExitCode::SUCCESS))
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(super::FAILED)
+        }
+    }
+}

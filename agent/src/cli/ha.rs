@@ -1,0 +1,68 @@
+//! `holdfast ha`: each command is one request, and a view of the answer.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::args::{HaArgs, HaCommand};
+use super::client::{Client, shaped};
+use super::paint::Paint;
+use super::{UNHEALTHY, cluster_view, history_view, say, say_json, status_view};
+use crate::api::Cluster;
+use crate::runtime::history::Entry;
+use crate::runtime::status::Status;
+
+pub(super) fn run(args: HaArgs) -> Result<ExitCode> {
+    let client = Client::new(&args.api)?;
+    let as_json = args.api.json;
+    match args.command {
+        HaCommand::Status => return status(client.get("/api/ha/status")?, as_json),
+        HaCommand::Cluster => {
+            let answer = client.get("/api/ha/cluster")?;
+            match as_json {
+                true => say_json(&answer)?,
+                false => say(&cluster_view::render(&shaped::<Cluster>(answer)?, Paint::for_stdout()))?,
+            }
+        }
+        HaCommand::History { limit } => {
+            let answer = client.get(&format!("/api/ha/history?limit={limit}"))?;
+            match as_json {
+                true => say_json(&answer)?,
+                false => say(&history_view::render(&shaped::<Vec<Entry>>(answer)?, Paint::for_stdout()))?,
+            }
+        }
+        HaCommand::Failover { to } => {
+            let body = to.map_or_else(|| json!({}), |to| json!({"to": to}));
+            done(client.order("/api/ha/failover", body)?, as_json)?;
+        }
+        HaCommand::Promote { accept_data_loss } => {
+            let body = json!({"accept_data_loss": accept_data_loss});
+            done(client.order("/api/ha/promote", body)?, as_json)?;
+        }
+        HaCommand::Failback { enable, disable } => {
+            let body = if enable || disable { json!({"enabled": enable}) } else { json!({}) };
+            done(client.order("/api/ha/failback", body)?, as_json)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn status(answer: Value, as_json: bool) -> Result<ExitCode> {
+    let status: Status = if as_json {
+        say_json(&answer)?;
+        shaped(answer)?
+    } else {
+        let status = shaped(answer)?;
+        say(&status_view::render(&status, Paint::for_stdout()))?;
+        status
+    };
+    Ok(if status.healthy { ExitCode::SUCCESS } else { ExitCode::from(UNHEALTHY) })
+}
+
+fn done(answer: Value, as_json: bool) -> Result<()> {
+    match answer["message"].as_str().filter(|_| !as_json) {
+        Some(message) => say(&format!("{message}\n")),
+        None => say_json(&answer),
+    }
+}

@@ -1,0 +1,71 @@
+//! The command line: parses, dispatches, and turns outcomes into an exit status.
+//!
+//! Each command is a thin caller: `agent` and `lab` hand over to the parts of that name, `config check`
+//! to the configuration's own reader, `ha` and `replication` to a running agent's API. Nothing about the
+//! cluster is decided here.
+//!
+//! Exit status: 0 done, 1 refused or failed, 2 usage, 3 the cluster is not healthy (`ha status`).
+
+pub mod args;
+mod client;
+mod cluster_view;
+mod config_check;
+mod ha;
+mod history_view;
+mod paint;
+mod replication;
+mod replication_view;
+mod status_view;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command, ConfigCommand};
+
+/// Something failed or was refused.
+const FAILED: u8 = 1;
+/// The cluster is not healthy.
+const UNHEALTHY: u8 = 3;
+
+/// Runs the command that the arguments of this process name.
+///
+/// Must be called while the program has a single thread: the lab and the supervisor start processes in
+/// ways that the kernel allows to such a program only.
+pub fn run() -> ExitCode {
+    // Usage errors end the process here, with status 2.
+    match Cli::parse().command {
+        Command::Agent(args) => crate::runtime::supervisor::run(&args.config, args.supervised),
+        Command::Config { command: ConfigCommand::Check { file } } => config_check::check(&file),
+        Command::Ha(args) => told(ha::run(args)),
+        Command::Replication(args) => told(replication::run(args)),
+        Command::Lab(args) => told(crate::lab::run(args)),
+        Command::LabHost(args) => told(crate::lab::host::main(args)),
+    }
+}
+
+/// Says on stderr why a command failed.
+fn told(outcome: anyhow::Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("holdfast: {error:#}");
+        ExitCode::from(FAILED)
+    })
+}
+
+/// Writes to stdout. A reader that went away (`| head`) is no failure.
+fn say(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Writes an answer of the API as it is, indented.
+fn say_json(value: &serde_json::Value) -> anyhow::Result<()> {
+    say(&format!("{value:#}\n"))
+}

@@ -1,0 +1,193 @@
+//! `holdfast replication status` and `stats`: the log, its streams, and what was set aside.
+
+use serde::Deserialize;
+
+use super::paint::Paint;
+use super::words::{bytes, grouped, printable, table};
+use crate::api::ReplicationStats;
+
+/// What the view looks at of `GET /api/replication/status`. Every field may be missing: an agent of
+/// another version is better shown in part than not at all.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct LogStatus {
+    role: String,
+    epoch: Option<u64>,
+    promised_epoch: u64,
+    leader: Option<Member>,
+    log_id: Option<String>,
+    end: u64,
+    durable: u64,
+    committed: u64,
+    applied: u64,
+    segments: u64,
+    history: Vec<(u64, u64)>,
+    peers: Vec<Peer>,
+    streaming: bool,
+    pending: u64,
+    set_aside: Vec<Archive>,
+    damaged: Option<Damage>,
+    failure: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Member {
+    id: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Peer {
+    member: Member,
+    streaming: bool,
+    in_wait_set: bool,
+    durable: Option<u64>,
+    lag_bytes: u64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Archive {
+    name: String,
+    from: u64,
+    to: u64,
+    records: u64,
+    bytes: u64,
+    reason: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Damage {
+    lsn: u64,
+    detail: String,
+}
+
+/// The whole view, with its line end.
+pub(super) fn status(log: &LogStatus, paint: Paint) -> String {
+    let mut out = verdict(log, paint);
+    out.push_str("\n\n");
+    let positions =
+        [("end", log.end), ("durable", log.durable), ("committed", log.committed), ("applied", log.applied)];
+    let mut rows: Vec<Vec<String>> =
+        positions.iter().map(|(key, lsn)| vec![(*key).to_owned(), grouped(*lsn)]).collect();
+    let mut row = |key: &str, value: String| rows.push(vec![key.to_owned(), value]);
+    row(
+        "log",
+        format!(
+            "{}, {} segments",
+            log.log_id.as_deref().map_or_else(|| "not founded yet".to_owned(), printable),
+            log.segments
+        ),
+    );
+    row("waiting", format!("{} writes", grouped(log.pending)));
+    let reigns: Vec<_> = log
+        .history
+        .iter()
+        .rev()
+        .take(3)
+        .map(|(epoch, lsn)| format!("epoch {epoch} from {}", grouped(*lsn)))
+        .collect();
+    if !reigns.is_empty() {
+        row("reigns", reigns.join(", "));
+    }
+    row("promised", format!("epoch {}", log.promised_epoch));
+    out.push_str(&table(&rows, ""));
+    if !log.peers.is_empty() {
+        out.push('\n');
+        out.push_str(&table(&peers(log, paint), ""));
+    }
+    if !log.set_aside.is_empty() {
+        out.push_str(
+            "\nSet aside (nobody was told that these were stored; they are kept for you to look at)\n",
+        );
+        for archive in &log.set_aside {
+            out.push_str(&format!(
+                "  {} {}: LSN {} to {}, {} records, {}{}\n",
+                paint.warn("!"),
+                printable(&archive.name),
+                grouped(archive.from),
+                grouped(archive.to),
+                archive.records,
+                bytes(archive.bytes),
+                if archive.reason.is_empty() {
+                    String::new()
+                } else {
+                    format!("; {}", printable(&archive.reason))
+                },
+            ));
+        }
+    }
+    if let Some(damage) = &log.damaged {
+        let what = format!(
+            "the disk gave back other bytes than were written at LSN {}: {}",
+            grouped(damage.lsn),
+            printable(&damage.detail)
+        );
+        out.push_str(&format!("\n{}\n", paint.bad(&what)));
+    }
+    out
+}
+
+fn verdict(log: &LogStatus, paint: Paint) -> String {
+    if let Some(failure) = &log.failure {
+        return paint.bad(&format!(
+            "OUT OF SERVICE: {}. This member cannot be primary until its agent was restarted.",
+            printable(failure)
+        ));
+    }
+    let epoch = log.epoch.map_or_else(String::new, |epoch| format!(" in epoch {epoch}"));
+    let leader = log.leader.as_ref().map_or_else(|| "the primary".to_owned(), |leader| printable(&leader.id));
+    match (log.role.as_str(), log.streaming) {
+        ("leading", _) => paint.good(&format!("This member's log leads{epoch}.")),
+        ("following", true) => paint.good(&format!("This member's log follows {leader}{epoch}.")),
+        ("following", false) => {
+            paint.warn(&format!("This member's log waits for a stream from {leader}{epoch}."))
+        }
+        _ => paint.warn("This member's log neither leads nor follows: no primary is known."),
+    }
+}
+
+fn peers(log: &LogStatus, paint: Paint) -> Vec<Vec<String>> {
+    let mut rows =
+        vec![["STANDBY", "STREAM", "WAITED FOR", "DURABLE", "BEHIND"].map(|head| paint.dim(head)).to_vec()];
+    rows.extend(log.peers.iter().map(|peer| {
+        vec![
+            printable(&peer.member.id),
+            if peer.streaming { "up".to_owned() } else { paint.bad("DOWN") },
+            if peer.in_wait_set { "yes".to_owned() } else { paint.warn("no") },
+            peer.durable.map_or_else(|| "?".to_owned(), grouped),
+            bytes(peer.lag_bytes),
+        ]
+    }));
+    rows
+}
+
+/// The numbers, one a line.
+pub(super) fn stats(stats: &ReplicationStats) -> String {
+    let mut rows: Vec<Vec<String>> = [
+        ("epoch", stats.epoch),
+        ("end_lsn", stats.end_lsn),
+        ("durable_lsn", stats.durable_lsn),
+        ("committed_lsn", stats.committed_lsn),
+        ("applied_lsn", stats.applied_lsn),
+        ("apply_lag_bytes", stats.apply_lag_bytes),
+        ("segments", stats.segments),
+        ("pending", stats.pending),
+        ("streaming_peers", stats.streaming_peers),
+        ("set_aside", stats.set_aside),
+        ("set_aside_bytes", stats.set_aside_bytes),
+        ("damaged", stats.damaged),
+    ]
+    .iter()
+    .map(|(name, value)| vec![(*name).to_owned(), value.to_string()])
+    .collect();
+    rows.extend(
+        stats
+            .lag_bytes
+            .iter()
+            .map(|(peer, lag)| vec![format!("lag_bytes[{}]", printable(peer)), lag.to_string()]),
+    );
+    table(&rows, "")
+}

@@ -1,0 +1,230 @@
+//! `holdfast ha status` for a person at three in the morning: the verdict first, then where this member
+//! stands, whom it hears, and last what is wrong with what to do about it.
+//!
+//! Pure: a snapshot in, text out. What to do is derived from the snapshot's facts, never from its words.
+
+use super::paint::Paint;
+use super::words::{self, duration, grouped, list, printable, table};
+use crate::runtime::status::{PeerStatus, Status};
+
+/// The whole view, with its line end.
+pub(super) fn render(status: &Status, paint: Paint) -> String {
+    let mut out = verdict(status, paint);
+    out.push_str("\n\n");
+    out.push_str(&table(&member(status, paint), ""));
+    if !status.peers.is_empty() {
+        out.push('\n');
+        out.push_str(&table(&peers(&status.peers, paint), ""));
+    }
+    if let Some(exposure) = &status.exposure {
+        out.push_str(&format!("\nWhat this set-up cannot protect against: {}\n", printable(exposure)));
+    }
+    if !status.warnings.is_empty() {
+        out.push_str("\nWarnings\n");
+        for warning in &status.warnings {
+            out.push_str(&format!("  {} {}\n", paint.warn("!"), printable(warning)));
+        }
+    }
+    let advice = advice(status);
+    if !advice.is_empty() {
+        out.push_str("\nWhat to do\n");
+        for step in advice {
+            out.push_str(&format!("  > {}\n", printable(&step)));
+        }
+    }
+    out
+}
+
+fn verdict(status: &Status, paint: Paint) -> String {
+    let Some(primary) = &status.primary else {
+        let mut text = paint.bad("NO PRIMARY: nobody serves, as far as this member knows.");
+        if let Some(why) = &status.waiting_for {
+            text.push_str(&format!("\nWaiting: {}", printable(why)));
+        }
+        return text;
+    };
+    let who = if *primary != status.node {
+        format!("{primary} is primary in epoch {}", status.epoch)
+    } else if status.serving {
+        format!("{primary} (this host) is primary and serves, epoch {}", status.epoch)
+    } else {
+        format!(
+            "{primary} (this host) is {} and does not serve now, epoch {}",
+            spoken(&status.role),
+            status.epoch
+        )
+    };
+    let who = printable(&who);
+    if status.healthy {
+        paint.good(&format!("All is well: {who}."))
+    } else {
+        paint.warn(&format!("Needs attention: {who}."))
+    }
+}
+
+fn member(status: &Status, paint: Paint) -> Vec<Vec<String>> {
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut row = |key: &str, value: String| rows.push(vec![key.to_owned(), value]);
+    row(
+        "this member",
+        format!(
+            "{} ({}), {} for {}, priority {}",
+            printable(&status.node),
+            status.kind,
+            spoken(&status.role),
+            duration(status.role_since_ms),
+            status.priority
+        ),
+    );
+    if let Some(ms) = status.lease_remaining_ms {
+        row("lease", if ms == 0 { paint.bad("lapsed") } else { format!("{} left", duration(ms)) });
+    }
+    let in_sync = printable(&list(&status.in_sync));
+    row("in sync", if status.solo { paint.warn(&format!("{in_sync} (solo)")) } else { in_sync });
+    for vip in &status.vips {
+        let held = match (vip.held, status.role == "primary") {
+            (true, _) => "held here".to_owned(),
+            (false, true) => paint.bad("NOT held"),
+            (false, false) => "not here".to_owned(),
+        };
+        row("virtual IP", format!("{} on {}: {held}", printable(&vip.address), printable(&vip.interface)));
+    }
+    if let Some(endpoint) = &status.endpoint {
+        row("S3", printable(endpoint));
+    }
+    let gate = printable(&status.gate);
+    row(
+        "gate",
+        match &status.gate_fallback {
+            Some(why) => format!("{} ({})", paint.warn(&gate), printable(why)),
+            None => gate,
+        },
+    );
+    row("policy", printable(&status.policy));
+    if status.kind == "data" {
+        let switch = match (status.failback_mode.as_str(), status.failback_enabled) {
+            ("auto", false) => paint.warn("auto, switched off until the agent restarts"),
+            (mode, _) => printable(mode),
+        };
+        row("failback", switch);
+        row(
+            "log",
+            format!(
+                "end {}, durable {}, committed {}, applied {}",
+                grouped(status.end_lsn),
+                grouped(status.durable_lsn),
+                grouped(status.committed_lsn),
+                grouped(status.applied_lsn)
+            ),
+        );
+    }
+    row("version", printable(&status.version));
+    rows
+}
+
+fn peers(peers: &[PeerStatus], paint: Paint) -> Vec<Vec<String>> {
+    let mut rows = vec![
+        ["PEER", "KIND", "ROLE", "EPOCH", "IN SYNC", "HEARD", "PATHS"].map(|head| paint.dim(head)).to_vec(),
+    ];
+    for peer in peers {
+        let heard = match (peer.alive, peer.last_heard_ms) {
+            (true, Some(ms)) => format!("{} ago", duration(ms)),
+            (true, None) => "yes".to_owned(),
+            (false, Some(ms)) => paint.bad(&format!("SILENT for {}", duration(ms))),
+            (false, None) => paint.bad("NEVER"),
+        };
+        let in_sync = match (peer.kind.as_str(), peer.in_sync) {
+            ("data", true) => "yes".to_owned(),
+            ("data", false) => paint.warn("no"),
+            _ => "-".to_owned(),
+        };
+        rows.push(vec![
+            printable(&peer.id),
+            peer.kind.clone(),
+            peer.role.as_deref().map_or_else(|| "?".to_owned(), spoken),
+            peer.epoch.map_or_else(|| "?".to_owned(), |epoch| epoch.to_string()),
+            in_sync,
+            heard,
+            paths(peer, paint),
+        ]);
+    }
+    rows
+}
+
+/// Each path with its round trip, or why it has none.
+pub(super) fn paths(peer: &PeerStatus, paint: Paint) -> String {
+    let path = |path: &crate::runtime::status::PathStatus| {
+        let name = printable(&path.name);
+        match (path.alive, path.rtt_us) {
+            (true, Some(us)) => format!("{name} {}", words::round_trip(us)),
+            (true, None) => format!("{name} alive"),
+            (false, _) => paint.bad(&format!("{name} DEAD")),
+        }
+    };
+    peer.paths.iter().map(path).collect::<Vec<_>>().join(", ")
+}
+
+/// A role as people say it.
+pub(super) fn spoken(role: &str) -> String {
+    printable(&role.replace('_', " "))
+}
+
+/// The next steps, the most urgent first.
+fn advice(status: &Status) -> Vec<String> {
+    let mut steps = Vec::new();
+    for peer in status.peers.iter().filter(|peer| !peer.alive) {
+        if peer.paths.iter().any(|path| path.unproven > path.received) {
+            steps.push(format!(
+                "{}: its heartbeats arrive, ours do not; look for a firewall or route that stops UDP from here to {}",
+                peer.id,
+                addresses(peer)
+            ));
+        } else {
+            steps.push(format!(
+                "{}: is the host up, and its agent (`systemctl status holdfast` there)? Heartbeats are UDP to {}",
+                peer.id,
+                addresses(peer)
+            ));
+        }
+    }
+    for peer in status.peers.iter().filter(|peer| peer.alive) {
+        for path in peer.paths.iter().filter(|path| !path.alive) {
+            steps.push(format!(
+                "path {} to {}: check the cable, the switch and the address {}; the other paths carry on meanwhile",
+                path.name, peer.id, path.address
+            ));
+        }
+    }
+    if status.solo && status.primary.is_some() {
+        let whom = status.primary.as_deref().unwrap_or_default();
+        steps.push(format!(
+            "a standby has to catch up before {whom} can fail over; its progress: `holdfast replication status` on {whom}"
+        ));
+    }
+    let unheld = status.vips.iter().filter(|vip| !vip.held && status.role == "primary" && status.serving);
+    for vip in unheld {
+        steps.push(format!(
+            "{} is not on {}; `holdfast ha history` says what the claim ran into",
+            vip.address, vip.interface
+        ));
+    }
+    if status.primary.is_none() && status.kind == "data" {
+        steps.push("what led here: `holdfast ha history`, on each member".to_owned());
+    }
+    if status
+        .counters
+        .heartbeat_dropped
+        .get("unknown_key")
+        .or(status.counters.heartbeat_dropped.get("bad_mac"))
+        .is_some_and(|n| *n > 0)
+        && status.peers.iter().any(|peer| !peer.alive)
+    {
+        steps.push("heartbeats with another key arrive: compare `secret_key` on the members".to_owned());
+    }
+    steps
+}
+
+fn addresses(peer: &PeerStatus) -> String {
+    let addresses: Vec<_> = peer.paths.iter().map(|path| path.address.clone()).collect();
+    list(&addresses)
+}
