@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use holdfast_agent::lab::cluster::Cluster;
-use holdfast_agent::lab::privilege::{Standing, standing};
+use holdfast_agent::lab::privilege::{Standing, outer_uid, standing};
 use holdfast_agent::lab::settings::ClusterSpec;
 
 /// Limit for what the cluster should do in seconds on a busy machine.
@@ -81,7 +81,7 @@ fn again_as_root(binary: &PathBuf, test: &str) {
         command.args(["lab-host", "as-root", "--"]).args(argv);
         command
     };
-    match as_root(&["/proc/self/exe", "--version"]).output() {
+    match as_root(&["/proc/self/exe", "lab-host", "--help"]).output() {
         Ok(output) if output.status.success() => {}
         Ok(output) => {
             let why = String::from_utf8_lossy(&output.stderr);
@@ -97,7 +97,8 @@ fn again_as_root(binary: &PathBuf, test: &str) {
 
 /// Waits until no other test on this machine has a cluster.
 pub fn wait_for_turn() -> Result<File> {
-    let path = std::env::temp_dir().join("holdfast-namespace-tests.lock");
+    // Another user's lock file could not be opened; users that test at once have to agree among themselves.
+    let path = std::env::temp_dir().join(format!("holdfast-namespace-tests-{}.lock", outer_uid()));
     let file = File::options().create(true).append(true).open(&path);
     let file = file.with_context(|| format!("open {}", path.display()))?;
     file.lock().context("wait for the other tests")?;

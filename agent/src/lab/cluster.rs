@@ -136,7 +136,7 @@ impl Cluster {
             .with_context(|| format!("write {}", config.display()))?;
         let argv = [self.binary.as_path(), Path::new("agent"), Path::new("--config"), &config];
         let argv: Vec<String> = argv.iter().map(|arg| arg.display().to_string()).collect();
-        let env = [("RUST_LOG".to_owned(), self.spec.log.clone()), ("NO_COLOR".to_owned(), "1".to_owned())];
+        let env = [("HOLDFAST_LOG".to_owned(), self.spec.log.clone()), ("NO_COLOR".to_owned(), "1".to_owned())];
         machine.start_process(&argv, &env, "agent.log")?;
         self.started().insert(host.to_owned());
         Ok(())
