@@ -202,6 +202,41 @@ async fn a_signed_chunked_body_is_unwrapped_and_a_wrong_chunk_stores_nothing() {
 }
 
 #[tokio::test]
+async fn a_checksum_behind_the_body_is_compared() {
+    let s3 = Endpoint::with_bucket().await;
+    let body = pattern(400 << 10);
+    let right = base64(&s3s::crypto::Crc32::checksum_u32(&body).to_be_bytes());
+    let put = |key: &str, trailer: &str| {
+        let mut wire = Vec::new();
+        for piece in body.chunks(64 << 10).chain(std::iter::once(&[][..])) {
+            wire.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+            wire.extend_from_slice(piece);
+            if !piece.is_empty() {
+                wire.extend_from_slice(b"\r\n");
+            }
+        }
+        wire.extend_from_slice(format!("{trailer}\r\n").as_bytes());
+        Call::new("PUT", key)
+            .header("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER")
+            .header("x-amz-decoded-content-length", &body.len().to_string())
+            .header("content-encoding", "aws-chunked")
+            .header("x-amz-trailer", "x-amz-checksum-crc32")
+            .body(wire)
+    };
+    let got = s3.send(put("/box/k", &format!("x-amz-checksum-crc32:{right}\r\n"))).await;
+    assert_eq!(got.status, 200, "{}", got.text());
+    let got = s3.send(Call::new("GET", "/box/k").header("x-amz-checksum-mode", "ENABLED")).await;
+    assert_eq!(got.header("x-amz-checksum-crc32"), Some(right.as_str()));
+    assert!(got.bytes() == body);
+    let commits = s3.toy.commits();
+    for trailer in ["x-amz-checksum-crc32:AAAAAA==\r\n", "x-amz-checksum-sha1:AAAA\r\n", ""] {
+        let got = s3.send(put("/box/wrong", trailer)).await;
+        assert_eq!(got.status, 400, "{trailer:?}: {}", got.text());
+    }
+    assert_eq!(s3.toy.commits(), commits);
+}
+
+#[tokio::test]
 async fn who_has_no_key_is_refused() {
     let s3 = Endpoint::with_bucket().await;
     let got = s3.send(Call::new("PUT", "/box/k").secret("guessed").body("x")).await;
