@@ -71,7 +71,8 @@ pub(crate) fn read_all(file: &dyn DiskFile, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A real directory, locked against a second process for as long as this value lives.
+/// A real directory, locked against a second user for as long as this value lives: for a log that
+/// is until its last [`crate::LogReader`] is gone too.
 #[derive(Debug)]
 pub struct FileDisk {
     root: PathBuf,
@@ -92,7 +93,7 @@ impl FileDisk {
         lock.try_lock().map_err(|e| match e {
             fs::TryLockError::WouldBlock => io::Error::new(
                 io::ErrorKind::WouldBlock,
-                format!("{} is in use by another process", root.display()),
+                format!("{} is in use, by another process or by a reader that still lives", root.display()),
             ),
             fs::TryLockError::Error(e) => e,
         })?;

@@ -71,6 +71,34 @@ fn what_was_appended_is_read_back_before_and_after_reopening() {
 }
 
 #[test]
+fn a_log_on_a_real_disk_survives_reopening_and_cutting() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Log::open(crate::disk::FileDisk::open(dir.path()).unwrap(), SEGMENT).unwrap().0;
+    let mut log = open();
+    log.found(ID, SEGMENT).unwrap();
+    log.append(RecordKind::EpochStart, Epoch(1), &[b"who"]).unwrap();
+    let places: Vec<Lsn> =
+        (0..20).map(|n| log.append(RecordKind::Data, Epoch(1), &[&[n; 70], b"tail"]).unwrap().0).collect();
+    log.sync().unwrap();
+    let end = log.end();
+    drop(log);
+    let mut log = open();
+    let reader = log.reader();
+    assert_eq!(log.end(), end);
+    assert_eq!(log.verify().unwrap().records, 21);
+    // A reader's cached files stay good for what was not cut, on any thread.
+    let (kept, cut) = (places[3], places[9]);
+    let read = std::thread::spawn(move || reader.read(kept).unwrap().payload);
+    assert_eq!(&read.join().unwrap()[..70], &[3; 70]);
+    let archive = log.set_aside(cut, Cause::Divergent, "test", 1).unwrap();
+    log.truncate_to(cut, &archive).unwrap();
+    drop(log);
+    let log = open();
+    assert_eq!((log.end(), log.archives().unwrap()), (cut, vec![archive]));
+    log.verify().unwrap();
+}
+
+#[test]
 fn replicas_that_receive_the_same_bytes_in_other_pieces_have_the_same_files() {
     let (left, right) = (MemDisk::new(), MemDisk::new());
     let (from, _) = sample(&left);
