@@ -30,7 +30,8 @@ pub trait Backend: Send + Sync + 'static {
     fn serving(&self) -> Result<Epoch, NotServing>;
 }
 
-/// Why a write was not done. Except for `Failed`, nothing of it will ever become visible.
+/// Why a write was not confirmed. `NotPrimary` and `Failed` leave its fate open; after any other it was
+/// not stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     /// This member does not lead (any more). The write may or may not survive at the next primary.
