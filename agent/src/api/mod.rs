@@ -15,7 +15,7 @@ mod metrics;
 mod reading;
 mod serve;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -64,7 +64,11 @@ fn row(member: &ClusterMember, paint: Paint) -> Vec<String> {
     vec![
         printable(&member.id),
         member.kind.clone(),
-        member.role.as_deref().map_or_else(unknown, spoken),
+        match (&member.role, member.alive) {
+            (None, _) => unknown(),
+            (Some(role), true) => spoken(role),
+            (Some(role), false) => format!("was {}", spoken(role)),
+        },
         if data {
             member.priority.map_or_else(unknown, |priority| priority.to_string())
         } else {

@@ -50,6 +50,7 @@ struct Peer {
 #[serde(default)]
 struct Archive {
     name: String,
+    cause: String,
     from: u64,
     to: u64,
     records: u64,
@@ -76,7 +77,7 @@ pub(super) fn status(log: &LogStatus, paint: Paint) -> String {
     row(
         "log",
         format!(
-            "{}, {} segments",
+            "{}, {} segment file(s)",
             log.log_id.as_deref().map_or_else(|| "not founded yet".to_owned(), printable),
             log.segments
         ),
@@ -99,14 +100,13 @@ pub(super) fn status(log: &LogStatus, paint: Paint) -> String {
         out.push_str(&table(&peers(log, paint), ""));
     }
     if !log.set_aside.is_empty() {
-        out.push_str(
-            "\nSet aside (nobody was told that these were stored; they are kept for you to look at)\n",
-        );
+        out.push_str("\nSet aside: cut from the log, kept as archives in its directory `set-aside`\n");
         for archive in &log.set_aside {
             out.push_str(&format!(
-                "  {} {}: LSN {} to {}, {} records, {}{}\n",
+                "  {} {}: {}, LSN {} to {}, {} records, {}{}\n",
                 paint.warn("!"),
                 printable(&archive.name),
+                cause(&archive.cause),
                 grouped(archive.from),
                 grouped(archive.to),
                 archive.records,
@@ -162,6 +162,16 @@ fn peers(log: &LogStatus, paint: Paint) -> Vec<Vec<String>> {
         ]
     }));
     rows
+}
+
+/// What the cause means for the data.
+fn cause(word: &str) -> String {
+    match word {
+        "divergent" => "written by a former primary and never acknowledged".to_owned(),
+        "torn" => "an unfinished write at the end of the log".to_owned(),
+        "damaged" => "from a damaged place to the end of the log".to_owned(),
+        other => printable(other),
+    }
 }
 
 /// The numbers, one a line.

@@ -141,7 +141,12 @@ fn peers(peers: &[PeerStatus], paint: Paint) -> Vec<Vec<String>> {
         rows.push(vec![
             printable(&peer.id),
             peer.kind.clone(),
-            peer.role.as_deref().map_or_else(|| "?".to_owned(), spoken),
+            match (&peer.role, peer.alive) {
+                (None, _) => "?".to_owned(),
+                (Some(role), true) => spoken(role),
+                // The last thing that was heard of it is not what it is now.
+                (Some(role), false) => format!("was {}", spoken(role)),
+            },
             peer.epoch.map_or_else(|| "?".to_owned(), |epoch| epoch.to_string()),
             in_sync,
             heard,
@@ -211,15 +216,11 @@ fn advice(status: &Status) -> Vec<String> {
     if status.primary.is_none() && status.kind == "data" {
         steps.push("what led here: `holdfast ha history`, on each member".to_owned());
     }
-    if status
-        .counters
-        .heartbeat_dropped
-        .get("unknown_key")
-        .or(status.counters.heartbeat_dropped.get("bad_mac"))
-        .is_some_and(|n| *n > 0)
-        && status.peers.iter().any(|peer| !peer.alive)
-    {
-        steps.push("heartbeats with another key arrive: compare `secret_key` on the members".to_owned());
+    let dropped = |reason: &str| status.counters.heartbeat_dropped.get(reason).copied().unwrap_or(0);
+    if dropped("unknown_key") + dropped("bad_mac") > 0 && status.peers.iter().any(|peer| !peer.alive) {
+        steps.push(
+            "heartbeats signed with another key arrive: compare `secret_key` on the members".to_owned(),
+        );
     }
     steps
 }

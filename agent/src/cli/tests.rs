@@ -1,1 +1,272 @@
 //! What people see, word for word.
+
+use clap::CommandFactory;
+use serde_json::json;
+
+use super::args::Cli;
+use super::client::shaped;
+use super::paint::Paint;
+use super::{cluster_view, history_view, replication_view, status_view};
+use crate::api::tests::{leading, status};
+use crate::api::{Cluster, ReplicationStats};
+use crate::runtime::history::Entry;
+use crate::runtime::status::Status;
+
+#[track_caller]
+fn shows(got: &str, expected: &str) {
+    assert!(got == expected, "--- got ---\n{got}\n--- expected ---\n{expected}");
+}
+
+#[test]
+fn the_arguments_are_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn a_healthy_primary_is_one_line_and_its_facts() {
+    let mut status = status();
+    status.peers[0].paths.truncate(1);
+    shows(
+        &status_view::render(&status, Paint::PLAIN),
+        "\
+All is well: a (this host) is primary and serves, epoch 7.
+
+this member  a (data), primary for 3 h 12 min, priority 50
+lease        212 ms left
+in sync      a, b
+virtual IP   10.0.0.100/24 on eth1: held here
+S3           http://10.0.0.100:9000
+gate         ebpf
+policy       majority of 3 members
+failback     auto
+log          end 4,096, durable 4,096, committed 4,096, applied 4,096
+version      0.1.0
+
+PEER  KIND     ROLE     EPOCH  IN SYNC  HEARD      PATHS
+b     data     standby  7      yes      34 ms ago  main 130 us
+w     witness  witness  7      -        34 ms ago  main 130 us
+",
+    );
+}
+
+#[test]
+fn trouble_is_named_with_what_to_do() {
+    let mut status = Status {
+        healthy: false,
+        solo: true,
+        in_sync: vec!["a".into()],
+        warnings: vec!["b is not heard".into(), "solo: only a holds every acknowledged byte".into()],
+        gate: "nftables".into(),
+        gate_fallback: Some("this kernel has no tcx".into()),
+        failback_enabled: false,
+        ..status()
+    };
+    status.peers[0].alive = false;
+    status.peers[0].in_sync = false;
+    status.peers[0].last_heard_ms = Some(75_000);
+    status.peers[0].paths[0].alive = false;
+    shows(&status_view::render(&status, Paint::PLAIN), "\
+Needs attention: a (this host) is primary and serves, epoch 7.
+
+this member  a (data), primary for 3 h 12 min, priority 50
+lease        212 ms left
+in sync      a (solo)
+virtual IP   10.0.0.100/24 on eth1: held here
+S3           http://10.0.0.100:9000
+gate         nftables (this kernel has no tcx)
+policy       majority of 3 members
+failback     auto, switched off until the agent restarts
+log          end 4,096, durable 4,096, committed 4,096, applied 4,096
+version      0.1.0
+
+PEER  KIND     ROLE         EPOCH  IN SYNC  HEARD                  PATHS
+b     data     was standby  7      no       SILENT for 1 min 15 s  main DEAD, cable DEAD
+w     witness  witness      7      -        34 ms ago              main 130 us
+
+Warnings
+  ! b is not heard
+  ! solo: only a holds every acknowledged byte
+
+What to do
+  > b: is the host up, and its agent (`systemctl status holdfast` there)? Heartbeats are UDP to 10.0.0.2:9002, 10.78.0.2:9002
+  > a standby has to catch up before a can fail over; its progress: `holdfast replication status` on a
+  > heartbeats signed with another key arrive: compare `secret_key` on the members
+");
+}
+
+#[test]
+fn without_a_primary_the_reason_comes_first() {
+    let status = Status {
+        role: "standby".into(),
+        primary: None,
+        healthy: false,
+        serving: false,
+        lease_remaining_ms: None,
+        waiting_for: Some("this member does not hold every acknowledged byte; waiting for b".into()),
+        in_sync: vec!["b".into()],
+        vips: vec![],
+        peers: vec![],
+        endpoint: None,
+        exposure: Some("a cut between the two".into()),
+        ..status()
+    };
+    shows(
+        &status_view::render(&status, Paint::PLAIN),
+        "\
+NO PRIMARY: nobody serves, as far as this member knows.
+Waiting: this member does not hold every acknowledged byte; waiting for b
+
+this member  a (data), standby for 3 h 12 min, priority 50
+in sync      b
+gate         ebpf
+policy       majority of 3 members
+failback     auto
+log          end 4,096, durable 4,096, committed 4,096, applied 4,096
+version      0.1.0
+
+What this set-up cannot protect against: a cut between the two
+
+What to do
+  > what led here: `holdfast ha history`, on each member
+",
+    );
+}
+
+#[test]
+fn one_way_deafness_points_at_the_firewall() {
+    let mut status = Status { healthy: false, ..status() };
+    status.peers[0].alive = false;
+    status.peers[0].paths[0].received = 3;
+    status.peers[0].paths[0].unproven = 50;
+    let view = status_view::render(&status, Paint::PLAIN);
+    assert!(view.contains("b: its heartbeats arrive, ours do not; look for a firewall"), "{view}");
+}
+
+#[test]
+fn the_cluster_is_a_table_of_members_and_one_of_paths() {
+    shows(
+        &cluster_view::render(&Cluster::from(status()), Paint::PLAIN),
+        "\
+primary a, epoch 7; in sync: a, b; majority of 3 members
+as a sees it
+
+MEMBER  KIND     ROLE     PRIORITY  EPOCH  IN SYNC  HEARD
+a       data     primary  50        7      yes      this member
+b       data     standby  150       7      yes      34 ms ago
+w       witness  witness  -         7      -        34 ms ago
+
+PATH   TO  ADDRESS         STATE  ROUND TRIP  SENT   RECEIVED  UNHEARD
+main   b   10.0.0.2:9002   alive  130 us      1,000  990       0
+cable  b   10.78.0.2:9002  DEAD   -           1,000  990       0
+main   w   10.0.0.3:9002   alive  130 us      1,000  990       0
+",
+    );
+}
+
+#[test]
+fn the_history_is_one_line_per_entry() {
+    let entry = |from: Option<&str>, to: Option<&str>, cause: &str, reason: &str, peer: Option<&str>| Entry {
+        at: "2026-11-21T08:24:12.123Z".into(),
+        uptime_ms: 1,
+        from: from.map(str::to_owned),
+        to: to.map(str::to_owned),
+        epoch: from.map(|_| 8),
+        cause: cause.into(),
+        reason: reason.into(),
+        peer: peer.map(str::to_owned),
+    };
+    let entries = [
+        entry(None, None, "note", "the agent started", None),
+        entry(
+            Some("standby"),
+            Some("candidate"),
+            "primary_silent",
+            "the primary was silent; asking for votes",
+            Some("b"),
+        ),
+        entry(Some("promoting"), Some("primary"), "steps_done", "every step is done", None),
+        entry(None, None, "warning", "a line\nwith \u{1b}[2J in it", None),
+    ];
+    shows(
+        &history_view::render(&entries, Paint::PLAIN),
+        "\
+2026-11-21 08:24:12.123Z  note                           the agent started
+2026-11-21 08:24:12.123Z  standby -> candidate  epoch 8  the primary was silent; asking for votes (b)
+2026-11-21 08:24:12.123Z  promoting -> primary  epoch 8  every step is done
+2026-11-21 08:24:12.123Z  warning                        a line�with �[2J in it
+",
+    );
+    shows(&history_view::render(&[], Paint::PLAIN), "nothing happened to this member yet\n");
+}
+
+#[test]
+fn the_log_shows_its_streams_and_what_was_set_aside() {
+    let mut answer = serde_json::to_value(leading()).unwrap();
+    answer["set_aside"] = json!([{"name": "tail-6-4000", "cause": "divergent", "from": 4000, "to": 4100, "records": 2, "bytes": 2048, "reason": "b reigned meanwhile"}]);
+    shows(&replication_view::status(&shaped(answer).unwrap(), Paint::PLAIN), "\
+This member's log leads in epoch 7.
+
+end        4,192
+durable    4,192
+committed  4,096
+applied    4,096
+log        00000000000000ff, 1 segment file(s)
+waiting    3 writes
+reigns     epoch 7 from 0
+promised   epoch 7
+
+STANDBY  STREAM  WAITED FOR  DURABLE  BEHIND
+b        up      yes         4,096    96 B
+
+Set aside: cut from the log, kept as archives in its directory `set-aside`
+  ! tail-6-4000: written by a former primary and never acknowledged, LSN 4,000 to 4,100, 2 records, 2.0 KiB; b reigned meanwhile
+");
+}
+
+#[test]
+fn a_log_out_of_service_says_so_first() {
+    let mut answer = serde_json::to_value(leading()).unwrap();
+    answer["failure"] = json!("fsync: Input/output error");
+    let view = replication_view::status(&shaped(answer).unwrap(), Paint::PLAIN);
+    assert!(view.starts_with("OUT OF SERVICE: fsync: Input/output error."), "{view}");
+}
+
+#[test]
+fn the_numbers_of_replication_stand_one_a_line() {
+    shows(
+        &replication_view::stats(&ReplicationStats::from(leading())),
+        "\
+epoch            7
+end_lsn          4192
+durable_lsn      4192
+committed_lsn    4096
+applied_lsn      4096
+apply_lag_bytes  0
+segments         1
+pending          3
+streaming_peers  1
+set_aside        0
+set_aside_bytes  0
+damaged          0
+lag_bytes[b]     96
+",
+    );
+}
+
+#[test]
+fn colours_change_nothing_but_colours() {
+    let mut trouble = Status { healthy: false, solo: true, warnings: vec!["w".into()], ..status() };
+    trouble.peers[1].alive = false;
+    for status in [status(), trouble] {
+        let coloured = status_view::render(&status, Paint::COLOURED);
+        assert!(coloured.contains('\u{1b}'));
+        let mut plain = String::new();
+        let mut rest = coloured.as_str();
+        while let Some((before, after)) = rest.split_once('\u{1b}') {
+            plain.push_str(before);
+            rest = after.split_once('m').unwrap().1;
+        }
+        plain.push_str(rest);
+        shows(&plain, &status_view::render(&status, Paint::PLAIN));
+    }
+}
