@@ -4,7 +4,10 @@
 //! power and the API on each host's loopback.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -132,7 +135,7 @@ impl Cluster {
             machine.mount_small_disk(&machine.dir().join("store"), size_bytes)?;
         }
         machine.mount_var_lib()?;
-        std::fs::write(&config, self.spec.config_file(host, machine.dir()))
+        write_private(&config, &self.spec.config_file(host, machine.dir()))
             .with_context(|| format!("write {}", config.display()))?;
         let argv = [self.binary.as_path(), Path::new("agent"), Path::new("--config"), &config];
         let argv: Vec<String> = argv.iter().map(|arg| arg.display().to_string()).collect();
@@ -316,6 +319,13 @@ impl Cluster {
         }
         text
     }
+}
+
+/// Writes a file that only its owner can read: there is a secret in it.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
 }
 
 #[cfg(test)]

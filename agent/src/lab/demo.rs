@@ -173,6 +173,9 @@ fn conclude(tell: &Narrator, cluster: &Cluster, story: &Story) -> ExitCode {
         ("acknowledged objects unreadable", count(|v| v.unread.len())),
         ("two hosts served on the address at once", answered),
     ]));
+    for (reason, count) in &story.switched.reasons {
+        tell.say(format!("  failed in the switchover, {count} times: {reason}"));
+    }
     if kept && twins.is_empty() {
         tell.say("Nothing that was acknowledged is missing. Next: `holdfast lab up`, and break it yourself.");
         ExitCode::SUCCESS

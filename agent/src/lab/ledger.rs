@@ -306,8 +306,13 @@ fn reason_of(error: &object_store::Error) -> String {
         causes.push(e.to_string());
         cause = e.source();
     }
-    let text = causes.split_off(causes.len().saturating_sub(2)).join(": ");
-    text.chars().take(300).collect()
+    // The outer causes name the request; the innermost says what happened to it.
+    let mut text = causes.pop().unwrap_or_default();
+    if text.len() < 40 {
+        text = causes.pop().map_or(text.clone(), |outer| outer.rsplit(" - ").next().unwrap_or_default().to_owned()) + ": " + &text;
+    }
+    // Answers differ in their request ids.
+    text.split("<RequestId>").next().unwrap_or_default().chars().take(400).collect()
 }
 
 fn key(seed: u64, number: u64) -> Path {
