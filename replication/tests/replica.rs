@@ -5,9 +5,9 @@ mod cluster;
 use bytes::Bytes;
 use cluster::{Cluster, Event, Toy, member, options, pair, pair_with};
 use holdfast_replication::replica::{
-    Done, Input, Output, Replica, ReplicaOptions, ReplicaRole, SubmitError, Wait,
+    ConnId, Done, Input, Output, Replica, ReplicaOptions, ReplicaRole, SubmitError, Wait,
 };
-use holdfast_replication::stream::{Frame, RejectReason};
+use holdfast_replication::stream::{Frame, Hello, RejectReason};
 use holdfast_replication::testing::MemDisk;
 use holdfast_replication::{Epoch, Incarnation, Lsn, MAX_PAYLOAD, RecordKind};
 
@@ -353,6 +353,29 @@ fn a_member_that_forgot_what_it_acknowledged_is_refused() {
     let waits = c.submit(0, b"y".to_vec());
     c.settle();
     assert!(c.answer(0, waits).is_none(), "the wait set means the old incarnation");
+}
+
+#[test]
+fn logs_that_differ_under_equal_epochs_and_positions_are_not_joined() {
+    for wrong in [0, 1] {
+        let mut c = pair();
+        c.submit(0, b"x".to_vec());
+        c.settle();
+        let log = c.nodes[1].replica.log();
+        let hello = Hello {
+            member: member(2),
+            promised_epoch: Epoch(1),
+            log_id: log.log_id(),
+            history: log.history().clone(),
+            end: log.end(),
+            chain: log.chain_at_end() ^ wrong,
+        };
+        let conn = ConnId(99);
+        c.tell(0, Input::Connected { conn, initiated: false });
+        c.tell(0, Input::Frame { conn, frame: Frame::Hello(hello) });
+        c.settle();
+        assert_eq!(closed_because(&c, 0, "your log differs"), wrong == 1);
+    }
 }
 
 #[test]

@@ -197,6 +197,59 @@ fn a_lost_write_with_a_whole_one_behind_it_is_torn_unless_it_was_committed() {
 }
 
 #[test]
+fn on_a_log_that_was_behind_a_word_of_commitment_proves_no_damage_here() {
+    for calm in [false, true] {
+        let mut from = fresh(&MemDisk::new());
+        start(&mut from, 1);
+        let first = put(&mut from, 1, b"committed by others");
+        from.note_committed(from.end());
+        put(&mut from, 1, b"says so");
+        let disk = MemDisk::new();
+        let mut log = fresh(&disk);
+        let run = from.reader().read_run(Lsn::ZERO, 10_000).unwrap();
+        log.append_verbatim(Lsn::ZERO, &run).unwrap();
+        let mut hole = first;
+        if calm {
+            // It caught up long ago: what is committed is durable here first.
+            for _ in 0..=CALM_SYNCS {
+                put(&mut log, 1, b"");
+                log.sync().unwrap();
+            }
+            hole = put(&mut log, 1, b"lost");
+            log.note_committed(log.end());
+            put(&mut log, 1, b"says so");
+        }
+        let base = *log.reader().segments().iter().rfind(|b| **b <= hole).unwrap();
+        // Both records of interest must be in the last segment.
+        assert_eq!(log.reader().segments().last(), Some(&base));
+        drop(log);
+        disk.flip_bit(&file_name(base), (SEGMENT_HEADER_LEN + hole.bytes_since(base)) * 8);
+        match reopen(&disk.kill()) {
+            Ok((log, recovery)) => {
+                assert!(!calm);
+                assert_eq!((log.end(), recovery.torn.len()), (hole, 1));
+            }
+            Err(LogError::Damaged { lsn, .. }) => assert!(calm && lsn == hole),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn what_a_killed_process_left_unsynced_is_durable_before_it_counts() {
+    for seed in 0..20 {
+        let disk = MemDisk::new();
+        let (mut log, _) = sample(&disk);
+        put(&mut log, 5, b"written, not synced");
+        drop(log);
+        let disk = disk.kill();
+        let durable = reopen(&disk).unwrap().0.durable();
+        let (log, _) = reopen(&disk.crash(seed)).unwrap();
+        assert!(log.end() >= durable, "seed {seed}");
+    }
+}
+
+#[test]
 fn lost_segments_are_damage_not_an_empty_log() {
     let disk = MemDisk::new();
     let (_, _) = sample(&disk);
