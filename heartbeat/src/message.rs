@@ -14,6 +14,15 @@ use crate::types::{Epoch, InSyncRecord, Lsn, Member, MemberKind, NodeId, Time};
 #[serde(transparent)]
 pub struct BootNonce(pub u64);
 
+/// Most bytes that the members of an in-sync record may take in a packet: nine with the longest names.
+/// A member keeps the record and states it in its own heartbeats, so it takes none that would not fit there.
+pub const MAX_RECORD_BYTES: usize = 9 * (1 + NodeId::MAX_LEN + LONGEST_VARINT);
+/// The greatest epoch that is believed. Elections count in ones, so a greater one is a defect of the
+/// peer, and taking it over would leave no room for the next election.
+pub const MAX_EPOCH: Epoch = Epoch(1 << 56);
+/// A 64-bit number in the encoding of the payload, in bytes.
+const LONGEST_VARINT: usize = 10;
+
 /// Everything that travels in a packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -21,6 +30,16 @@ pub enum Message {
     Heartbeat(Box<Heartbeat>),
     /// A supervisor says that its agent is gone.
     Notice(Notice),
+}
+
+impl Message {
+    /// Whether a receiver can take over what it says and go on from there.
+    pub(crate) fn within_bounds(&self) -> bool {
+        match self {
+            Message::Heartbeat(heartbeat) => heartbeat.state.within_bounds(),
+            Message::Notice(notice) => notice.epoch <= MAX_EPOCH,
+        }
+    }
 }
 
 /// One statement, for one receiver, over one path.
@@ -116,6 +135,24 @@ pub struct MemberState {
     pub wants_primary: Option<Wish>,
     /// Is shutting down.
     pub leaving: bool,
+}
+
+impl MemberState {
+    fn within_bounds(&self) -> bool {
+        let epochs = [
+            Some(self.epoch),
+            Some(self.last_epoch),
+            self.grants,
+            self.follows.as_ref().map(|(epoch, _)| *epoch),
+            self.ballot.map(|ballot| ballot.epoch),
+            self.vote.map(|vote| vote.epoch),
+            self.record.as_ref().map(|record| record.epoch),
+            self.resigned.as_ref().map(|resigned| resigned.epoch),
+        ];
+        let members = self.record.iter().flat_map(|record| &record.members);
+        let record_bytes: usize = members.map(|member| 1 + member.id.as_str().len() + LONGEST_VARINT).sum();
+        epochs.into_iter().flatten().all(|epoch| epoch <= MAX_EPOCH) && record_bytes <= MAX_RECORD_BYTES
+    }
 }
 
 /// Why a standby wishes to be primary.

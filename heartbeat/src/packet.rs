@@ -173,7 +173,7 @@ impl Keyring {
         mac.update(payload);
         mac.verify_slice(&header[TAG_AT..]).map_err(|_| Dropped::BadMac)?;
         match postcard::take_from_bytes(payload) {
-            Ok((message, [])) => Ok(message),
+            Ok((message, [])) if Message::within_bounds(&message) => Ok(message),
             _ => Err(Dropped::Malformed),
         }
     }

@@ -1,0 +1,234 @@
+//! What comes out of the network: only what a member signed, exactly as it signed it, and never a panic.
+
+mod support;
+
+use hmac::{Hmac, KeyInit, Mac};
+use holdfast_heartbeat::packet::VERSION;
+use holdfast_heartbeat::*;
+use proptest::prelude::*;
+use sha2::Sha256;
+
+use support::{largest, member, plain};
+
+const SECRET: &[u8] = b"correct horse battery staple";
+const OTHER: &[u8] = b"another secret of the same kind";
+/// Bytes before the payload.
+const HEADER: usize = 44;
+
+fn ring(secrets: &[&[u8]]) -> Keyring {
+    Keyring::new(secrets.iter().copied())
+}
+
+fn message(heartbeat: Heartbeat) -> Message {
+    Message::Heartbeat(Box::new(heartbeat))
+}
+
+fn mac(secret: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).unwrap();
+    parts.iter().for_each(|part| mac.update(part));
+    mac.finalize().into_bytes().to_vec()
+}
+
+/// An authentic packet around any payload, made from the description of the format alone.
+fn authentic(secret: &[u8], version: u8, payload: &[u8]) -> Vec<u8> {
+    let key = mac(secret, &[b"holdfast heartbeat v1"]);
+    let mut packet = b"HFHB".to_vec();
+    packet.extend([version, 0]);
+    packet.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
+    packet.extend(&mac(&key, &[b"key id"])[..4]);
+    packet.extend(mac(&key, &[&packet[..12], payload]));
+    packet.extend(payload);
+    packet
+}
+
+#[test]
+fn what_was_sealed_is_opened() {
+    let ring = ring(&[SECRET]);
+    let notice = Message::Notice(Notice { member: member("a"), boot: BootNonce(9), epoch: Epoch(3) });
+    for message in [message(plain()), message(largest(5)), notice] {
+        assert_eq!(ring.open(&ring.seal(&message)), Ok(message));
+    }
+}
+
+#[test]
+fn the_format_is_the_one_that_is_documented() {
+    let message = message(plain());
+    let payload = postcard::to_stdvec(&message).unwrap();
+    assert_eq!(ring(&[SECRET]).seal(&message), authentic(SECRET, VERSION, &payload));
+}
+
+#[test]
+fn another_key_is_not_believed() {
+    let packet = ring(&[OTHER]).seal(&message(plain()));
+    assert_eq!(ring(&[SECRET]).open(&packet), Err(Dropped::UnknownKey));
+    // Whoever claims the right key and does not have it comes no further than the tag.
+    let mut forged = packet;
+    forged[8..12].copy_from_slice(&ring(&[SECRET]).seal(&message(plain()))[8..12]);
+    assert_eq!(ring(&[SECRET]).open(&forged), Err(Dropped::BadMac));
+}
+
+#[test]
+fn a_key_is_replaced_member_by_member() {
+    let (old, both, new) = (ring(&[SECRET]), ring(&[OTHER, SECRET]), ring(&[OTHER]));
+    let message = message(plain());
+    assert_eq!(both.open(&old.seal(&message)), Ok(message.clone()), "the old key still opens");
+    assert_eq!(new.open(&both.seal(&message)), Ok(message.clone()), "the new key signs");
+    assert_eq!(old.open(&both.seal(&message)), Err(Dropped::UnknownKey));
+    assert_eq!(new.open(&old.seal(&message)), Err(Dropped::UnknownKey));
+}
+
+#[test]
+fn a_packet_cut_anywhere_is_dropped() {
+    let ring = ring(&[SECRET]);
+    let packet = ring.seal(&message(largest(5)));
+    for length in 0..packet.len() {
+        assert_eq!(ring.open(&packet[..length]), Err(Dropped::Truncated), "{length} bytes");
+    }
+}
+
+#[test]
+fn every_single_bit_flip_is_dropped_with_its_reason() {
+    let ring = ring(&[SECRET, OTHER]);
+    let packet = ring.seal(&message(largest(5)));
+    for bit in 0..packet.len() * 8 {
+        let mut flipped = packet.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        let dropped = ring.open(&flipped).expect_err("a flipped bit went through");
+        let length = |packet: &[u8]| u16::from_be_bytes([packet[6], packet[7]]);
+        let expected = match bit / 8 {
+            0..4 => Dropped::BadMagic,
+            4..6 => Dropped::OtherVersion,
+            6..8 if length(&flipped) > length(&packet) => Dropped::Truncated,
+            6..8 => Dropped::Oversized,
+            8..12 => Dropped::UnknownKey,
+            _ => Dropped::BadMac,
+        };
+        assert_eq!(dropped, expected, "bit {bit}");
+    }
+}
+
+#[test]
+fn more_than_was_signed_is_dropped() {
+    let ring = ring(&[SECRET]);
+    let mut packet = ring.seal(&message(plain()));
+    packet.push(0);
+    assert_eq!(ring.open(&packet), Err(Dropped::Oversized));
+    packet.resize(MAX_PACKET + 1, 0);
+    assert_eq!(ring.open(&packet), Err(Dropped::Oversized));
+    assert_eq!(ring.open(&vec![0; 65_507]), Err(Dropped::Oversized));
+    // A message with something behind it, signed as a whole, is a defect of the peer.
+    let mut payload = postcard::to_stdvec(&message(plain())).unwrap();
+    payload.push(0);
+    assert_eq!(ring.open(&authentic(SECRET, VERSION, &payload)), Err(Dropped::Malformed));
+}
+
+#[test]
+fn another_version_is_dropped_even_if_it_is_authentic() {
+    let payload = postcard::to_stdvec(&message(plain())).unwrap();
+    for version in [0, VERSION + 1, u8::MAX] {
+        let packet = authentic(SECRET, version, &payload);
+        assert_eq!(ring(&[SECRET]).open(&packet), Err(Dropped::OtherVersion));
+    }
+}
+
+#[test]
+fn the_largest_heartbeat_fits() {
+    let ring = ring(&[SECRET]);
+    // Five data members are more than anybody runs; nine are what the bound on records admits.
+    for members in [5, 9] {
+        let heartbeat = message(largest(members));
+        let packet = ring.seal(&heartbeat);
+        assert!(packet.len() <= MAX_PACKET, "{members} members: {} bytes", packet.len());
+        assert_eq!(ring.open(&packet), Ok(heartbeat));
+    }
+}
+
+#[test]
+fn a_record_that_could_not_be_stated_again_is_not_taken() {
+    let mut heartbeat = plain();
+    let mut state = largest(9).state;
+    state.record.as_mut().unwrap().members.push(member("a"));
+    heartbeat.state.record = state.record;
+    let payload = postcard::to_stdvec(&message(heartbeat)).unwrap();
+    assert!(HEADER + payload.len() <= MAX_PACKET, "it fits into its own packet");
+    assert_eq!(ring(&[SECRET]).open(&authentic(SECRET, VERSION, &payload)), Err(Dropped::Malformed));
+}
+
+#[test]
+fn an_epoch_that_leaves_no_room_for_the_next_is_not_taken() {
+    let ring = ring(&[SECRET]);
+    let mut heartbeat = plain();
+    heartbeat.state.epoch = MAX_EPOCH;
+    assert!(ring.open(&ring.seal(&message(heartbeat.clone()))).is_ok());
+    heartbeat.state.epoch = MAX_EPOCH.next();
+    assert_eq!(ring.open(&ring.seal(&message(heartbeat))), Err(Dropped::Malformed));
+    let ballot = Ballot { round: 1, epoch: Epoch(u64::MAX), pre: true, forced: false };
+    let mut heartbeat = plain();
+    heartbeat.state.ballot = Some(ballot);
+    assert_eq!(ring.open(&ring.seal(&message(heartbeat))), Err(Dropped::Malformed));
+    let notice = Notice { member: member("a"), boot: BootNonce(1), epoch: Epoch(u64::MAX) };
+    assert_eq!(ring.open(&ring.seal(&Message::Notice(notice))), Err(Dropped::Malformed));
+}
+
+#[test]
+fn every_reason_has_a_name_of_its_own() {
+    let names: std::collections::BTreeSet<_> = Dropped::ALL.iter().map(ToString::to_string).collect();
+    assert_eq!(names.len(), Dropped::ALL.len());
+    assert!(names.iter().all(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '_')));
+}
+
+#[test]
+fn a_keyring_does_not_show_its_keys() {
+    assert_eq!(format!("{:?}", ring(&[SECRET, OTHER])), "Keyring(2 keys)");
+}
+
+proptest! {
+    #[test]
+    fn garbage_is_dropped(packet in prop::collection::vec(any::<u8>(), 0..=2 * MAX_PACKET)) {
+        prop_assert!(ring(&[SECRET]).open(&packet).is_err());
+    }
+
+    #[test]
+    fn garbage_behind_a_good_header_is_dropped(
+        mut tail in prop::collection::vec(any::<u8>(), 32..=MAX_PACKET - 12),
+    ) {
+        let mut packet = ring(&[SECRET]).seal(&message(plain()))[..12].to_vec();
+        packet[6..8].copy_from_slice(&u16::try_from(tail.len() - 32).unwrap().to_be_bytes());
+        packet.append(&mut tail);
+        prop_assert_eq!(ring(&[SECRET]).open(&packet), Err(Dropped::BadMac));
+    }
+
+    #[test]
+    fn authentic_garbage_never_panics(payload in prop::collection::vec(any::<u8>(), 0..=MAX_PACKET - HEADER)) {
+        let opened = ring(&[SECRET]).open(&authentic(SECRET, VERSION, &payload));
+        prop_assert!(opened.is_ok() || opened == Err(Dropped::Malformed));
+    }
+
+    /// A defect of the peer that hits one byte of a real message; what is still taken can be sent again.
+    #[test]
+    fn a_real_message_with_a_wrong_byte_never_panics(at in any::<prop::sample::Index>(), byte: u8) {
+        let mut payload = postcard::to_stdvec(&message(largest(5))).unwrap();
+        let at = at.index(payload.len());
+        payload[at] = byte;
+        match ring(&[SECRET]).open(&authentic(SECRET, VERSION, &payload)) {
+            Ok(message) => prop_assert!(ring(&[SECRET]).seal(&message).len() <= MAX_PACKET),
+            Err(dropped) => prop_assert_eq!(dropped, Dropped::Malformed),
+        }
+    }
+
+    #[test]
+    fn any_numbers_survive_the_way(
+        boot: u64, seq: u64, sent_at: u64, path: u8, epoch in 0..=MAX_EPOCH.0, lsn: u64, name in "[A-Za-z0-9._:-]{1,63}",
+    ) {
+        let mut heartbeat = plain();
+        heartbeat.from.id = NodeId::new(name).unwrap();
+        heartbeat.boot = BootNonce(boot);
+        heartbeat.seq = seq;
+        heartbeat.sent_at = Time(sent_at);
+        heartbeat.path = path;
+        heartbeat.state.epoch = Epoch(epoch);
+        heartbeat.state.durable = Lsn(lsn);
+        let ring = ring(&[SECRET]);
+        prop_assert_eq!(ring.open(&ring.seal(&message(heartbeat.clone()))), Ok(message(heartbeat)));
+    }
+}
