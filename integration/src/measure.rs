@@ -17,7 +17,7 @@ const STEADY: Duration = Duration::from_millis(300);
 /// The cluster stays broken; see [`restore`].
 pub fn outage_after(cluster: &Cluster, fault: Fault) -> Result<Duration> {
     let primary = cluster.wait_in_sync(LIMIT)?;
-    // What a signal needs to know is found out before the clock starts to run.
+    let slack = cluster.gate_slack();
     let prober = Prober::start(&cluster.client()?, cluster.probe_target());
     prober.wait_served_after(Instant::now() + STEADY, LIMIT)?;
     cluster.inflict(&primary, fault)?;
@@ -25,7 +25,7 @@ pub fn outage_after(cluster: &Cluster, fault: Fault) -> Result<Duration> {
     // tells that somebody else, or the same member anew, serves.
     let old_may_answer = match fault {
         Fault::PowerOff | Fault::Kill | Fault::KillAll => Duration::ZERO,
-        _ => cluster.spec().lease() * 2,
+        _ => cluster.spec().lease() * 2 + slack,
     };
     let recovered = prober.wait_served_after(Instant::now() + old_may_answer, LIMIT)?;
     prober.wait_served_after(recovered + STEADY, LIMIT)?;
@@ -55,11 +55,12 @@ pub fn survives(cluster: &Cluster, fault: Fault) -> Result<()> {
     let primary = cluster.wait_in_sync(LIMIT)?;
     target.create_bucket(&client, LIMIT)?;
     let twins = Twins::watch(cluster)?;
+    let slack = cluster.gate_slack();
     let load = Load::start(&client, &target, LoadSpec::default());
     load.wait_for_more(200, LIMIT)?;
     cluster.inflict(&primary, fault)?;
     // Longer than any lease: acknowledgements that come now are those of whoever is primary now.
-    std::thread::sleep(cluster.spec().lease() * 3);
+    std::thread::sleep(cluster.spec().lease() * 3 + slack);
     load.wait_for_more(200, LIMIT)?;
     // The dangerous moment of a stop or a cut is its end, when a former primary wakes up.
     cluster.inflict(&primary, Fault::Heal)?;

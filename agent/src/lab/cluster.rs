@@ -27,6 +27,11 @@ use super::world::{NetNs, Plug, World, WorldSpec};
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Time between two requests of the prober: it bounds how finely an outage is measured.
 const PROBE_EVERY: Duration = Duration::from_millis(2);
+/// How long a switchover may take before the order is given again.
+const SWITCHOVER_LIMIT: Duration = Duration::from_secs(3);
+/// The shortest lifetime of an address that a lease of well below a second is rounded up to, twice over for
+/// the moment at which it is renewed.
+const LIFETIME_SLACK: Duration = Duration::from_secs(2);
 /// Lines of each log that a failure shows.
 const TAIL_LINES: usize = 25;
 
@@ -139,7 +144,8 @@ impl Cluster {
             .with_context(|| format!("write {}", config.display()))?;
         let argv = [self.binary.as_path(), Path::new("agent"), Path::new("--config"), &config];
         let argv: Vec<String> = argv.iter().map(|arg| arg.display().to_string()).collect();
-        let env = [("HOLDFAST_LOG".to_owned(), self.spec.log.clone()), ("NO_COLOR".to_owned(), "1".to_owned())];
+        let env =
+            [("HOLDFAST_LOG".to_owned(), self.spec.log.clone()), ("NO_COLOR".to_owned(), "1".to_owned())];
         machine.start_process(&argv, &env, "agent.log")?;
         self.started().insert(host.to_owned());
         Ok(())
@@ -212,6 +218,32 @@ impl Cluster {
         let whole = |s: &Status| s.is_primary() && s.in_sync.len() == wanted;
         let seen = self.wait_until("every data member in sync", limit, |all| all.iter().any(whole))?;
         Ok(seen.into_iter().find(whole).map(|s| s.node).unwrap_or_default())
+    }
+
+    /// Has the primary hand over, and waits until another member holds the address; the result is that member.
+    /// A successor that has just come back may have to refuse for a moment: then the order is given again.
+    pub fn switch_over(&self, limit: Duration) -> Result<String> {
+        let end = Instant::now() + limit;
+        let from = self.wait_in_sync(limit)?;
+        loop {
+            let moved = |s: &Status| s.is_primary() && s.node != from && s.vips.iter().all(|vip| vip.held);
+            let ordered = self.post(&from, "/api/ha/failover", None);
+            let waited = ordered.and_then(|_| {
+                self.wait_until("the switchover", SWITCHOVER_LIMIT, |all| all.iter().any(moved))
+            });
+            match waited {
+                Ok(seen) => return Ok(seen.into_iter().find(moved).map(|s| s.node).unwrap_or_default()),
+                Err(e) if Instant::now() > end => return Err(e),
+                Err(_) => thread::sleep(LOOK_EVERY),
+            }
+        }
+    }
+
+    /// What the kernel gate in use cannot promise: an agent without the eBPF gate leaves the address to its
+    /// lifetime, which the kernel counts in whole seconds.
+    pub fn gate_slack(&self) -> Duration {
+        let exact = self.statuses().iter().filter(|s| s.kind == "data").all(|s| s.gate.contains("BPF"));
+        if exact { Duration::ZERO } else { LIFETIME_SLACK }
     }
 
     /// Another data member than `host`.

@@ -309,7 +309,11 @@ fn reason_of(error: &object_store::Error) -> String {
     // The outer causes name the request; the innermost says what happened to it.
     let mut text = causes.pop().unwrap_or_default();
     if text.len() < 40 {
-        text = causes.pop().map_or(text.clone(), |outer| outer.rsplit(" - ").next().unwrap_or_default().to_owned()) + ": " + &text;
+        text = causes
+            .pop()
+            .map_or(text.clone(), |outer| outer.rsplit(" - ").next().unwrap_or_default().to_owned())
+            + ": "
+            + &text;
     }
     // Answers differ in their request ids.
     text.split("<RequestId>").next().unwrap_or_default().chars().take(400).collect()

@@ -72,13 +72,11 @@ fn outages(cluster: &Cluster, timers: &str, rounds: usize) -> Result<()> {
     }
     let mut pauses = Vec::new();
     for _ in 0..rounds {
-        let primary = cluster.wait_in_sync(LIMIT)?;
+        cluster.wait_in_sync(LIMIT)?;
+        thread::sleep(cluster.spec().lease() * 3);
         let prober = Prober::start(&cluster.client()?, cluster.probe_target());
         prober.wait_served_after(Instant::now() + Duration::from_millis(200), LIMIT)?;
-        cluster.post(&primary, "/api/ha/failover", None)?;
-        cluster.wait_until("the switchover", LIMIT, |all| {
-            all.iter().any(|s| s.is_primary() && s.node != primary)
-        })?;
+        cluster.switch_over(LIMIT)?;
         prober.wait_served_after(Instant::now() + Duration::from_millis(200), LIMIT)?;
         pauses.extend(prober.stop()?.outage());
     }
