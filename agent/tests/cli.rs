@@ -30,10 +30,13 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/tests/fixtures").join(name)
 }
 
-/// An address at which nobody listens.
-fn nobody() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
+/// An address at which nobody listens, for as long as the socket is kept: bound, so that no other test
+/// gets it, and not listening.
+fn nobody() -> (String, socket2::Socket) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (format!("http://{address}"), socket)
 }
 
 /// Answers one request with `status` and `body`; the thread ends with the request's text.
@@ -146,7 +149,7 @@ fn an_agent_that_does_not_run_is_status_1_with_the_next_step() {
     for args in
         [&["ha", "status"][..], &["ha", "status", "--json"], &["ha", "failover"], &["replication", "stats"]]
     {
-        let url = nobody();
+        let (url, _socket) = nobody();
         let output = holdfast(&[args, &["--api", &url]].concat());
         assert_eq!(code(&output), 1, "{args:?}");
         assert_eq!(stdout(&output), "");

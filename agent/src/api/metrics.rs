@@ -122,7 +122,8 @@ fn member(sheet: &mut Sheet, status: &Status) {
         status.gate_fallback.is_some().into(),
     );
     sheet.gauge("priority", "The configured preference; lower is more preferred", status.priority.into());
-    sheet.gauge("failback_enabled", "1 while automatic failback is on", status.failback_enabled.into());
+    let automatic = status.failback_mode == "auto" && status.failback_enabled;
+    sheet.gauge("failback_enabled", "1 while this member takes the role back by itself", automatic.into());
     sheet.gauge("log_end_lsn", "End of the own log, in bytes since its beginning", status.end_lsn);
     sheet.gauge("log_durable_lsn", "Durable on the own disk up to this position", status.durable_lsn);
     sheet.gauge(
