@@ -154,6 +154,19 @@ async fn no_closes_what_is_open_and_redirects_what_comes() {
 }
 
 #[tokio::test]
+async fn a_client_on_the_address_itself_is_not_sent_in_a_circle() {
+    let s3 = Endpoint::with_bucket().await;
+    let here = || Some(format!("http://{}", s3.addr));
+    s3.gate.send(Serving::No { redirect: here() }).unwrap();
+    let got = s3.send(Call::new("GET", "/box/k")).await;
+    assert_eq!((got.status, got.header("location")), (503, None));
+    s3.gate.send(Serving::Yes).unwrap();
+    s3.toy.stop_serving(Some(NotServing { redirect: here(), reason: "the lease lapsed".into() }));
+    let got = s3.send(Call::new("PUT", "/box/k").body("x")).await;
+    assert_eq!((got.status, got.header("connection")), (503, Some("close")));
+}
+
+#[tokio::test]
 async fn draining_finishes_what_began_and_turns_away_what_comes() {
     let s3 = Endpoint::with_bucket().await;
     let (go, held) = watch::channel(false);

@@ -252,7 +252,8 @@ impl Node {
                 && state.electable
                 && !state.leaving
                 && self.log.durable.bytes_since(peer.follower.durable) <= CLOSE_BYTES
-                && now >= readmission(&peer.departures);
+                && now >= readmission(&peer.departures)
+                && self.lost(now, member).is_none();
             ready.then(|| member.clone())
         });
         let Some(member) = candidate else { return };

@@ -238,7 +238,13 @@ impl Node {
                 self.note_follower(now, &member, streaming, durable)
             }
             Event::LogAdvanced { end, durable, last_epoch } => {
-                self.log = LogPosition { end, durable, last_epoch }
+                // A follower that had everything until now owes something only from now on.
+                for peer in &mut self.peers {
+                    if peer.follower.durable >= self.log.durable {
+                        peer.follower.progressed_at = now;
+                    }
+                }
+                self.log = LogPosition { end, durable, last_epoch };
             }
             Event::LogFailed { full, error } => {
                 let consequence = if full {

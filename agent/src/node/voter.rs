@@ -219,6 +219,8 @@ impl Node {
         let successor = resigned.successor.as_ref();
         if successor == Some(&self.settings.me.id) {
             self.vacate(now, Cause::PrimaryResigned, true);
+            // Whatever made this member hold back before, it is asked for now.
+            self.stand_after = now;
         } else {
             self.vacate(now, Cause::PrimaryResigned, false);
             // The chosen successor goes first.

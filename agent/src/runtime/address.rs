@@ -211,6 +211,12 @@ impl Keeper {
         let Some(held) = &mut self.held else { return };
         let now = Instant::now();
         if !held.claimed {
+            // The interface may have been made anew since the gate was put on it.
+            if let Err(error) = self.gate.repair() {
+                note(format!(
+                    "the kernel gate cannot be put on the interface: {error}; the addresses' lifetime alone ends them"
+                ));
+            }
             match self.addresses.claim(self.lifetime).await {
                 Ok(()) => {
                     held.claimed = true;

@@ -236,7 +236,7 @@ impl<R: Fn(Event), N: Fn(String)> LogThread<R, N> {
                     }
                 }
                 Output::Close { conn, reason } => {
-                    tracing::info!(reason, conn = conn.0, "replication stream closed");
+                    tracing::debug!(reason, conn = conn.0, "replication stream closed");
                     if let Some(frames) = self.conns.remove(&conn) {
                         let _ = frames.send(ToPeer::Close);
                     }

@@ -18,6 +18,11 @@ use crate::node::event::Event;
 /// The time for closed connections to say so on the wire before the address goes.
 const LAST_WORDS: Duration = Duration::from_millis(3);
 
+/// The least time for which requests are refused before their connections are closed. A busy client
+/// meets the refusal with its next request and backs off by itself; were its connection closed first, it
+/// would connect anew while nobody has the address, lose the first packet, and wait a whole second.
+const REFUSE_FOR: Duration = Duration::from_millis(10);
+
 /// An order of the core.
 #[derive(Debug)]
 pub enum ServiceOrder {
@@ -47,7 +52,10 @@ pub async fn control(
                 if !drain.is_zero() {
                     serving.send_replace(Serving::Draining);
                     if let Some(backend) = &backend {
-                        let _ = tokio::time::timeout(drain, backend.idle()).await;
+                        let _ = tokio::join!(
+                            tokio::time::timeout(drain, backend.idle()),
+                            tokio::time::sleep(REFUSE_FOR.min(drain)),
+                        );
                     }
                 }
                 serving.send_replace(Serving::No { redirect: redirect.clone() });

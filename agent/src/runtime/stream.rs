@@ -113,9 +113,12 @@ impl Streams {
         loop {
             match connect(at, from).await {
                 Ok(stream) => {
-                    wait = FIRST_RETRY;
-                    if let Err(error) = self.converse(stream, true).await {
-                        tracing::info!(%error, %at, "the stream from the primary ended; connecting again");
+                    let begun = tokio::time::Instant::now();
+                    let ended = self.converse(stream, true).await;
+                    tracing::debug!(?ended, %at, "the stream from the primary ended; connecting again");
+                    // A primary that closes at once is none yet, or no more: ask it ever less often.
+                    if begun.elapsed() > LONGEST_RETRY {
+                        wait = FIRST_RETRY;
                     }
                 }
                 Err(error) => tracing::debug!(%error, %at, "the primary's log cannot be reached yet"),

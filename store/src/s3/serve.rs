@@ -15,10 +15,11 @@
 //! state was read or changed.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -170,9 +171,10 @@ async fn connection(stream: TcpStream, front: Front, mut gate: watch::Receiver<S
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
     let asked = gate.clone();
+    let here = stream.local_addr().ok().map(|at| at.ip());
     let service = service_fn(move |req| {
         let (front, asked) = (front.clone(), asked.clone());
-        async move { Ok::<_, Infallible>(admit(&front, &asked, req).await) }
+        async move { Ok::<_, Infallible>(not_to_itself(admit(&front, &asked, req).await, here)) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -199,6 +201,20 @@ async fn connection(stream: TcpStream, front: Front, mut gate: watch::Receiver<S
             }
         }
     }
+}
+
+/// A client that asked on the virtual address itself, while the primary was changing under it, is told
+/// to try again instead of being sent to where it is.
+fn not_to_itself(response: Response<Body>, here: Option<IpAddr>) -> Response<Body> {
+    let location = response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok());
+    let there = location.and_then(|to| to.parse::<Uri>().ok()).and_then(|to| to.host().map(str::to_owned));
+    let there = there.and_then(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().ok());
+    if response.status() != StatusCode::TEMPORARY_REDIRECT || there.is_none() || there != here {
+        return response;
+    }
+    and_close(plain(answer::unavailable(
+        "The primary is changing; whether a write that was on its way survived is not known. Send it again",
+    )))
 }
 
 async fn admit(front: &Front, gate: &watch::Receiver<Serving>, req: Request<Incoming>) -> Response<Body> {

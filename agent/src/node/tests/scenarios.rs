@@ -190,6 +190,34 @@ fn a_planned_switchover_is_short_and_keeps_both_in_sync() {
 }
 
 #[test]
+fn switchovers_there_and_back_are_both_short() {
+    let mut cluster = pair_with_witness();
+    for (id, from, to) in [(1, A, B), (2, B, A), (3, A, B)] {
+        cluster.command(from, id, Command::Failover { to: None });
+        let took = cluster.run_until(200 * MS, |c| c.primary() == Some(to));
+        assert!(took < 70 * MS, "{took:?} for the {id}th: {:#?}", cluster.story());
+        cluster.run(60 * MS);
+    }
+}
+
+#[test]
+fn a_standby_that_had_nothing_to_acknowledge_for_long_is_not_called_slow() {
+    let mut cluster = pair_with_witness();
+    cluster.run(5000 * MS);
+    let before = cluster.hosts[A].notes.len();
+    // The next write after a long silence is durable here first, there a little later.
+    let log = cluster.hosts[A].log;
+    let end = log.end + 4096;
+    cluster.hosts[A].log.end = end;
+    cluster.hosts[A].log.durable = end;
+    cluster.feed(A, Event::LogAdvanced { end, durable: end, last_epoch: log.last_epoch });
+    cluster.run(2000 * MS);
+    assert_eq!(cluster.hosts[B].log.durable, end);
+    assert_eq!(cluster.hosts[A].notes.len(), before, "{:#?}", cluster.story());
+    assert_eq!(cluster.in_sync(A), vec![A, B]);
+}
+
+#[test]
 fn a_switchover_without_successor_is_refused_and_changes_nothing() {
     let mut cluster = pair_with_witness();
     cluster.power_off(B);
