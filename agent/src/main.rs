@@ -5,6 +5,10 @@ use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
 
+/// What is logged where `HOLDFAST_LOG` does not say. The S3 library would log every answer that is an
+/// error to a client, such as a missing key, as an error of ours.
+const DEFAULT_FILTER: &str = "info,s3s=off";
+
 fn main() -> ExitCode {
     log_to_stderr();
     holdfast_agent::cli::run()
@@ -13,9 +17,9 @@ fn main() -> ExitCode {
 /// `HOLDFAST_LOG` filters (`info`, `holdfast_agent=debug`, ...); `HOLDFAST_LOG_FORMAT=json` is for machines.
 fn log_to_stderr() {
     let filter = std::env::var("HOLDFAST_LOG").ok().filter(|filter| !filter.is_empty());
-    let (filter, complaint) = match EnvFilter::try_new(filter.as_deref().unwrap_or("info")) {
+    let (filter, complaint) = match EnvFilter::try_new(filter.as_deref().unwrap_or(DEFAULT_FILTER)) {
         Ok(filter) => (filter, None),
-        Err(error) => (EnvFilter::new("info"), Some(error)),
+        Err(error) => (EnvFilter::new(DEFAULT_FILTER), Some(error)),
     };
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::env::var_os("HOLDFAST_LOG_FORMAT").is_some_and(|format| format == "json") {

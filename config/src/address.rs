@@ -13,8 +13,9 @@ use crate::model::{HeartbeatPath, Peer, PeerKind};
 use crate::report::Notes;
 use crate::section::{At, Section};
 
-/// Most members of one cluster, this one included: it bounds the heartbeat packet and its acknowledgements.
-pub const MAX_MEMBERS: usize = 16;
+/// Most members of one cluster, this one included: a heartbeat names the in-sync set in one unfragmented packet,
+/// which has room for so many of the longest names.
+pub const MAX_MEMBERS: usize = 9;
 
 /// Most heartbeat paths, the main one included.
 pub const MAX_PATHS: usize = 8;

@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -34,6 +35,13 @@ use crate::node::event::Event;
 const BATCH: usize = 4096;
 /// Bytes of object data that may be on their way to the log at once: bounds memory, not throughput.
 const IN_FLIGHT_BYTES: usize = 64 << 20;
+/// Space that is left free on the log's disk: the index needs some to record what was acknowledged, and
+/// an index that runs out of it is out of service.
+const RESERVE_BYTES: u64 = 256 << 20;
+/// On a small disk the reserve is this share of it instead.
+const RESERVE_SHARE: u64 = 16;
+/// How often the free space is looked at.
+const LOOK_AT_SPACE: Duration = Duration::from_millis(100);
 /// How often an idle log says where it stands.
 const IDLE: Duration = Duration::from_millis(500);
 
@@ -157,16 +165,21 @@ pub fn open(
 /// The log's state, refreshed by its thread, read by whoever shows it.
 pub type SharedStatus = Arc<Mutex<ReplicaStatus>>;
 
+/// Whether new writes are refused for want of space; set by the log's thread, read by the backend.
+pub type DiskFull = Arc<AtomicBool>;
+
 /// Starts the thread.
 pub fn spawn(
     engine: Engine,
     inputs: Receiver<LogInput>,
     status: SharedStatus,
+    full: DiskFull,
     report: impl Fn(Event) + Send + 'static,
     note: impl Fn(String) + Send + 'static,
 ) -> std::io::Result<()> {
     std::thread::Builder::new().name("log".into()).spawn(move || {
-        LogThread { engine, conns: HashMap::new(), status, report, note, said: None }.run(&inputs);
+        let space = Space { full, looked: None };
+        LogThread { engine, conns: HashMap::new(), status, report, note, said: None, space }.run(&inputs);
     })?;
     Ok(())
 }
@@ -178,6 +191,42 @@ struct LogThread<R, N> {
     report: R,
     note: N,
     said: Option<(Lsn, Lsn, Epoch)>,
+    space: Space,
+}
+
+/// Watches over the reserve.
+struct Space {
+    full: DiskFull,
+    looked: Option<Instant>,
+}
+
+impl Space {
+    /// Looks at the disk of `dir` if it is time to. Answers with what changed, in words.
+    fn look(&mut self, dir: &Path) -> Option<(bool, String)> {
+        if self.looked.is_some_and(|at| at.elapsed() < LOOK_AT_SPACE) {
+            return None;
+        }
+        self.looked = Some(Instant::now());
+        let disk = nix::sys::statvfs::statvfs(dir).ok()?;
+        let (free, total) =
+            (disk.blocks_available() * disk.fragment_size(), disk.blocks() * disk.fragment_size());
+        let reserve = RESERVE_BYTES.min(total / RESERVE_SHARE);
+        let full = free < reserve;
+        let changed = self.full.swap(full, Ordering::Relaxed) != full;
+        changed.then(|| {
+            let mib = |bytes: u64| bytes >> 20;
+            (
+                full,
+                format!(
+                    "{} MiB of {} are free on the disk of {}, and {} are kept in reserve",
+                    mib(free),
+                    mib(total),
+                    dir.display(),
+                    mib(reserve)
+                ),
+            )
+        })
+    }
 }
 
 impl<R: Fn(Event), N: Fn(String)> LogThread<R, N> {
@@ -204,6 +253,12 @@ impl<R: Fn(Event), N: Fn(String)> LogThread<R, N> {
             self.engine.flush(&mut out);
             self.dispatch(&mut out);
             self.publish();
+            let dir = self.engine.log().disk().root().to_owned();
+            match self.space.look(&dir) {
+                Some((true, error)) => (self.report)(Event::LogFailed { full: true, error }),
+                Some((false, words)) => (self.note)(format!("{words}: writes are taken again")),
+                None => {}
+            }
         }
     }
 
@@ -279,17 +334,19 @@ pub struct LogBackend {
     lease: Lease,
     /// Shared with the service's control, which waits for it to be whole in a switchover.
     in_flight: Arc<Semaphore>,
+    full: DiskFull,
     redirect: Option<String>,
 }
 
 impl LogBackend {
     /// A backend that submits to `log` while `lease` is held; `redirect` is where clients find the
     /// primary.
-    pub fn new(log: Sender<LogInput>, lease: Lease, redirect: Option<String>) -> LogBackend {
+    pub fn new(log: Sender<LogInput>, lease: Lease, full: DiskFull, redirect: Option<String>) -> LogBackend {
         LogBackend {
             log: Mutex::new(log),
             lease,
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_BYTES)),
+            full,
             redirect,
         }
     }
@@ -305,6 +362,9 @@ impl LogBackend {
         payload: Vec<Bytes>,
         wait: Wait,
     ) -> Result<Done<Outcome>, WriteError> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(WriteError::DiskFull);
+        }
         let bytes: usize = payload.iter().map(Bytes::len).sum();
         let weight = bytes.clamp(1, IN_FLIGHT_BYTES) as u32;
         let _place = self.in_flight.acquire_many(weight).await.map_err(|_| WriteError::Overloaded)?;

@@ -191,8 +191,9 @@ fn start(path: &Path) -> Result<()> {
         };
         let reader = data.engine.reader();
         let status: SharedStatus = Arc::new(std::sync::Mutex::new(data.engine.status()));
-        log_thread::spawn(data.engine, receiver, status.clone(), event.clone(), note.clone())?;
-        let write = Arc::new(LogBackend::new(sender.clone(), lease.clone(), endpoint.clone()));
+        let full = log_thread::DiskFull::default();
+        log_thread::spawn(data.engine, receiver, status.clone(), full.clone(), event.clone(), note.clone())?;
+        let write = Arc::new(LogBackend::new(sender.clone(), lease.clone(), full, endpoint.clone()));
         if let (Some(listener), Some(root)) =
             (s3_listener, config.store.as_ref().and_then(|store| store.root.as_ref()))
         {
