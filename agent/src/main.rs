@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
 
-/// What is logged where `HOLDFAST_LOG` does not say. The S3 library would log every answer that is an
+/// What is logged where `HOLDFAST_LOG` does not say. The S3 libraries would log every answer that is an
 /// error to a client, such as a missing key, as an error of ours.
-const DEFAULT_FILTER: &str = "info,s3s=off";
+const DEFAULT_FILTER: &str = "info,s3s=off,object_store=off";
 
 fn main() -> ExitCode {
     log_to_stderr();
