@@ -1,0 +1,76 @@
+//! The example configurations that are shipped: each passes `holdfast config check`, without a warning.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// What an operator puts beside the configuration: file name and a content of sufficient length.
+const SECRETS: [(&str, &str); 3] = [
+    ("secret", "a-secret-for-tests-and-good-for-nothing-else\n"),
+    ("root-secret", "a-root-secret-for-tests-alone\n"),
+    ("token", "a-token-for-tests-and-good-for-nothing-else\n"),
+];
+
+fn examples() -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/examples");
+    let mut found: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.sort();
+    found
+}
+
+/// A directory as /etc/holdfast is to be: the configuration and its secrets, for one user alone.
+fn installed(example: &Path) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content) in SECRETS {
+        write_private(&dir.path().join(name), content);
+    }
+    let config = dir.path().join("holdfast.hcl");
+    write_private(&config, &fs::read_to_string(example).unwrap());
+    (dir, config)
+}
+
+fn write_private(path: &Path, content: &str) {
+    fs::write(path, content).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn check(config: &Path) -> Output {
+    let config = config.to_str().unwrap();
+    Command::new(env!("CARGO_BIN_EXE_holdfast")).args(["config", "check", config]).output().unwrap()
+}
+
+#[test]
+fn every_example_passes_the_check_without_a_warning() {
+    let mut names = BTreeSet::new();
+    for example in examples() {
+        let (_dir, config) = installed(&example);
+        let output = check(&config);
+        let (stdout, stderr) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{}: {stderr}", example.display());
+        assert!(stderr.is_empty(), "{}: {stderr}", example.display());
+        assert!(stdout.contains("No warnings."), "{}: {stdout}", example.display());
+        names.insert(example.file_name().unwrap().to_str().unwrap().to_owned());
+    }
+    let promised = [
+        "pair.hcl",
+        "pair-with-witness-a.hcl",
+        "pair-with-witness-b.hcl",
+        "three-members.hcl",
+        "witness.hcl",
+    ];
+    assert_eq!(names, promised.map(str::to_owned).into());
+}
+
+#[test]
+fn an_example_without_its_secret_is_refused() {
+    for example in examples() {
+        let (dir, config) = installed(&example);
+        fs::remove_file(dir.path().join("secret")).unwrap();
+        let output = check(&config);
+        assert_eq!(output.status.code(), Some(1), "{}", example.display());
+        assert!(String::from_utf8_lossy(&output.stderr).contains("secret_key_file"));
+    }
+}

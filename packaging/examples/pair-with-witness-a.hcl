@@ -1,0 +1,35 @@
+# Member a of a pair with a witness: the set-up to prefer. b is 10.0.0.2, the witness is 10.0.0.3.
+# As /etc/holdfast/holdfast.hcl, mode 600. Beside it, readable by root alone:
+#   secret        the same on all members:  head -c 32 /dev/urandom | base64 > secret
+#   root-secret   the same on a and b
+
+replication {
+  mode            = "primary"        # stands first in a new cluster; from then on the role is elected
+  node_id         = "a"              # never changes
+  listen_addr     = "10.0.0.1:9001"
+  peer_addrs      = ["10.0.0.2:9001"]
+  witness_addrs   = ["10.0.0.3:9002"]
+  secret_key_file = "secret"
+  state_dir       = "/var/lib/holdfast"
+
+  ha {
+    enabled  = true
+    priority = 50                    # lower is preferred
+
+    virtual_ip {
+      address   = "10.0.0.100/24"
+      interface = "eth0"
+    }
+  }
+}
+
+store {
+  data_dir             = "/var/lib/holdfast/store"
+  listen               = "0.0.0.0:9000"
+  root_access_key      = "admin"
+  root_secret_key_file = "root-secret"
+}
+
+api {
+  listen = "127.0.0.1:8080"
+}
