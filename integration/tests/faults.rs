@@ -39,3 +39,12 @@ fn acknowledged_objects_survive_sigstop_of_the_primary() {
 fn acknowledged_objects_survive_sigstop_of_the_agent_alone() {
     promise(ClusterSpec::default(), |cluster| survives(cluster, Fault::FreezeAgent));
 }
+
+#[test]
+fn acknowledged_objects_survive_sigstop_of_the_primary_without_the_kernel_gate() {
+    let mut spec = ClusterSpec::default();
+    for host in ["a", "b"] {
+        spec.extra_ha.insert(host.to_owned(), "    gate = \"none\"".to_owned());
+    }
+    promise(spec, |cluster| survives(cluster, Fault::Freeze));
+}

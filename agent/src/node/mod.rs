@@ -566,7 +566,8 @@ impl Node {
             durable: self.log.durable,
             last_epoch: self.log.last_epoch,
             pristine: self.is_pristine(),
-            electable: self.electable() && self.settings.kind == MemberKind::Data,
+            // Who may not vote yet could not stand if the role were handed to it.
+            electable: self.electable() && self.settings.kind == MemberKind::Data && now >= self.votes_from,
             wants_primary: self.own_wish(now),
             leaving: self.terminating,
         }

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use holdfast_heartbeat::{Epoch, Time};
 use holdfast_vip::announce::{Announcer, announcement_times};
-use holdfast_vip::gate::Gate;
 use holdfast_vip::probe::Prober;
 use holdfast_vip::watch::{VipEvent, Watch};
 use holdfast_vip::{Addresses, VipSpec, boottime_ns};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
 
+use super::lease::Lease;
 use crate::node::event::Event;
 
 /// How often the lifetime of a held address is extended. The lifetime itself is counted in whole
@@ -56,7 +56,7 @@ pub struct VipStatus {
 /// Starts the thread; orders go into the returned channel, events come out of `report`.
 pub fn spawn(
     specs: Vec<VipSpec>,
-    gate: Arc<dyn Gate>,
+    lease: Lease,
     lifetime: Duration,
     report: impl Fn(Event) + Clone + Send + 'static,
     note: impl Fn(String) + Clone + Send + 'static,
@@ -71,7 +71,7 @@ pub fn spawn(
             }
         };
         runtime.block_on(async move {
-            let keeper = Keeper::open(specs, gate, lifetime).await;
+            let keeper = Keeper::open(specs, lease, lifetime).await;
             match keeper {
                 Ok(keeper) => keeper.run(receiver, report, note).await,
                 Err(error) => {
@@ -85,7 +85,7 @@ pub fn spawn(
 
 struct Keeper {
     specs: Vec<VipSpec>,
-    gate: Arc<dyn Gate>,
+    lease: Lease,
     lifetime: Duration,
     addresses: Addresses,
     announcer: Announcer,
@@ -105,7 +105,7 @@ struct Held {
 impl Keeper {
     async fn open(
         specs: Vec<VipSpec>,
-        gate: Arc<dyn Gate>,
+        lease: Lease,
         lifetime: Duration,
     ) -> Result<Keeper, holdfast_vip::VipError> {
         let addresses = Addresses::open(specs.clone()).await?;
@@ -115,7 +115,7 @@ impl Keeper {
         let announcer = Announcer::open(&specs);
         let probed: Vec<VipSpec> = specs.iter().filter(|spec| spec.arp_ping).cloned().collect();
         let prober = Arc::new(Prober::open(&probed).await);
-        Ok(Keeper { specs, gate, lifetime, addresses, announcer, prober, held: None })
+        Ok(Keeper { specs, lease, lifetime, addresses, announcer, prober, held: None })
     }
 
     async fn run(
@@ -169,18 +169,20 @@ impl Keeper {
                 },
                 event = next_event(&mut watch) => match event {
                     Ok(VipEvent::AddressLost { spec, at }) if self.held.as_ref().is_some_and(|held| held.claimed) => {
-                        let restored = self.addresses.claim(self.lifetime).await;
-                        let took_us = (boottime_ns() - at) / 1000;
-                        match restored {
-                            Ok(()) => {
+                        match self.hold(Addresses::claim).await {
+                            Ok(true) => {
+                                let took_us = boottime_ns().saturating_sub(at) / 1000;
                                 let _ = self.announcer.announce(&spec);
                                 note(format!("{spec} was taken off by another program; put back after {took_us} us"));
                             }
+                            // The lease is over, and with it the right to the address: it expired, or
+                            // this process slept. The core's order to release is on its way.
+                            Ok(false) => {}
                             Err(error) => tracing::error!(vip = %spec, %error, "a virtual address was taken off and cannot be put back yet"),
                         }
                     }
                     Ok(VipEvent::LinkUp { interface }) => {
-                        if let Err(error) = self.gate.repair() {
+                        if let Err(error) = self.lease.gate().repair() {
                             tracing::error!(%error, interface, "the gate could not be put on an interface that came up");
                         }
                         if let Some(held) = &mut self.held {
@@ -206,35 +208,69 @@ impl Keeper {
         }
     }
 
+    /// Claims or refreshes, if the lease allows it; says whether it did.
+    ///
+    /// The lease is looked at before and after: a process that slept in between has put up an address
+    /// that it has no right to any more, and takes it off again.
+    async fn hold(
+        &self,
+        how: impl AsyncFn(&Addresses, Duration) -> Result<(), holdfast_vip::VipError>,
+    ) -> Result<bool, holdfast_vip::VipError> {
+        let epoch = self.held.as_ref().map(|held| held.epoch);
+        let entitled = || epoch.is_some() && self.lease.held(now()) == epoch;
+        if !entitled() {
+            return Ok(false);
+        }
+        how(&self.addresses, self.lifetime).await?;
+        if !entitled() {
+            self.addresses.release().await?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn wait_for_the_core(&mut self, now: Instant) {
+        if let Some(held) = &mut self.held {
+            held.act_at = now + RETRY;
+            held.refresh_at = now + RETRY;
+        }
+    }
+
     /// Claims, announces or refreshes, whichever is due.
     async fn act(&mut self, report: &impl Fn(Event), note: &impl Fn(String)) {
         let Some(held) = &mut self.held else { return };
         let now = Instant::now();
         if !held.claimed {
             // The interface may have been made anew since the gate was put on it.
-            if let Err(error) = self.gate.repair() {
+            if let Err(error) = self.lease.gate().repair() {
                 note(format!(
                     "the kernel gate cannot be put on the interface: {error}; the addresses' lifetime alone ends them"
                 ));
             }
-            match self.addresses.claim(self.lifetime).await {
-                Ok(()) => {
+            match self.hold(Addresses::claim).await {
+                Ok(true) => {
+                    let Some(held) = &mut self.held else { return };
                     held.claimed = true;
                     held.since = Instant::now();
                     held.next_announcement = 0;
                 }
+                Ok(false) => return self.wait_for_the_core(now),
                 Err(error) => {
                     note(format!("the virtual addresses cannot be claimed: {error}; trying again"));
-                    held.act_at = now + RETRY;
-                    return;
+                    return self.wait_for_the_core(now);
                 }
             }
         } else if now >= held.refresh_at {
             held.refresh_at = now + REFRESH_EVERY;
-            if let Err(error) = self.addresses.refresh(self.lifetime).await {
-                tracing::warn!(%error, "the lifetime of the virtual addresses could not be extended");
+            match self.hold(Addresses::refresh).await {
+                Ok(true) => {}
+                Ok(false) => return self.wait_for_the_core(now),
+                Err(error) => {
+                    tracing::warn!(%error, "the lifetime of the virtual addresses could not be extended");
+                }
             }
         }
+        let Some(held) = &mut self.held else { return };
         let mut due = announcement_times().skip(held.next_announcement);
         let mut next = due.next().expect("announcements have no end");
         let mut announced = false;

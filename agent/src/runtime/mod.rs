@@ -156,7 +156,7 @@ fn start(path: &Path) -> Result<()> {
     let lifetime = std::time::Duration::from_secs(holdfast_config::timers::valid_lft_seconds(derived.lease));
     let addresses = match specs.is_empty() {
         true => None,
-        false => Some(address::spawn(specs.clone(), gate.clone(), lifetime, event.clone(), note.clone())?),
+        false => Some(address::spawn(specs.clone(), lease.clone(), lifetime, event.clone(), note.clone())?),
     };
     let state = {
         let (event, reports) = (event.clone(), reports.clone());
