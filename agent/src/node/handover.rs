@@ -127,7 +127,7 @@ impl Node {
         now: Time,
         id: u64,
         accept_data_loss: bool,
-        _out: &mut Vec<Effect>,
+        out: &mut Vec<Effect>,
     ) -> Option<Answer> {
         if self.phase.reigns() {
             return Some(Ok(format!("{} is primary already", self.settings.me)));
@@ -158,7 +158,7 @@ impl Node {
             }
             // The primary hands over: nothing is lost and nobody is cut off.
             self.wish_until = Some(now + ANSWER_WITHIN);
-            self.awaited = Some(Awaited { id, since: now, here: true });
+            self.await_outcome(Awaited { id, since: now, here: true }, out);
             return None;
         }
         if !in_sync && !accept_data_loss {
@@ -191,7 +191,7 @@ impl Node {
         self.forced = accept_data_loss && (!in_sync || alone);
         self.vacate(now, Cause::OperatorOrder, true);
         self.stand_after = now;
-        self.awaited = Some(Awaited { id, since: now, here: true });
+        self.await_outcome(Awaited { id, since: now, here: true }, out);
         None
     }
 
@@ -264,7 +264,7 @@ impl Node {
             self.last_failback = Some(now);
         }
         if let Some(id) = handover.command {
-            self.awaited = Some(Awaited { id, since: handover.started, here: false });
+            self.await_outcome(Awaited { id, since: handover.started, here: false }, out);
         }
         self.broadcast(now, true, out);
     }
@@ -339,6 +339,15 @@ impl Node {
             && self.settings.priority < state.priority
             && now.since(since) >= self.settings.failback.delay;
         due.then_some(Wish::Failback)
+    }
+
+    /// Keeps a command until its outcome is known. One at a time: an earlier one hears that a later one
+    /// has taken its place.
+    fn await_outcome(&mut self, awaited: Awaited, out: &mut Vec<Effect>) {
+        if let Some(earlier) = self.awaited.replace(awaited) {
+            let message = "a later order took the place of this one; see: holdfast ha history".to_owned();
+            out.push(Effect::Answer { id: earlier.id, answer: Err(Declined { code: "replaced", message }) });
+        }
     }
 
     /// Answers the command that waited for another member to become primary.

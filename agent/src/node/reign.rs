@@ -4,6 +4,8 @@
 //! its epoch-start record committed, the lease is in force and nobody answers on the address; and from
 //! the moment that the lease has lapsed nothing is served, whatever else is going on.
 
+use std::time::Duration;
+
 use holdfast_heartbeat::{Epoch, Member, MemberKind, NodeId, Resignation, Role, Time};
 
 use super::effect::Effect;
@@ -12,6 +14,10 @@ use super::in_sync::InSync;
 use super::quorum::{acknowledged_by, majority};
 use super::transition::Cause;
 use super::{Node, Phase};
+
+/// A member that holds the lease and cannot finish taking over (its interface is missing, say) makes
+/// way after this time, if there is somebody to make way for.
+const PROMOTION_LIMIT: Duration = Duration::from_secs(5);
 
 /// A reign, from the vote to its end.
 #[derive(Clone, Debug)]
@@ -176,6 +182,12 @@ impl Node {
         if reign.role != Role::Promoting {
             return;
         }
+        if now >= reign.since + PROMOTION_LIMIT && self.best_successor(now, None).is_some() {
+            self.step_down(now, Cause::PromotionFailed, None, out);
+            self.stand_after = now + PROMOTION_LIMIT;
+            return;
+        }
+        let Phase::Reigning(reign) = &self.phase else { return };
         let ready = reign.lease_until.is_some() && reign.in_sync.recorded() && reign.log_started;
         if !reign.serving {
             match &self.probe.finished {
@@ -220,7 +232,7 @@ impl Node {
     pub(super) fn step_down(&mut self, now: Time, cause: Cause, peer: Option<NodeId>, out: &mut Vec<Effect>) {
         let Phase::Reigning(reign) = std::mem::replace(&mut self.phase, Phase::Waiting) else { return };
         out.push(Effect::EndLease);
-        out.push(Effect::StopServing { drain: std::time::Duration::ZERO });
+        out.push(Effect::StopServing { drain: Duration::ZERO });
         out.push(Effect::ReleaseVip);
         out.push(Effect::StandDown { epoch: self.hard.epoch });
         self.releasing = true;

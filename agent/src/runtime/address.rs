@@ -62,24 +62,28 @@ pub fn spawn(
     note: impl Fn(String) + Clone + Send + 'static,
 ) -> std::io::Result<UnboundedSender<Order>> {
     let (orders, receiver) = tokio::sync::mpsc::unbounded_channel();
+    let (opened, ready) = std::sync::mpsc::channel();
     std::thread::Builder::new().name("addresses".into()).spawn(move || {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
-            Err(error) => {
-                tracing::error!(%error, "no runtime for the virtual addresses; this member cannot claim them");
-                return;
-            }
+            Err(error) => return drop(opened.send(Err(error))),
         };
         runtime.block_on(async move {
-            let keeper = Keeper::open(specs, lease, lifetime).await;
-            match keeper {
-                Ok(keeper) => keeper.run(receiver, report, note).await,
+            match Keeper::open(specs, lease, lifetime).await {
+                Ok(keeper) => {
+                    let _ = opened.send(Ok(()));
+                    keeper.run(receiver, report, note).await;
+                }
                 Err(error) => {
-                    tracing::error!(%error, "netlink cannot be used; this member cannot claim the virtual addresses. It needs CAP_NET_ADMIN and CAP_NET_RAW");
+                    let words = format!("the virtual addresses cannot be managed: {error}. The agent needs CAP_NET_ADMIN and CAP_NET_RAW");
+                    let _ = opened.send(Err(std::io::Error::other(words)));
                 }
             }
         });
     })?;
+    ready
+        .recv()
+        .map_err(|_| std::io::Error::other("the thread of the virtual addresses ended at its start"))??;
     Ok(orders)
 }
 
@@ -96,6 +100,8 @@ struct Keeper {
 struct Held {
     epoch: Epoch,
     claimed: bool,
+    /// The last failure that was told.
+    trouble: Option<String>,
     since: Instant,
     next_announcement: usize,
     act_at: Instant,
@@ -109,8 +115,16 @@ impl Keeper {
         lifetime: Duration,
     ) -> Result<Keeper, holdfast_vip::VipError> {
         let addresses = Addresses::open(specs.clone()).await?;
-        for spec in addresses.sweep().await? {
-            tracing::warn!(vip = %spec, "took off a virtual address that an earlier life of this agent had left");
+        match addresses.sweep().await {
+            Ok(swept) => {
+                for spec in swept {
+                    tracing::warn!(vip = %spec, "took off a virtual address that an earlier life of this agent had left");
+                }
+            }
+            // An interface that is still to come; the gate is shut in any case.
+            Err(error) => {
+                tracing::warn!(%error, "could not look for virtual addresses that an earlier life left")
+            }
         }
         let announcer = Announcer::open(&specs);
         let probed: Vec<VipSpec> = specs.iter().filter(|spec| spec.arp_ping).cloned().collect();
@@ -137,7 +151,7 @@ impl Keeper {
                     None => return,
                     Some(Order::Claim(epoch)) => {
                         let now = Instant::now();
-                        self.held = Some(Held { epoch, claimed: false, since: now, next_announcement: 0, act_at: now, refresh_at: now + REFRESH_EVERY });
+                        self.held = Some(Held { epoch, claimed: false, trouble: None, since: now, next_announcement: 0, act_at: now, refresh_at: now + REFRESH_EVERY });
                         self.act(&report, &note).await;
                     }
                     Some(Order::Release) => {
@@ -247,16 +261,21 @@ impl Keeper {
                     "the kernel gate cannot be put on the interface: {error}; the addresses' lifetime alone ends them"
                 ));
             }
-            match self.hold(Addresses::claim).await {
+            let outcome = self.hold(Addresses::claim).await;
+            let Some(held) = &mut self.held else { return };
+            match outcome {
                 Ok(true) => {
-                    let Some(held) = &mut self.held else { return };
                     held.claimed = true;
                     held.since = Instant::now();
                     held.next_announcement = 0;
                 }
                 Ok(false) => return self.wait_for_the_core(now),
                 Err(error) => {
-                    note(format!("the virtual addresses cannot be claimed: {error}; trying again"));
+                    let trouble = error.to_string();
+                    if held.trouble.as_ref() != Some(&trouble) {
+                        note(format!("the virtual addresses cannot be claimed: {trouble}; trying again"));
+                        held.trouble = Some(trouble);
+                    }
                     return self.wait_for_the_core(now);
                 }
             }

@@ -16,6 +16,8 @@ use crate::node::hard_state::HardState;
 
 /// The format that this build writes.
 const FORMAT: u32 = 1;
+/// The wait before a write that failed is tried again.
+const RETRY_AFTER: std::time::Duration = std::time::Duration::from_millis(250);
 
 /// What stands in the file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -133,8 +135,8 @@ pub fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 
 /// A thread that writes the newest state it was given and says which one it was.
 ///
-/// Several states that came while one was being written become one write. When a write fails nothing
-/// is said: a vote that is not durable is never sent, and the failure is reported once.
+/// Several states that came while one was being written become one write. While writes fail nothing is
+/// said to be written, so no vote is sent; each failure is reported.
 pub fn spawn_writer(
     dir: StateDir,
     node_id: NodeId,
@@ -144,12 +146,27 @@ pub fn spawn_writer(
 ) -> io::Result<mpsc::Sender<(u64, HardState)>> {
     let (sender, receiver) = mpsc::channel::<(u64, HardState)>();
     std::thread::Builder::new().name("state".into()).spawn(move || {
-        while let Ok(mut newest) = receiver.recv() {
-            while let Ok(newer) = receiver.try_recv() {
-                newest = newer;
+        let mut waiting: Option<(u64, HardState)> = None;
+        loop {
+            // What could not be written is tried again until it can, or until something newer comes.
+            let next = match &waiting {
+                None => receiver.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+                Some(_) => receiver.recv_timeout(RETRY_AFTER),
+            };
+            match next {
+                Ok(newer) => waiting = Some(newer),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
-            match dir.write(&node_id, incarnation, &newest.1) {
-                Ok(()) => written(newest.0),
+            while let Ok(newer) = receiver.try_recv() {
+                waiting = Some(newer);
+            }
+            let Some((token, state)) = &waiting else { continue };
+            match dir.write(&node_id, incarnation, state) {
+                Ok(()) => {
+                    written(*token);
+                    waiting = None;
+                }
                 Err(error) => failed(error),
             }
         }

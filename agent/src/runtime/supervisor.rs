@@ -169,11 +169,21 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
+/// How the addresses of a dead agent are taken off.
+enum Clearing {
+    /// There are none.
+    Nothing,
+    /// By netlink.
+    Addresses(Addresses),
+    /// Netlink cannot be used: their lifetime and the gate end them.
+    Impossible,
+}
+
 /// Everything that a burial needs, made ready beforehand: it must not depend on memory or descriptors
 /// that may be scarce in the very moment that killed the agent.
 struct Mourner {
     runtime: tokio::runtime::Runtime,
-    addresses: Option<Addresses>,
+    addresses: Clearing,
     keys: Keyring,
     ways: Vec<(UdpSocket, Vec<std::net::SocketAddr>)>,
 }
@@ -182,13 +192,15 @@ impl Mourner {
     fn new(config: &Config) -> std::io::Result<Mourner> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let specs = super::assemble::vip_specs(config);
-        let addresses = if specs.is_empty() {
-            None
-        } else {
-            runtime
-                .block_on(Addresses::open(specs))
-                .inspect_err(|error| tracing::warn!(%error, "the supervisor cannot clear the addresses; the gate alone will"))
-                .ok()
+        let addresses = match specs.is_empty() {
+            true => Clearing::Nothing,
+            false => match runtime.block_on(Addresses::open(specs)) {
+                Ok(addresses) => Clearing::Addresses(addresses),
+                Err(error) => {
+                    tracing::warn!(%error, "the supervisor cannot clear the addresses; if the agent dies, the others wait for its lease to end");
+                    Clearing::Impossible
+                }
+            },
         };
         let keys = super::assemble::keyring(config);
         let mut ways = Vec::new();
@@ -208,14 +220,18 @@ impl Mourner {
     }
 
     fn bury(&self, last: &Testament) {
-        if let Some(addresses) = &self.addresses
-            && let Err(error) = self.runtime.block_on(addresses.release())
-        {
-            // The gate shuts within the lease; until then nobody may be told that the address is free.
-            tracing::error!(%error, "the addresses could not be cleared; the others will wait for the lease instead");
-            if last.epoch != Epoch::ZERO {
-                return;
-            }
+        let cleared = match &self.addresses {
+            Clearing::Nothing => true,
+            Clearing::Impossible => false,
+            Clearing::Addresses(addresses) => self
+                .runtime
+                .block_on(addresses.release())
+                .inspect_err(|error| tracing::error!(%error, "the addresses could not be cleared"))
+                .is_ok(),
+        };
+        // The gate shuts within the lease; until then nobody may be told that the address is free.
+        if !cleared && last.epoch != Epoch::ZERO {
+            return;
         }
         let notice = Notice { member: last.member.clone(), boot: last.boot, epoch: last.epoch };
         let packet = self.keys.seal(&Message::Notice(notice));

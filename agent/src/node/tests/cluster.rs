@@ -47,6 +47,8 @@ pub(super) struct Host {
     pub notes: Vec<String>,
     pub answers: BTreeMap<u64, Answer>,
     pub exited: bool,
+    /// The interface is missing: the address cannot be claimed.
+    pub no_interface: bool,
 }
 
 pub(super) struct Cluster {
@@ -150,6 +152,7 @@ impl Cluster {
                     notes: Vec::new(),
                     answers: BTreeMap::new(),
                     exited: false,
+                    no_interface: false,
                 }
             })
             .collect();
@@ -319,6 +322,7 @@ impl Cluster {
                 let conflict = holder.or(self.probe_answer.get()).map(|j| format!("host{j}"));
                 self.event(i, window, Event::ProbeFinished { round, conflict });
             }
+            Effect::ClaimVip { .. } if self.hosts[i].no_interface => {}
             Effect::ClaimVip { epoch } => {
                 self.hosts[i].vip = true;
                 self.event(i, MS, Event::VipClaimed { epoch });

@@ -470,6 +470,26 @@ fn a_one_way_cut_in_either_direction_ends_in_one_primary() {
 }
 
 #[test]
+fn a_member_that_cannot_claim_the_address_makes_way_for_one_that_can() {
+    let mut cluster = pair_with_witness();
+    cluster.hosts[B].no_interface = true;
+    cluster.command(A, 1, Command::Failover { to: None });
+    cluster.run_until(1000 * MS, |c| c.role(B) == Role::Promoting);
+    cluster.run_until(8000 * MS, |c| c.primary() == Some(A));
+}
+
+#[test]
+fn an_order_that_is_replaced_by_a_later_one_is_answered() {
+    let mut cluster = pair_with_witness();
+    cluster.stream_cut.insert((A, B));
+    cluster.command(B, 1, Command::Promote { accept_data_loss: false });
+    cluster.command(B, 2, Command::Promote { accept_data_loss: false });
+    assert_eq!(cluster.hosts[B].answers[&1].as_ref().unwrap_err().code, "replaced");
+    cluster.run(11_000 * MS);
+    assert_eq!(cluster.hosts[B].answers.len(), 2, "every order is answered");
+}
+
+#[test]
 fn an_address_conflict_keeps_the_address_unclaimed() {
     let mut cluster = pair_with_witness();
     cluster.probe_answer.set(Some(9));
