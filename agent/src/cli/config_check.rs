@@ -5,13 +5,10 @@ use std::process::ExitCode;
 
 use holdfast_config::Config;
 
-/// The explanation goes to stdout, warnings and errors to stderr.
+/// The explanation, which ends with the warnings, goes to stdout; what stops the agent goes to stderr.
 pub(super) fn check(file: &Path) -> ExitCode {
     match Config::load(file) {
         Ok(loaded) => {
-            for warning in &loaded.warnings {
-                eprintln!("warning: {warning}");
-            }
             super::told(super::say(&holdfast_config::explain(&loaded)).map(|()| ExitCode::SUCCESS))
         }
         Err(error) => {

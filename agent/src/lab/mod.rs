@@ -74,9 +74,8 @@ fn cluster_spec(args: &ClusterArgs) -> ClusterSpec {
 fn ready_to_build(tell: &Narrator) {
     if privilege::standing() == Standing::UserNamespace {
         tell.say(
-            "Not root: the lab runs in a user namespace. There the kernel allows neither the eBPF gate nor\n\
-             real-time scheduling: the address is held by its lifetime alone, and heartbeats by a normal\n\
-             thread. For the full picture: `sudo holdfast lab demo`.\n",
+            "Not root: the lab runs in a user namespace. There the kernel does not allow the eBPF gate:\n\
+             the address is held by its lifetime alone. For the full picture: `sudo holdfast lab demo`.\n",
         );
     }
 }

@@ -1,7 +1,7 @@
 //! How the lab gets the right to make namespaces: as root it has it; else a user namespace gives it.
 //!
-//! In a user namespace the lab is root over its own namespaces and nobody outside them. Two things fall
-//! back there, because the kernel grants them to the real root only: the eBPF gate and real-time scheduling.
+//! In a user namespace the lab is root over its own namespaces and nobody outside them. One thing falls
+//! back there, because the kernel grants it to the real root only: the eBPF gate.
 
 use std::ffi::OsString;
 use std::fs;

@@ -60,6 +60,7 @@ impl Node {
     pub(super) fn vacate(&mut self, now: Time, cause: Cause, named: bool) {
         let let_go = matches!(cause, Cause::PrimaryResigned | Cause::PrimaryDied);
         self.leader = None;
+        self.failed_campaigns = 0;
         self.vacancy = Some(Vacancy { since: now, cause, named, let_go });
         self.probe.started = None;
         self.probe.finished = None;
@@ -131,6 +132,9 @@ impl Node {
         {
             return;
         }
+        if !self.settings.automatic && !forced && vacancy.cause != Cause::OperatorOrder {
+            return;
+        }
         let me = self.settings.me.clone();
         let mut cause = vacancy.cause;
         if forced {
@@ -139,6 +143,7 @@ impl Node {
             match &self.hard.record {
                 Some(record) if !record.contains(&me) => return,
                 Some(_) => {}
+                None if vacancy.cause == Cause::OperatorOrder && self.everybody_is_empty(now) => {}
                 None if self.may_bootstrap(now) => cause = Cause::Bootstrap,
                 None => return,
             }
@@ -183,7 +188,10 @@ impl Node {
         let epoch = self.epoch_after(highest, alone, forced);
         let ballot = Ballot { round: self.rounds, epoch, pre: true, forced };
         let window = self.settings.timers.interval.max(Duration::from_millis(50));
-        self.change_role(Role::Standby, cause, Role::Candidate, epoch, None, out);
+        // One failed attempt after another is one event: only the first of a series is told.
+        if self.failed_campaigns == 0 {
+            self.change_role(Role::Standby, cause, Role::Candidate, epoch, None, out);
+        }
         self.phase = Phase::Campaigning(Campaign {
             ballot,
             votes: BTreeSet::new(),
@@ -241,10 +249,17 @@ impl Node {
             self.phase = Phase::Campaigning(campaign.clone());
             return self.begin_reign(now, campaign.ballot.epoch, campaign.alone, campaign.ballot.forced, out);
         } else if now >= campaign.ends_at {
-            self.end_campaign(Cause::VotesMissing, None, out);
-            // Another candidate of equal patience must not collide for ever: wait by rank.
-            let pause = self.settings.timers.retry() * (2 + self.rank(now) as u32);
-            self.stand_after = now + pause;
+            if self.failed_campaigns == 0 {
+                self.end_campaign(Cause::VotesMissing, None, out);
+            }
+            self.phase = Phase::Waiting;
+            // Another candidate of equal patience must not collide for ever: wait by rank. And where
+            // nobody is to be reached, ask ever less often; whoever comes back resets it.
+            let pause = self.settings.timers.retry()
+                * (2 + self.rank(now) as u32)
+                * (1 << self.failed_campaigns.min(8));
+            self.stand_after = now + pause.min(self.settings.timers.detect * 2);
+            self.failed_campaigns += 1;
             return;
         }
         let ask = now >= campaign.ask_at;
@@ -320,19 +335,26 @@ impl Node {
     /// A new cluster begins only with every data member present and empty: an empty disk that finds
     /// itself alone must not take the place of the data that a missing member has.
     fn may_bootstrap(&self, now: Time) -> bool {
-        if !self.is_pristine() {
-            return false;
-        }
-        let all_empty = self.peers.iter().all(|peer| match peer.settings.kind {
-            MemberKind::Data => peer.alive(now) && peer.state.as_ref().is_some_and(|state| state.pristine),
-            MemberKind::Witness => peer.state.as_ref().is_none_or(|state| state.record.is_none()),
-        });
         let first = |prefers: bool, priority: u32, id: &str| (!prefers, priority, id.to_owned());
-        let mine = first(self.settings.prefers_primary, self.settings.priority, self.settings.me.id.as_str());
-        all_empty
-            && self.peers.iter().filter(|peer| peer.settings.kind == MemberKind::Data).all(|peer| {
-                let state = peer.state.as_ref().expect("an empty peer has said so");
-                mine < first(state.prefers_primary, state.priority, &peer.name())
+        let settings = &self.settings;
+        let mine = first(settings.prefers_primary, settings.priority, settings.me.id.as_str());
+        let comes_first = |peer: &super::peer::Peer| {
+            peer.state
+                .as_ref()
+                .is_some_and(|state| mine < first(state.prefers_primary, state.priority, &peer.name()))
+        };
+        let mut others = self.peers.iter().filter(|peer| peer.settings.kind == MemberKind::Data);
+        self.everybody_is_empty(now) && others.all(comes_first)
+    }
+
+    /// Every data member is here and has never been part of a cluster; no witness remembers one.
+    pub(super) fn everybody_is_empty(&self, now: Time) -> bool {
+        self.is_pristine()
+            && self.peers.iter().all(|peer| match peer.settings.kind {
+                MemberKind::Data => {
+                    peer.alive(now) && peer.state.as_ref().is_some_and(|state| state.pristine)
+                }
+                MemberKind::Witness => peer.state.as_ref().is_none_or(|state| state.record.is_none()),
             })
     }
 

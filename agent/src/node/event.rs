@@ -78,6 +78,8 @@ pub enum Event {
         /// In words.
         error: String,
     },
+    /// There is space on the log's disk again.
+    SpaceReturned,
     /// Own links (and gateways, where configured) were judged.
     LinksJudged {
         /// Whether this host could serve.

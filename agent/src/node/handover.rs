@@ -141,7 +141,10 @@ impl Node {
                 format!("{} cannot be primary now: {}", self.settings.me, self.unfit_because()),
             ));
         }
-        let in_sync = self.hard.record.as_ref().is_some_and(|record| record.contains(&self.settings.me));
+        let in_sync = match &self.hard.record {
+            Some(record) => record.contains(&self.settings.me),
+            None => self.everybody_is_empty(now),
+        };
         let primary = self
             .leader
             .filter(|(_, peer)| self.peers[*peer].reigns(now))
@@ -380,10 +383,9 @@ impl Node {
     pub(super) fn expire_awaited(&mut self, now: Time, out: &mut Vec<Effect>) {
         if let Some(awaited) = self.awaited.take_if(|awaited| now.since(awaited.since) >= ANSWER_WITHIN) {
             self.forced = false;
-            let why = self
-                .last_refusal
-                .as_ref()
-                .map_or(String::new(), |(who, why)| format!(" ({who} refused its vote: {why:?})"));
+            let why = self.last_refusal.as_ref().map_or(String::new(), |(who, why)| {
+                format!(" ({who} refused its vote: {})", super::view::in_words(*why))
+            });
             let message =
                 format!("no new primary after {} s{why}; see: holdfast ha status", ANSWER_WITHIN.as_secs());
             out.push(Effect::Answer { id: awaited.id, answer: Err(Declined { code: "timed_out", message }) });

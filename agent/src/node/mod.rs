@@ -107,6 +107,8 @@ pub struct Node {
     probe: Probe,
     rounds: u64,
     stand_after: Time,
+    /// Campaigns in a row that found not enough votes.
+    failed_campaigns: u32,
     forced: bool,
     last_refusal: Option<(String, Refusal)>,
     /// This life of the process has followed a primary whose recorded set had this member.
@@ -123,6 +125,7 @@ pub struct Node {
     // The host.
     log: LogPosition,
     log_broken: bool,
+    log_full: bool,
     links_good: bool,
     links_detail: String,
     terminating: bool,
@@ -165,6 +168,7 @@ impl Node {
             probe: Probe::default(),
             rounds: 0,
             stand_after: Time::ZERO,
+            failed_campaigns: 0,
             forced: false,
             last_refusal: None,
             seen_in_sync: false,
@@ -176,6 +180,7 @@ impl Node {
             last_failback: None,
             log,
             log_broken: false,
+            log_full: false,
             links_good: true,
             links_detail: String::new(),
             terminating: false,
@@ -247,6 +252,7 @@ impl Node {
                 self.log = LogPosition { end, durable, last_epoch };
             }
             Event::LogFailed { full, error } => {
+                self.log_full = full;
                 let consequence = if full {
                     "writes are refused until there is space; what was acknowledged is intact"
                 } else {
@@ -255,6 +261,7 @@ impl Node {
                 };
                 self.warn_once(now, format!("the log cannot be written: {error}; {consequence}"), out);
             }
+            Event::SpaceReturned => self.log_full = false,
             Event::LinksJudged { good, detail } => {
                 self.links_good = good;
                 self.links_detail = detail;
@@ -335,10 +342,15 @@ impl Node {
             self.step_down(now, Cause::OtherPrimary, Some(heartbeat.from.id.clone()), out);
         }
         let max_age = self.settings.timers.detect.max(self.settings.timers.lease);
+        let was_alive = self.peers[peer].alive(now);
         let newest = match self.peers[peer].admit(now, self.settings.boot, max_age, path, heartbeat) {
             Ok(newest) => newest,
             Err(reason) => return self.drop_packet(reason),
         };
+        if !was_alive && self.failed_campaigns > 0 {
+            self.failed_campaigns = 0;
+            self.stand_after = self.stand_after.min(now);
+        }
         self.peers[peer].member = Some(heartbeat.from.clone());
         if let (Phase::Reigning(reign), Some(echo)) = (&self.phase, &heartbeat.echo)
             && heartbeat.state.grants == Some(reign.epoch)

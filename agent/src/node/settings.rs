@@ -25,6 +25,8 @@ pub struct Settings {
     pub two_node: TwoNode,
     /// Whether and when this member takes the role back.
     pub failback: Failback,
+    /// `ha.enabled`: takes the role by itself; otherwise only on an operator's order.
+    pub automatic: bool,
     /// Whether the VIP must be probed before it is claimed.
     pub probe_vip: bool,
 }

@@ -1,6 +1,6 @@
 //! What a node shows of itself: a snapshot, taken whenever somebody asks.
 
-use holdfast_heartbeat::{Dropped, Epoch, InSyncRecord, MemberKind, Role, Time};
+use holdfast_heartbeat::{Dropped, Epoch, InSyncRecord, MemberKind, Refusal, Role, Time};
 
 use super::peer::reigning;
 use super::{LogPosition, Node, Phase};
@@ -150,6 +150,9 @@ impl Node {
         if self.log_broken {
             warnings.push("the log cannot be written: this member cannot be primary".into());
         }
+        if self.log_full {
+            warnings.push("the disk of the log is full: writes are refused, everything stored is intact; free some space".into());
+        }
         if !self.links_good {
             warnings.push(format!("own links: {}", self.links_detail));
         }
@@ -197,7 +200,20 @@ impl Node {
                 self.peers[0].name()
             )),
             Some(_) => {
-                self.last_refusal.as_ref().map(|(who, why)| format!("{who} refused its vote: {why:?}"))
+                let heard = 1 + self.peers.iter().filter(|peer| peer.alive(now)).count();
+                let needed = super::quorum::majority(self.voters());
+                if heard < needed {
+                    return Some(format!(
+                        "{heard} of {} members can be heard and {needed} must agree; nobody can be primary on this side. Check the network and the other members",
+                        self.voters()
+                    ));
+                }
+                if !self.settings.automatic {
+                    return Some("ha.enabled is false: only an operator makes this member primary, with holdfast ha promote".into());
+                }
+                self.last_refusal
+                    .as_ref()
+                    .map(|(who, why)| format!("{who} refused its vote: {}", in_words(*why)))
             }
         }
     }
@@ -232,5 +248,17 @@ fn peer_view(peer: &super::peer::Peer, now: Time, detect: std::time::Duration) -
                 unproven: path.unproven,
             })
             .collect(),
+    }
+}
+
+/// A refusal for people.
+pub(super) fn in_words(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::EpochPromised => "it has promised this epoch to another member",
+        Refusal::LeaseHeld => "the former primary's lease may still be in force",
+        Refusal::JustStarted => "it has just started and waits one lease before it votes",
+        Refusal::NotInSync => "this member does not hold every acknowledged byte",
+        Refusal::NotBootstrapped => "a new cluster starts only with every data member present and empty",
+        Refusal::IsPrimary => "it is primary itself",
     }
 }

@@ -5,6 +5,7 @@
 //! by the gate; this thread being slow costs time, never safety.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use holdfast_heartbeat::{Epoch, Time};
@@ -53,11 +54,15 @@ pub struct VipStatus {
     pub held: bool,
 }
 
+/// Whether the addresses are on this host; set by their thread, read by the status.
+pub type AddressesHere = Arc<AtomicBool>;
+
 /// Starts the thread; orders go into the returned channel, events come out of `report`.
 pub fn spawn(
     specs: Vec<VipSpec>,
     lease: Lease,
     lifetime: Duration,
+    here: AddressesHere,
     report: impl Fn(Event) + Clone + Send + 'static,
     note: impl Fn(String) + Clone + Send + 'static,
 ) -> std::io::Result<UnboundedSender<Order>> {
@@ -69,7 +74,7 @@ pub fn spawn(
             Err(error) => return drop(opened.send(Err(error))),
         };
         runtime.block_on(async move {
-            match Keeper::open(specs, lease, lifetime).await {
+            match Keeper::open(specs, lease, lifetime, here).await {
                 Ok(keeper) => {
                     let _ = opened.send(Ok(()));
                     keeper.run(receiver, report, note).await;
@@ -91,6 +96,7 @@ struct Keeper {
     specs: Vec<VipSpec>,
     lease: Lease,
     lifetime: Duration,
+    here: AddressesHere,
     addresses: Addresses,
     announcer: Announcer,
     prober: Arc<Prober>,
@@ -113,6 +119,7 @@ impl Keeper {
         specs: Vec<VipSpec>,
         lease: Lease,
         lifetime: Duration,
+        here: AddressesHere,
     ) -> Result<Keeper, holdfast_vip::VipError> {
         let addresses = Addresses::open(specs.clone()).await?;
         match addresses.sweep().await {
@@ -129,7 +136,7 @@ impl Keeper {
         let announcer = Announcer::open(&specs);
         let probed: Vec<VipSpec> = specs.iter().filter(|spec| spec.arp_ping).cloned().collect();
         let prober = Arc::new(Prober::open(&probed).await);
-        Ok(Keeper { specs, lease, lifetime, addresses, announcer, prober, held: None })
+        Ok(Keeper { specs, lease, lifetime, here, addresses, announcer, prober, held: None })
     }
 
     async fn run(
@@ -166,6 +173,7 @@ impl Keeper {
                                 }
                             }
                         }
+                        self.here.store(false, Ordering::Relaxed);
                         report(Event::VipReleased);
                     }
                     Some(Order::Probe { round, window }) => {
@@ -183,6 +191,7 @@ impl Keeper {
                 },
                 event = next_event(&mut watch) => match event {
                     Ok(VipEvent::AddressLost { spec, at }) if self.held.as_ref().is_some_and(|held| held.claimed) => {
+                        self.here.store(false, Ordering::Relaxed);
                         match self.hold(Addresses::claim).await {
                             Ok(true) => {
                                 let took_us = boottime_ns().saturating_sub(at) / 1000;
@@ -238,8 +247,10 @@ impl Keeper {
         how(&self.addresses, self.lifetime).await?;
         if !entitled() {
             self.addresses.release().await?;
+            self.here.store(false, Ordering::Relaxed);
             return Ok(false);
         }
+        self.here.store(true, Ordering::Relaxed);
         Ok(true)
     }
 

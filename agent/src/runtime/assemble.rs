@@ -41,14 +41,26 @@ pub fn vip_specs(config: &Config) -> Vec<VipSpec> {
 }
 
 /// Opens the kernel gate; also says why it is not the wanted one, if so.
-pub fn open_gate(config: &Config, specs: &[VipSpec]) -> (std::sync::Arc<dyn Gate>, Option<String>) {
+///
+/// # Errors
+/// The configuration names a gate that this kernel or these privileges do not allow.
+pub fn open_gate(
+    config: &Config,
+    specs: &[VipSpec],
+) -> anyhow::Result<(std::sync::Arc<dyn Gate>, Option<String>)> {
     let choice = match config.ha.gate {
         GateChoice::Auto => gate::GateChoice::Auto,
         GateChoice::Ebpf => gate::GateChoice::Ebpf,
         GateChoice::None => gate::GateChoice::None,
     };
     let ports: Vec<u16> = config.store.iter().map(|store| store.listen.port()).collect();
-    gate::open(choice, specs, &ports)
+    let (gate, fallback) = gate::open(choice, specs, &ports);
+    if let (GateChoice::Ebpf, Some(why), false) = (config.ha.gate, &fallback, specs.is_empty()) {
+        anyhow::bail!(
+            "gate = \"ebpf\" cannot be had: {why}. Give the agent CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN on Linux 6.6 or later, or write gate = \"auto\" to fall back to the addresses' lifetime"
+        )
+    }
+    Ok((gate, fallback))
 }
 
 /// What the timers are with the gate in use.
@@ -101,6 +113,7 @@ pub fn settings(config: &Config, me: Member, boot: BootNonce, derived: &Derived)
             delay: failback.delay,
             window: failback.window.unwrap_or(FAILBACK_WINDOW),
         },
+        automatic: config.ha.enabled,
         probe_vip: config.ha.virtual_ips.iter().any(|vip| vip.arp_ping) && config.mode != Mode::Witness,
     }
 }
@@ -120,7 +133,9 @@ pub fn routes(config: &Config) -> Routes {
 
 /// Where clients find the primary: the first virtual address with the service's port.
 pub fn endpoint(config: &Config) -> Option<String> {
-    let (vip, store) = (config.ha.virtual_ips.first()?, config.store.as_ref()?);
+    // Without credentials there is no S3 service to go to.
+    let (vip, store) =
+        (config.ha.virtual_ips.first()?, config.store.as_ref().filter(|store| store.root.is_some())?);
     let at = std::net::SocketAddr::new(vip.address.addr(), store.listen.port());
     Some(format!("http://{at}"))
 }

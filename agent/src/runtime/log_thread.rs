@@ -256,7 +256,10 @@ impl<R: Fn(Event), N: Fn(String)> LogThread<R, N> {
             let dir = self.engine.log().disk().root().to_owned();
             match self.space.look(&dir) {
                 Some((true, error)) => (self.report)(Event::LogFailed { full: true, error }),
-                Some((false, words)) => (self.note)(format!("{words}: writes are taken again")),
+                Some((false, words)) => {
+                    (self.report)(Event::SpaceReturned);
+                    (self.note)(format!("{words}: writes are taken again"));
+                }
                 None => {}
             }
         }
@@ -309,7 +312,7 @@ impl<R: Fn(Event), N: Fn(String)> LogThread<R, N> {
                 }
                 Output::Following { .. } => {}
                 Output::SetAside { archive, from, to } => (self.note)(format!(
-                    "a divergent tail, LSN {from} to {to}, was set aside as {archive} before following the primary; nobody had been told that it was stored"
+                    "a divergent tail, LSN {from} to {to}, was set aside as {archive} before following the primary. The in-sync set never acknowledged it; only after a forced promotion, or in a pair that split, may it hold acknowledged writes"
                 )),
                 Output::LogFailed { full, error } => (self.report)(Event::LogFailed { full, error }),
             }

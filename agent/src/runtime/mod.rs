@@ -110,7 +110,7 @@ fn start(path: &Path) -> Result<()> {
     }
 
     let specs = assemble::vip_specs(&config);
-    let (gate, gate_fallback) = assemble::open_gate(&config, &specs);
+    let (gate, gate_fallback) = assemble::open_gate(&config, &specs)?;
     if let (Some(why), false) = (&gate_fallback, specs.is_empty()) {
         let message = format!("the kernel gate is not the wanted one: {why}; in use: {}", gate.name());
         let _ = reports.send(Report::Warning { at: address::now(), message });
@@ -154,9 +154,17 @@ fn start(path: &Path) -> Result<()> {
     };
 
     let lifetime = std::time::Duration::from_secs(holdfast_config::timers::valid_lft_seconds(derived.lease));
+    let vips_here = address::AddressesHere::default();
     let addresses = match specs.is_empty() {
         true => None,
-        false => Some(address::spawn(specs.clone(), lease.clone(), lifetime, event.clone(), note.clone())?),
+        false => Some(address::spawn(
+            specs.clone(),
+            lease.clone(),
+            lifetime,
+            vips_here.clone(),
+            event.clone(),
+            note.clone(),
+        )?),
     };
     let state = {
         let (event, reports) = (event.clone(), reports.clone());
@@ -215,7 +223,12 @@ fn start(path: &Path) -> Result<()> {
             let front = s3::service(store, options);
             runtime.spawn(s3::serve(listener, front, serving_receiver));
         }
-        let streams = stream::Streams::new(config.keys.signing.expose().as_bytes(), sender.clone());
+        let streams = stream::Streams::new(
+            std::iter::once(&config.keys.signing)
+                .chain(&config.keys.previous)
+                .map(|secret| secret.expose().as_bytes()),
+            sender.clone(),
+        );
         if let Some(listener) = stream_listener {
             runtime.spawn(streams.clone().accept(listener));
         }
@@ -246,6 +259,7 @@ fn start(path: &Path) -> Result<()> {
         endpoint,
         log: log_status.clone(),
         drops: drops.clone(),
+        vips_here,
     };
     let arms = Arms {
         sockets: heartbeat,
@@ -408,6 +422,7 @@ struct Show {
     endpoint: Option<String>,
     log: Option<SharedStatus>,
     drops: Arc<sockets::DropCounts>,
+    vips_here: address::AddressesHere,
 }
 
 impl Show {
@@ -461,7 +476,7 @@ impl Show {
                 .map(|spec| address::VipStatus {
                     address: spec.address.to_string(),
                     interface: spec.interface,
-                    held: view.role == holdfast_heartbeat::Role::Primary,
+                    held: self.vips_here.load(std::sync::atomic::Ordering::Relaxed),
                 })
                 .collect(),
             endpoint: self.endpoint.clone(),

@@ -31,6 +31,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(5);
 /// See [`FIRST_RETRY`].
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
+/// Bytes of a handshake that are read at once, and at most.
+const HANDSHAKE_READ: usize = 4096;
 /// Bytes read at once.
 const READ: usize = 256 << 10;
 /// Sealed bytes that are gathered before they are written.
@@ -39,17 +41,22 @@ const GATHER: usize = 1 << 20;
 /// The stream's two ends on this member.
 #[derive(Clone)]
 pub struct Streams {
-    secret: Arc<Zeroizing<Vec<u8>>>,
+    /// The signing secret first, then those that are accepted while a key is being replaced.
+    secrets: Arc<Vec<Zeroizing<Vec<u8>>>>,
+    /// Which of them this side opens its next connection with: the next one after a failed handshake.
+    opening: Arc<AtomicU64>,
     log: Arc<Mutex<Sender<LogInput>>>,
     next: Arc<AtomicU64>,
     errors: Arc<Mutex<ErrorCounts>>,
 }
 
 impl Streams {
-    /// Streams that speak with `secret` and hand what they get to `log`.
-    pub fn new(secret: &[u8], log: Sender<LogInput>) -> Streams {
+    /// Streams that speak with the first of `secrets`, understand the others too, and hand what they get
+    /// to `log`.
+    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>, log: Sender<LogInput>) -> Streams {
         Streams {
-            secret: Arc::new(Zeroizing::new(secret.to_vec())),
+            secrets: Arc::new(secrets.into_iter().map(|secret| Zeroizing::new(secret.to_vec())).collect()),
+            opening: Arc::default(),
             log: Arc::new(Mutex::new(log)),
             next: Arc::new(AtomicU64::new(1)),
             errors: Arc::default(),
@@ -160,26 +167,69 @@ impl Streams {
         initiator: bool,
         early: &mut Vec<Frame>,
     ) -> io::Result<(Sealer, Opener)> {
-        let mut session = if initiator {
-            NoiseSession::initiator(&self.secret)
+        let outcome = if initiator {
+            self.shake_first(stream, early).await
         } else {
-            NoiseSession::responder(&self.secret)
+            self.shake_second(stream, early).await
+        };
+        if initiator && outcome.is_err() {
+            self.opening.fetch_add(1, Ordering::Relaxed);
         }
-        .map_err(|error| self.count(error))?;
+        outcome
+    }
+
+    async fn shake_first(
+        &self,
+        stream: &mut TcpStream,
+        early: &mut Vec<Frame>,
+    ) -> io::Result<(Sealer, Opener)> {
+        let turn = self.opening.load(Ordering::Relaxed) as usize % self.secrets.len();
+        let mut session = NoiseSession::initiator(&self.secrets[turn]).map_err(|error| self.count(error))?;
         let mut out = Vec::new();
         session.start(&mut out).map_err(|error| self.count(error))?;
         stream.write_all(&out).await?;
-        let mut buffer = vec![0; 4096];
+        let mut buffer = vec![0; HANDSHAKE_READ];
         while !session.is_open() {
-            let read = stream.read(&mut buffer).await?;
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+            let read = read_some(stream, &mut buffer).await?;
             out.clear();
             session.feed(&buffer[..read], &mut out, early).map_err(|error| self.count(error))?;
             stream.write_all(&out).await?;
         }
         session.into_halves().map_err(|error| self.count(error))
+    }
+
+    /// The other side's first message shows which of the secrets it speaks with.
+    async fn shake_second(
+        &self,
+        stream: &mut TcpStream,
+        early: &mut Vec<Frame>,
+    ) -> io::Result<(Sealer, Opener)> {
+        let mut heard = Vec::new();
+        let mut buffer = vec![0; HANDSHAKE_READ];
+        loop {
+            let read = read_some(stream, &mut buffer).await?;
+            heard.extend_from_slice(&buffer[..read]);
+            let mut last = None;
+            for secret in self.secrets.iter() {
+                let mut session = NoiseSession::responder(secret).map_err(|error| self.count(error))?;
+                let mut out = Vec::new();
+                match session.feed(&heard, &mut out, early) {
+                    Ok(()) if session.is_open() => {
+                        stream.write_all(&out).await?;
+                        return session.into_halves().map_err(|error| self.count(error));
+                    }
+                    // Not whole yet, whichever secret it is.
+                    Ok(()) => last = None,
+                    Err(error) => last = Some(error),
+                }
+            }
+            if let Some(error) = last {
+                return Err(self.count(error));
+            }
+            if heard.len() > HANDSHAKE_READ {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "an endless handshake"));
+            }
+        }
     }
 
     async fn receive(
@@ -277,6 +327,13 @@ async fn send(
     writer.shutdown().await
 }
 
+async fn read_some(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    match stream.read(buffer).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        read => Ok(read),
+    }
+}
+
 async fn connect(at: SocketAddr, from: SocketAddr) -> io::Result<TcpStream> {
     let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if at.is_ipv4() == from.is_ipv4() {
@@ -285,4 +342,48 @@ async fn connect(at: SocketAddr, from: SocketAddr) -> io::Result<TcpStream> {
     tokio::time::timeout(CONNECT_WITHIN, socket.connect(at))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer"))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &[u8] = b"the secret that is going";
+    const NEW: &[u8] = b"the secret that is coming";
+
+    /// Whether a handshake between these two sides comes about within `tries` connections.
+    async fn meet(opens: &[&[u8]], accepts: &[&[u8]], tries: usize) -> bool {
+        let (log, _kept) = std::sync::mpsc::channel();
+        let opens = Streams::new(opens.iter().copied(), log.clone());
+        let accepts = Streams::new(accepts.iter().copied(), log);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        for _ in 0..tries {
+            let (near, far) = tokio::join!(TcpStream::connect(at), listener.accept());
+            let (mut near, mut far) = (near.unwrap(), far.unwrap().0);
+            let first = async {
+                let shaken = opens.shake(&mut near, true, &mut Vec::new()).await;
+                drop(near);
+                shaken.is_ok()
+            };
+            let second = async {
+                let shaken = accepts.shake(&mut far, false, &mut Vec::new()).await;
+                drop(far);
+                shaken.is_ok()
+            };
+            if tokio::join!(first, second) == (true, true) {
+                return true;
+            }
+        }
+        false
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_replaced_member_by_member_without_losing_the_stream() {
+        assert!(meet(&[OLD], &[OLD], 1).await);
+        assert!(meet(&[OLD], &[NEW, OLD], 1).await, "the side that knows both understands the old one");
+        assert!(meet(&[NEW, OLD], &[OLD], 2).await, "the side that knows both falls back to the old one");
+        assert!(meet(&[NEW, OLD], &[NEW], 1).await);
+        assert!(!meet(&[NEW], &[OLD], 4).await, "a wrong secret stays wrong");
+    }
 }

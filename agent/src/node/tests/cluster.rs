@@ -131,6 +131,7 @@ impl Cluster {
                         delay: Duration::from_secs(1),
                         window: Duration::from_secs(30),
                     },
+                    automatic: true,
                     probe_vip: true,
                 };
                 Host {

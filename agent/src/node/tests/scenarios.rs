@@ -490,6 +490,37 @@ fn an_order_that_is_replaced_by_a_later_one_is_answered() {
 }
 
 #[test]
+fn without_automatic_failover_only_an_operator_makes_a_primary() {
+    let mut cluster = Cluster::new(Shape::default());
+    for i in 0..3 {
+        cluster.hosts[i].settings.automatic = false;
+        cluster.boot(i);
+    }
+    cluster.run(5000 * MS);
+    assert_eq!(cluster.primary(), None);
+    cluster.command(A, 1, Command::Promote { accept_data_loss: false });
+    cluster.run_until(2000 * MS, |c| c.primary() == Some(A));
+    cluster.run_until(2000 * MS, |c| c.in_sync(A) == vec![A, B]);
+    cluster.power_off(A);
+    cluster.run(5000 * MS);
+    assert_eq!(cluster.primary(), None);
+    cluster.command(B, 2, Command::Promote { accept_data_loss: false });
+    cluster.run_until(2000 * MS, |c| c.primary() == Some(B));
+}
+
+#[test]
+fn a_member_that_reaches_nobody_does_not_flood_its_history() {
+    let mut cluster = pair_with_witness();
+    cluster.isolate(B);
+    let before = cluster.hosts[B].transitions.len();
+    cluster.run(60_000 * MS);
+    let told = cluster.hosts[B].transitions.len() - before;
+    assert!(told <= 4, "{told} changes of role were told: {:#?}", cluster.story());
+    cluster.heal();
+    cluster.run_until(2000 * MS, |c| c.in_sync(A) == vec![A, B]);
+}
+
+#[test]
 fn an_address_conflict_keeps_the_address_unclaimed() {
     let mut cluster = pair_with_witness();
     cluster.probe_answer.set(Some(9));
