@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
-use crate::model::{Config, GateChoice, Mode, PeerKind, TwoNode};
+use crate::model::{Config, GateChoice, Mode, PeerKind};
 use crate::read::Places;
 use crate::report::Notes;
 
@@ -133,15 +133,6 @@ fn policies(notes: &mut Notes, config: &Config, places: &Places) {
             config.quorum()
         );
         notes.warn(place, message, "remove the line");
-    }
-    let probes = config.is_two_node() && ha.two_node == TwoNode::Probe;
-    for (key, place) in &places.monitors {
-        if !probes {
-            let message = format!(
-                "`{key}` is accepted, not active in this version but with two voters and `two_node = \"probe\"`"
-            );
-            notes.warn(place, message, "");
-        }
     }
     if ha.gate == GateChoice::None
         && let Some(place) = places.virtual_ips.first()

@@ -60,7 +60,6 @@ pub(crate) struct Places {
     pub(crate) ha: Option<Range<usize>>,
     pub(crate) virtual_ips: Vec<Range<usize>>,
     pub(crate) two_node: Option<Range<usize>>,
-    pub(crate) monitors: Vec<(&'static str, Range<usize>)>,
     pub(crate) fence_policy: bool,
 }
 
@@ -205,7 +204,6 @@ fn read_replication(
         ha: ha_head,
         virtual_ips: ha.virtual_ip_places,
         two_node: ha.two_node_place,
-        monitors: ha.monitor_places,
         fence_policy: ha.fence_policy,
     };
     let config = Config {

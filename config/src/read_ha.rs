@@ -56,7 +56,6 @@ pub(crate) struct HaRead<'t> {
     pub(crate) section: Option<Section<'t>>,
     pub(crate) virtual_ip_places: Vec<Range<usize>>,
     pub(crate) two_node_place: Option<Range<usize>>,
-    pub(crate) monitor_places: Vec<(&'static str, Range<usize>)>,
     pub(crate) fence_policy: bool,
 }
 
@@ -75,7 +74,6 @@ pub(crate) fn ha<'t>(notes: &mut Notes, section: Option<Section<'t>>) -> HaRead<
             section: None,
             virtual_ip_places: Vec::new(),
             two_node_place: None,
-            monitor_places: Vec::new(),
             fence_policy: false,
         };
     };
@@ -97,7 +95,7 @@ pub(crate) fn ha<'t>(notes: &mut Notes, section: Option<Section<'t>>) -> HaRead<
         };
     }
     ha.gate = gate(notes, &mut section);
-    let monitor_places = monitors(notes, &mut section, &mut ha);
+    monitors(notes, &mut section, &mut ha);
     inactive_keys(notes, &mut section);
     let virtual_ip_places = virtual_ips(notes, &mut section, &mut ha);
     HaRead {
@@ -106,7 +104,6 @@ pub(crate) fn ha<'t>(notes: &mut Notes, section: Option<Section<'t>>) -> HaRead<
         virtual_ip_places,
         fence_policy: two_node.as_ref().is_some_and(|policy| policy.value == TwoNodeWord::Fence),
         two_node_place: two_node.map(|policy| policy.span),
-        monitor_places,
     }
 }
 
@@ -245,8 +242,7 @@ fn gate(notes: &mut Notes, section: &mut Section<'_>) -> GateChoice {
     })
 }
 
-fn monitors(notes: &mut Notes, section: &mut Section<'_>, ha: &mut Ha) -> Vec<(&'static str, Range<usize>)> {
-    let mut places = Vec::new();
+fn monitors(notes: &mut Notes, section: &mut Section<'_>, ha: &mut Ha) {
     if let Some(links) = section.texts(notes, "monitor_links") {
         for link in &links.value {
             if is_interface(&link.value) {
@@ -255,7 +251,6 @@ fn monitors(notes: &mut Notes, section: &mut Section<'_>, ha: &mut Ha) -> Vec<(&
                 bad_interface(notes, link);
             }
         }
-        places.push(("monitor_links", links.span));
     }
     if let Some(gateways) = section.texts(notes, "monitor_gateways") {
         for gateway in &gateways.value {
@@ -273,9 +268,7 @@ fn monitors(notes: &mut Notes, section: &mut Section<'_>, ha: &mut Ha) -> Vec<(&
                 }
             }
         }
-        places.push(("monitor_gateways", gateways.span));
     }
-    places
 }
 
 fn inactive_keys(notes: &mut Notes, section: &mut Section<'_>) {

@@ -257,10 +257,6 @@ fn what_works_at_a_price_is_a_warning() {
         (with("    enabled = true", "    two_node = \"manual\""), "`two_node` is not used: 3 voters"),
         (with("    enabled = true", "    gate = \"none\""), "keeps the address for up to its whole"),
         (
-            with("    enabled = true", "    monitor_links = [\"eth0\"]"),
-            "`monitor_links` is accepted, not active",
-        ),
-        (
             with("  root_access_key = \"admin\"\n  root_secret_key = \"change-me-please\"\n", ""),
             "no credentials",
         ),
@@ -275,6 +271,14 @@ fn what_works_at_a_price_is_a_warning() {
         assert!(said.iter().any(|message| message.contains(expected)), "{expected:?} is not in {said:?}");
         assert!(explain(&loaded).contains(&said[0]), "the explanation shows every warning");
     }
+}
+
+#[test]
+fn links_and_gateways_are_watched_with_any_number_of_voters() {
+    let monitors = "    monitor_links = [\"eth1\"]\n    monitor_gateways = [\"10.0.0.254\"]";
+    let three = load(&with("    enabled = true", monitors));
+    assert_eq!(three.config.voters(), 3);
+    assert!(three.warnings.is_empty(), "{:?}", messages(&three));
 }
 
 #[test]
