@@ -93,10 +93,16 @@ fn every_good_configuration_is_explained() {
 }
 
 #[test]
-fn warnings_of_a_configuration_go_to_stderr() {
+fn each_warning_of_a_configuration_is_printed_once() {
     let output = holdfast(&["config", "check", fixture("advanced.hcl").to_str().unwrap()]);
-    assert!(stderr(&output).contains("warning: "), "{}", stderr(&output));
-    assert!(!stdout(&output).contains("warning: "), "{}", stdout(&output));
+    let all = stdout(&output) + &stderr(&output);
+    let (_, warnings) = all.split_once("\nWarnings (").expect("the fixture has warnings");
+    let (count, warnings) = warnings.split_once(")\n").unwrap();
+    let lines: Vec<_> = warnings.lines().filter(|line| line.starts_with("  ")).collect();
+    assert!(lines.len() >= count.parse().unwrap(), "{all}");
+    for line in lines {
+        assert_eq!(all.matches(line.trim()).count(), 1, "{line:?} in\n{all}");
+    }
 }
 
 #[test]

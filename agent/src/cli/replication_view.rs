@@ -167,7 +167,10 @@ fn peers(log: &LogStatus, paint: Paint) -> Vec<Vec<String>> {
 /// What the cause means for the data.
 fn cause(word: &str) -> String {
     match word {
-        "divergent" => "written by a former primary; acknowledged only if a promotion was forced or a pair had split".to_owned(),
+        "divergent" => {
+            "written by a former primary; acknowledged only if a promotion was forced or a pair had split"
+                .to_owned()
+        }
         "torn" => "an unfinished write at the end of the log".to_owned(),
         "damaged" => "from a damaged place to the end of the log".to_owned(),
         other => printable(other),

@@ -63,17 +63,19 @@ fn verdict(status: &Status, paint: Paint) -> String {
 }
 
 fn member(status: &Status, paint: Paint) -> Vec<Vec<String>> {
+    // A witness has no address to guard, no log, and nobody prefers it.
+    let data = status.kind == "data";
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |key: &str, value: String| rows.push(vec![key.to_owned(), value]);
     row(
         "this member",
         format!(
-            "{} ({}), {} for {}, priority {}",
+            "{} ({}), {} for {}{}",
             printable(&status.node),
             status.kind,
             spoken(&status.role),
             duration(status.role_since_ms),
-            status.priority
+            if data { format!(", priority {}", status.priority) } else { String::new() }
         ),
     );
     if let Some(ms) = status.lease_remaining_ms {
@@ -92,16 +94,18 @@ fn member(status: &Status, paint: Paint) -> Vec<Vec<String>> {
     if let Some(endpoint) = &status.endpoint {
         row("S3", printable(endpoint));
     }
-    let gate = printable(&status.gate);
-    row(
-        "gate",
-        match &status.gate_fallback {
-            Some(why) => format!("{} ({})", paint.warn(&gate), printable(why)),
-            None => gate,
-        },
-    );
+    if data {
+        let gate = printable(&status.gate);
+        row(
+            "gate",
+            match &status.gate_fallback {
+                Some(why) => format!("{} ({})", paint.warn(&gate), printable(why)),
+                None => gate,
+            },
+        );
+    }
     row("policy", printable(&status.policy));
-    if status.kind == "data" {
+    if data {
         let switch = match (status.failback_mode.as_str(), status.failback_enabled) {
             ("auto", false) => paint.warn("auto, switched off until the agent restarts"),
             (mode, _) => printable(mode),
@@ -156,13 +160,13 @@ fn peers(peers: &[PeerStatus], paint: Paint) -> Vec<Vec<String>> {
     rows
 }
 
-/// Each path with its round trip, or why it has none.
+/// Each path with its round trip, if one was measured, or that it is dead.
 pub(super) fn paths(peer: &PeerStatus, paint: Paint) -> String {
     let path = |path: &crate::runtime::status::PathStatus| {
         let name = printable(&path.name);
         match (path.alive, path.rtt_us) {
             (true, Some(us)) => format!("{name} {}", words::round_trip(us)),
-            (true, None) => format!("{name} alive"),
+            (true, None) => name,
             (false, _) => paint.bad(&format!("{name} DEAD")),
         }
     };

@@ -133,6 +133,41 @@ What to do
 }
 
 #[test]
+fn a_witness_shows_only_what_a_witness_has() {
+    let mut status = Status {
+        node: "w".into(),
+        kind: "witness".into(),
+        role: "witness".into(),
+        serving: false,
+        lease_remaining_ms: None,
+        vips: vec![],
+        endpoint: None,
+        gate: "none".into(),
+        gate_fallback: Some("no address".into()),
+        ..status()
+    };
+    status.peers.truncate(1);
+    status.peers[0].paths[0].rtt_us = None;
+    shows(
+        &status_view::render(&status, Paint::PLAIN),
+        "\
+All is well: a is primary in epoch 7.
+
+this member  w (witness), witness for 3 h 12 min
+in sync      a, b
+policy       majority of 3 members
+version      0.1.0
+
+PEER  KIND  ROLE     EPOCH  IN SYNC  HEARD      PATHS
+b     data  standby  7      yes      34 ms ago  main, cable DEAD
+
+What to do
+  > path cable to b: check the cable, the switch and the address 10.78.0.2:9002; the other paths carry on meanwhile
+",
+    );
+}
+
+#[test]
 fn one_way_deafness_points_at_the_firewall() {
     let mut status = Status { healthy: false, ..status() };
     status.peers[0].alive = false;
@@ -219,7 +254,7 @@ STANDBY  STREAM  WAITED FOR  DURABLE  BEHIND
 b        up      yes         4,096    96 B
 
 Set aside: cut from the log, kept as archives in its directory `set-aside`
-  ! tail-6-4000: written by a former primary and never acknowledged, LSN 4,000 to 4,100, 2 records, 2.0 KiB; b reigned meanwhile
+  ! tail-6-4000: written by a former primary; acknowledged only if a promotion was forced or a pair had split, LSN 4,000 to 4,100, 2 records, 2.0 KiB; b reigned meanwhile
 ");
 }
 
