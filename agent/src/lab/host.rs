@@ -8,7 +8,7 @@
 //! change their user or process namespace.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -251,10 +251,10 @@ fn mount_var_lib(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn command_of(argv: &[String]) -> Result<Command> {
+fn command_of(argv: &[impl AsRef<OsStr>]) -> Result<Command> {
     let (program, args) = argv.split_first().context("an empty command")?;
-    let mut command = Command::new(program);
-    if program == "/proc/self/exe" {
+    let mut command = Command::new(program.as_ref());
+    if program.as_ref() == "/proc/self/exe" {
         command.arg0("holdfast");
     }
     command.args(args);
@@ -274,7 +274,7 @@ fn read_bounded(from: Option<impl Read + Send + 'static>) -> thread::JoinHandle<
 }
 
 fn enter(pid: u32, argv: &[OsString]) -> Result<ExitCode> {
-    let (program, args) = argv.split_first().context("an empty command")?;
+    let mut command = command_of(argv)?;
     let open = |kind: &str| {
         let path = format!("/proc/{pid}/ns/{kind}");
         File::open(&path).with_context(|| format!("open {path} (is the lab still up?)"))
@@ -300,12 +300,10 @@ fn enter(pid: u32, argv: &[OsString]) -> Result<ExitCode> {
     for (kind, file, flag) in &files {
         setns(file, *flag).with_context(|| format!("enter the host's {kind} namespace"))?;
     }
-    let mut command = Command::new(program);
-    command.args(args);
     if let Some(here) = here.filter(|dir| Path::new(dir).is_dir()) {
         command.current_dir(here);
     }
-    let status = command.status().with_context(|| format!("run {}", program.display()))?;
+    let status = command.status().with_context(|| format!("run {:?}", command.get_program()))?;
     let code = status.code().unwrap_or(1);
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }

@@ -19,6 +19,7 @@ pub mod privilege;
 pub mod prober;
 mod run_dir;
 pub mod settings;
+mod spoken;
 pub mod twins;
 mod up;
 mod wire;

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
 use super::privilege::outer_uid;
+use super::spoken::{quoted, this_command, this_program};
 
 const LOCK: &str = "lock";
 const CONTROL: &str = "control";
@@ -67,9 +68,12 @@ impl Drop for RunDir {
     }
 }
 
+/// Names the directory under which labs are, or, for whoever talks to one, that of a single lab.
+const LAB_DIR: &str = "HOLDFAST_LAB_DIR";
+
 /// The directory under which this user's labs are.
 fn base() -> PathBuf {
-    let named = std::env::var_os("HOLDFAST_LAB_DIR").map(PathBuf::from);
+    let named = std::env::var_os(LAB_DIR).map(PathBuf::from);
     named.unwrap_or_else(|| std::env::temp_dir().join(format!("holdfast-lab-{}", outer_uid())))
 }
 
@@ -83,7 +87,7 @@ fn make_private(dir: &Path) -> Result<()> {
     }
     let found = fs::symlink_metadata(dir)?;
     if !found.is_dir() || found.uid() != geteuid().as_raw() {
-        bail!("{} belongs to somebody else; set HOLDFAST_LAB_DIR to a directory of yours", dir.display());
+        bail!("{} belongs to somebody else; set {LAB_DIR} to a directory of yours", dir.display());
     }
     Ok(())
 }
@@ -99,21 +103,63 @@ fn remove_leftover(path: &Path) {
 
 /// Connects to the lab that is up.
 pub(super) fn connect() -> Result<UnixStream> {
-    let base = base();
-    let entries = fs::read_dir(&base).into_iter().flatten().flatten();
-    let mut found = entries.filter_map(|entry| UnixStream::connect(entry.path().join(CONTROL)).ok());
-    let first = found
-        .next()
-        .context("no lab is up. Start one in another terminal with `holdfast lab up` (as the same user)")?;
-    if found.next().is_some() {
-        bail!("several labs are up; give each a directory of its own with HOLDFAST_LAB_DIR");
+    connect_in(&base(), this_command)
+}
+
+/// Connects to the lab in `dir`, or to the only one under it. `command` is what a person types to come here.
+fn connect_in(dir: &Path, command: impl Fn() -> String) -> Result<UnixStream> {
+    if let Ok(stream) = UnixStream::connect(dir.join(CONTROL)) {
+        return Ok(stream);
     }
-    Ok(first)
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let connected = |path: PathBuf| Some((UnixStream::connect(path.join(CONTROL)).ok()?, path));
+    let mut found: Vec<(UnixStream, PathBuf)> = entries.filter_map(connected).collect();
+    if found.len() > 1 {
+        found.sort_by(|(_, a), (_, b)| a.cmp(b));
+        let mut text = "several labs are up. Say which one is meant:".to_owned();
+        for (_, path) in &found {
+            text.push_str(&format!("\n  {LAB_DIR}={} {}", quoted(&path.to_string_lossy()), command()));
+        }
+        bail!(text);
+    }
+    let only = found.pop();
+    let (stream, _) = only.with_context(|| {
+        format!(
+            "no lab is up. Start one in another terminal with `{} lab up` (as the same user)",
+            this_program()
+        )
+    })?;
+    Ok(stream)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+
     use super::*;
+
+    #[test]
+    fn among_several_labs_the_error_names_the_command_for_each() {
+        let base = tempfile::tempdir().unwrap();
+        let command = || "holdfast lab fault a heal".to_owned();
+        let refused = connect_in(base.path(), command).unwrap_err().to_string();
+        assert!(refused.starts_with("no lab is up."), "{refused}");
+
+        let lab = |name: &str| {
+            let dir = base.path().join(name);
+            fs::create_dir(&dir).unwrap();
+            (UnixListener::bind(dir.join(CONTROL)).unwrap(), dir)
+        };
+        let (_first, first_dir) = lab("11");
+        connect_in(base.path(), command).unwrap();
+        let (_second, second_dir) = lab("12");
+        let refused = connect_in(base.path(), command).unwrap_err().to_string();
+        for dir in [first_dir, second_dir] {
+            let line = format!("\n  HOLDFAST_LAB_DIR={} holdfast lab fault a heal", dir.display());
+            assert!(refused.contains(&line), "{refused}");
+            connect_in(&dir, command).unwrap();
+        }
+    }
 
     #[test]
     fn a_leftover_is_removed_and_a_living_lab_is_not() {

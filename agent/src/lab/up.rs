@@ -20,6 +20,7 @@ use super::cluster::{Cluster, FAULTS, Fault};
 use super::narrator::Narrator;
 use super::run_dir::{self, RunDir};
 use super::settings::{ACCESS_KEY, ClusterSpec, SECRET_KEY};
+use super::spoken::this_program;
 use super::{binary, cluster_spec, ready_to_build};
 
 /// Limit for each thing that the cluster should do in seconds.
@@ -77,6 +78,7 @@ pub(super) fn run(args: &UpArgs) -> Result<ExitCode> {
 
 fn welcome(cluster: &Cluster) -> String {
     let endpoint = cluster.target("demo").endpoint;
+    let holdfast = this_program();
     let data = cluster.spec().data().join(", ");
     let faults: Vec<&str> = FAULTS.iter().map(|(name, _)| *name).collect();
     format!(
@@ -90,11 +92,11 @@ The lab is up. Data members: {data}; w is the witness, c a client.
 
 In another terminal:
 
-  holdfast lab exec a -- holdfast ha status
-  holdfast lab exec c -- curl -i {endpoint}/
-  holdfast lab exec c -- sh
-  holdfast lab fault a power-off        ({})
-  holdfast lab fault a heal
+  {holdfast} lab exec a -- holdfast ha status
+  {holdfast} lab exec c -- curl -i {endpoint}/
+  {holdfast} lab exec c -- sh
+  {holdfast} lab fault a power-off        ({})
+  {holdfast} lab fault a heal
 
 Ctrl-C takes it down, and everything in it.",
         faults.join(", ")
@@ -159,6 +161,14 @@ pub(super) fn fault(host: &str, fault: Fault) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The command as it is run on the host: there, as in the agents, `holdfast` is this very program, whether or
+/// not it is installed.
+fn on_the_host(argv: &[OsString]) -> Vec<OsString> {
+    let own = argv.first().is_some_and(|program| program == "holdfast");
+    let program = own.then(|| binary().into_os_string());
+    program.into_iter().chain(argv.iter().skip(usize::from(own)).cloned()).collect()
+}
+
 /// `lab exec`: becomes a command on a host of the running lab.
 pub(super) fn exec(host: &str, argv: &[OsString]) -> Result<ExitCode> {
     let Reply::InitPid(pid) = ask(&Wish::InitPid { host: host.to_owned() })? else {
@@ -166,6 +176,21 @@ pub(super) fn exec(host: &str, argv: &[OsString]) -> Result<ExitCode> {
     };
     // A fresh program has one thread, which is what entering a user namespace takes.
     let mut command = Command::new("/proc/self/exe");
-    command.args(["lab-host", "enter", "--pid", &pid.to_string(), "--"]).args(argv);
+    command.args(["lab-host", "enter", "--pid", &pid.to_string(), "--"]).args(on_the_host(argv));
     Err(anyhow!(command.exec()).context("enter the host"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holdfast_on_a_host_is_this_program() {
+        let argv = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        let own = on_the_host(&argv(&["holdfast", "ha", "status"]));
+        assert_eq!(own, argv(&["/proc/self/exe", "ha", "status"]));
+        for other in [&["sh", "-c", "holdfast"][..], &["/usr/bin/holdfast"], &[]] {
+            assert_eq!(on_the_host(&argv(other)), argv(other));
+        }
+    }
 }
