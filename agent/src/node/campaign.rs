@@ -20,6 +20,9 @@ use super::{Node, Phase};
 /// meanwhile, so that the two can never be the same (rule R1).
 const FORCED_STRIDE: u64 = 1 << 16;
 
+/// The longest that a candidate waits for votes that are being written to disks.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(5);
+
 /// A candidacy.
 #[derive(Clone, Debug)]
 pub(super) struct Campaign {
@@ -30,6 +33,8 @@ pub(super) struct Campaign {
     /// The hard-state token of the own vote.
     pub token: Option<u64>,
     pub ask_at: Time,
+    /// When the present question was first asked.
+    pub began: Time,
     pub ends_at: Time,
     /// Won alone by the two-node policy or by force: without a majority.
     pub alone: bool,
@@ -198,6 +203,7 @@ impl Node {
             own_vote: true,
             token: None,
             ask_at: now,
+            began: now,
             ends_at: now + window,
             alone,
         });
@@ -209,11 +215,13 @@ impl Node {
     /// alternate numbers, a forced one jumps by a distance that depends on its name.
     fn epoch_after(&self, highest: Epoch, alone: bool, forced: bool) -> Epoch {
         let next = highest.next();
-        if forced && alone {
+        if alone && (forced || self.peers.iter().all(|peer| peer.member.is_none())) {
             let name = self.settings.me.id.as_str().bytes();
             let spread = name.fold(0u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)))
                 % FORCED_STRIDE;
-            return Epoch(highest.0.saturating_add(FORCED_STRIDE + spread));
+            // In whole strides of its own: two names never meet, however far apart their epochs were.
+            let block = FORCED_STRIDE * FORCED_STRIDE;
+            return Epoch((highest.0 / block + 1) * block + spread * FORCED_STRIDE);
         }
         if alone && self.is_two_node() {
             let mine_is_even = self.peers[0].member.as_ref().is_none_or(|peer| self.settings.me.id < peer.id);
@@ -231,11 +239,26 @@ impl Node {
             return self.end_campaign(cause, None, out);
         }
         if campaign.token.is_some_and(|token| token <= self.durable_token) {
+            if !campaign.own_vote {
+                // The voters' disks may take as long as this one did.
+                campaign.ends_at = campaign.ends_at.max(now + now.since(campaign.began) + self.patience);
+            }
             campaign.own_vote = true;
         }
         let votes = campaign.votes.len() + usize::from(campaign.own_vote);
         let won = campaign.own_vote && votes >= self.votes_needed(now, &campaign);
         if won && campaign.ballot.pre {
+            // What was true when the question was asked must be true of the own vote too.
+            let me = &self.settings.me;
+            let outside = self.hard.record.as_ref().is_some_and(|record| !record.contains(me));
+            if campaign.ballot.epoch <= self.hard.epoch
+                || outside && !campaign.ballot.forced
+                || self.grant_blocks(now, me)
+            {
+                self.end_campaign(Cause::VotesMissing, None, out);
+                self.stand_after = now + self.settings.timers.retry() * 2;
+                return;
+            }
             self.hard.epoch = campaign.ballot.epoch;
             self.hard.voted_for = Some(self.settings.me.clone());
             self.persist(out);
@@ -244,11 +267,16 @@ impl Node {
             campaign.own_vote = false;
             campaign.token = Some(self.persist_token);
             campaign.ask_at = now;
-            campaign.ends_at = now + self.settings.timers.interval.max(Duration::from_millis(100));
+            campaign.began = now;
+            campaign.ends_at = now + self.patience;
         } else if won {
             self.phase = Phase::Campaigning(campaign.clone());
             return self.begin_reign(now, campaign.ballot.epoch, campaign.alone, campaign.ballot.forced, out);
-        } else if now >= campaign.ends_at {
+        } else if now >= campaign.ends_at && campaign.own_vote {
+            if !campaign.ballot.pre {
+                // A voter whose disk is slower than this was will answer within the next one's time.
+                self.patience = (self.patience * 2).min(LONGEST_PATIENCE);
+            }
             if self.failed_campaigns == 0 {
                 self.end_campaign(Cause::VotesMissing, None, out);
             }
@@ -300,8 +328,9 @@ impl Node {
 
     /// Votes that make a primary, the own one included.
     fn votes_needed(&self, now: Time, campaign: &Campaign) -> usize {
-        if campaign.ballot.forced {
+        if campaign.ballot.forced && campaign.alone {
             // Everyone who can be heard must agree that no lease is in force; the silent are not asked.
+            // Only an epoch that no majority can win may be won so.
             let reachable = 1 + self.peers.iter().filter(|peer| peer.alive(now)).count();
             return majority(self.voters()).min(reachable);
         }

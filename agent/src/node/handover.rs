@@ -243,7 +243,16 @@ impl Node {
             }
         }
         let Phase::Reigning(reign) = &mut self.phase else { return };
-        if reign.handover.as_ref().is_none_or(|handover| !handover.vip_released) {
+        if let Some(handover) = &reign.handover
+            && !handover.vip_released
+        {
+            // The gate is shut, so nobody is served here: the lease must not be renewed for ever.
+            if handover.letting_go && now >= handover.started + limit * 2 {
+                self.step_down(now, Cause::HandoverFailed, None, out);
+            }
+            return;
+        }
+        if reign.handover.is_none() {
             return;
         }
         let handover = reign.handover.take().expect("looked at above");

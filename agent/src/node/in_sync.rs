@@ -12,7 +12,6 @@ use std::time::Duration;
 use holdfast_heartbeat::{Epoch, InSyncRecord, Member, MemberKind, Time};
 
 use super::effect::Effect;
-use super::quorum::majority;
 use super::{Node, Phase};
 use holdfast_heartbeat::Role;
 
@@ -67,6 +66,7 @@ impl Node {
         let version = reign.in_sync.next_version();
         let record = InSyncRecord { epoch: reign.in_sync.epoch, version, members };
         self.hard.record = Some(record.clone());
+        self.memoryless = false;
         self.persist(out);
         let Phase::Reigning(reign) = &mut self.phase else { return };
         reign.in_sync.pending = Some((record, self.persist_token));
@@ -109,6 +109,10 @@ impl Node {
         if set.waiting != waiting {
             set.waiting = waiting.clone();
             let version = set.next_version();
+            // The log answers only for the newest wait: whoever joins is admitted by that one.
+            if let Some((_, waited)) = &mut set.joining {
+                *waited = version;
+            }
             out.push(Effect::WaitFor { epoch: reign.epoch, version, members: waiting });
         }
         if newly.as_ref() != Some(&record.members) {
@@ -126,7 +130,7 @@ impl Node {
     /// How many voters must have a record. A pair whose other half is silent decides alone, by the
     /// policy of `two_node`.
     fn record_quorum(&self, now: Time) -> usize {
-        if self.is_two_node() && !self.peers[0].alive(now) { 1 } else { majority(self.voters()) }
+        if self.is_two_node() && self.peers[0].alive(now) { 2 } else { self.assents_needed(now) }
     }
 
     /// Drops who is lost, admits who has caught up.

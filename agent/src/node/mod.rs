@@ -99,6 +99,9 @@ pub struct Node {
     votes_from: Time,
     grant: Option<Grant>,
     pending_votes: Vec<PendingVote>,
+    /// Began without a record and has not met a primary since: it may have forgotten one, so that its
+    /// vote proves nothing (rule R3).
+    memoryless: bool,
 
     // As a follower and candidate.
     leader: Option<(Epoch, usize)>,
@@ -109,6 +112,8 @@ pub struct Node {
     stand_after: Time,
     /// Campaigns in a row that found not enough votes.
     failed_campaigns: u32,
+    /// How long votes are waited for.
+    patience: Duration,
     forced: bool,
     last_refusal: Option<(String, Refusal)>,
     /// This life of the process has followed a primary whose recorded set had this member.
@@ -154,6 +159,7 @@ impl Node {
         Node {
             peers,
             phase: Phase::Waiting,
+            memoryless: hard.record.is_none(),
             durable: hard.clone(),
             hard,
             persist_token: 0,
@@ -169,6 +175,7 @@ impl Node {
             rounds: 0,
             stand_after: Time::ZERO,
             failed_campaigns: 0,
+            patience: settings.timers.interval.max(Duration::from_millis(100)),
             forced: false,
             last_refusal: None,
             seen_in_sync: false,
@@ -202,6 +209,10 @@ impl Node {
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Effect>) {
         // The clock of one host never runs backwards; a caller's rounding must not seem to.
         let now = now.max(self.now);
+        // Whoever slept has heard nobody, which says nothing about the others: it listens first.
+        if now.since(self.now) > self.settings.timers.detect {
+            self.stand_after = self.stand_after.max(now + self.settings.timers.detect);
+        }
         self.now = now;
         self.check_lease(now, out);
         match event {
@@ -253,6 +264,12 @@ impl Node {
             }
             Event::LogFailed { full, error } => {
                 self.log_full = full;
+                if full && matches!(&self.phase, Phase::Reigning(reign) if !reign.log_started) {
+                    // The reign cannot even be begun here. It ends before whoever cannot follow a log
+                    // that does not run is dropped from the set; somebody with more room may have it.
+                    self.step_down(now, Cause::PromotionFailed, None, out);
+                    self.stand_after = now + self.settings.timers.detect * 10;
+                }
                 let consequence = if full {
                     "writes are refused until there is space; what was acknowledged is intact"
                 } else {

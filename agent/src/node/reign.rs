@@ -23,12 +23,16 @@ const PROMOTION_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(super) struct Reign {
     pub epoch: Epoch,
+    /// An operator ordered it although a majority could not be heard, and answers for the others.
+    pub answered_for: bool,
     pub since: Time,
     /// `Promoting`, `Primary` or `HandingOver`.
     pub role: Role,
     /// Until when a majority stands behind this reign.
     pub lease_until: Option<Time>,
     pub in_sync: InSync,
+    /// The log was told to begin.
+    pub led: bool,
     pub log_started: bool,
     /// Since when clients are answered.
     pub serving: bool,
@@ -76,17 +80,23 @@ impl Node {
         self.grant = None;
         self.phase = Phase::Reigning(Box::new(Reign {
             epoch,
+            answered_for: alone && forced,
             since: now,
             role: Role::Promoting,
             lease_until: None,
             in_sync: InSync::new(epoch, members.clone()),
+            led: self.hard.record.is_some(),
             log_started: false,
             serving: false,
             vip_claimed: false,
             handover: None,
         }));
         out.push(Effect::Promise { epoch });
-        out.push(Effect::Lead { epoch, members: members.clone() });
+        // In a new cluster the log begins only under a recorded set: one that had begun without would
+        // belong to no set and could never be told from the remains of an older cluster.
+        if self.hard.record.is_some() {
+            out.push(Effect::Lead { epoch, members: members.clone() });
+        }
         self.following = None;
         self.propose_in_sync(now, members, out);
         self.broadcast(now, true, out);
@@ -107,7 +117,7 @@ impl Node {
     fn renew_lease(&mut self, now: Time, out: &mut Vec<Effect>) {
         // A pair goes on after the loss of either half (policy of `two_node`); its primary watches
         // its own links instead, and its own clock: a pause longer than the lease ends the reign.
-        let needed = if self.is_two_node() { 1 } else { majority(self.voters()) };
+        let needed = self.assents_needed(now);
         let lease = self.settings.timers.lease;
         let acks: Vec<_> = self.peers.iter().map(|peer| peer.lease_ack).collect();
         let Phase::Reigning(reign) = &mut self.phase else { return };
@@ -118,6 +128,19 @@ impl Node {
             if reign.serving {
                 out.push(Effect::ExtendLease { epoch: reign.epoch, until });
             }
+        }
+    }
+
+    /// Members that must stand behind a reign, this one included: a majority, or, where an operator
+    /// answers for those who cannot be heard, everybody who can.
+    pub(super) fn assents_needed(&self, now: Time) -> usize {
+        let majority = majority(self.voters());
+        match &self.phase {
+            _ if self.is_two_node() => 1,
+            Phase::Reigning(reign) if reign.answered_for => {
+                majority.min(1 + self.peers.iter().filter(|peer| peer.alive(now)).count())
+            }
+            _ => majority,
         }
     }
 
@@ -132,6 +155,13 @@ impl Node {
             return;
         }
         self.progress_in_sync(now, out);
+        if let Phase::Reigning(reign) = &mut self.phase
+            && !reign.led
+            && reign.in_sync.recorded()
+        {
+            reign.led = true;
+            out.push(Effect::Lead { epoch: reign.epoch, members: reign.in_sync.waiting.clone() });
+        }
         self.progress_promotion(now, out);
         self.progress_handover(now, out);
         self.consider_wishes(now, out);

@@ -77,7 +77,9 @@ impl Timers {
     /// How long a voter waits, after it renewed the lease of a holder that stated `lease`, or after its
     /// own start, before it helps another.
     pub fn voter_wait(&self, lease: Duration) -> Duration {
-        self.lease.max(lease) + self.drift_margin
+        // The margin is for the drift during the longer of the two leases.
+        let longest = self.lease.max(lease);
+        longest + self.drift_margin.max(longest / 100 + Duration::from_millis(1))
     }
 
     /// How soon a refused candidate asks again: often enough not to be seen in an outage.

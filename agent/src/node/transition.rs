@@ -48,6 +48,8 @@ pub enum Cause {
     Terminating,
     /// A step of taking over failed.
     PromotionFailed,
+    /// Gave its vote to another candidate.
+    VotedForAnother,
 }
 
 /// One row of the table.
@@ -112,6 +114,7 @@ pub const TABLE: &[Row] = &[
         R::Standby,
         "not enough members voted for this member in time; it will ask again",
     ),
+    row(R::Candidate, C::VotedForAnother, R::Standby, "this member voted for another candidate"),
     row(R::Candidate, C::LinksFailed, R::Standby, "this host's own links are down"),
     row(R::Candidate, C::DiskFailed, R::Standby, "this member's log cannot be written"),
     row(R::Candidate, C::Terminating, R::Standby, "the agent is shutting down"),
@@ -180,6 +183,12 @@ pub const TABLE: &[Row] = &[
         C::HandoverFailed,
         R::Primary,
         "the successor did not get ready in time; the switchover is called off and this member serves on",
+    ),
+    row(
+        R::HandingOver,
+        C::HandoverFailed,
+        R::Standby,
+        "the address could not be released in time during the switchover; the others go on when the lease is over",
     ),
     row(
         R::HandingOver,

@@ -5,7 +5,7 @@
 //! candidate outside the newest known in-sync set is never helped unless an operator forced it (R3).
 
 use holdfast_heartbeat::{
-    Ballot, Epoch, Heartbeat, InSyncRecord, Member, MemberKind, Notice, Refusal, Resignation, Time, Vote,
+    Ballot, Epoch, Heartbeat, InSyncRecord, Lsn, Member, MemberKind, Notice, Refusal, Resignation, Time, Vote,
 };
 
 use super::effect::Effect;
@@ -45,6 +45,12 @@ impl Node {
         if refusal.is_some() || ballot.pre {
             self.send_vote(now, peer, vote, out);
             return;
+        }
+        // A member has one vote in an epoch: whoever gives it to another cannot stand in that epoch any
+        // more, and must not win a lower one that it has just promised to refuse.
+        if matches!(self.phase, Phase::Campaigning(_)) {
+            self.end_campaign(Cause::VotedForAnother, Some(heartbeat.from.id.clone()), out);
+            self.stand_after = now + self.settings.timers.detect;
         }
         if self.hard.epoch != ballot.epoch || self.hard.voted_for.as_ref() != Some(&heartbeat.from) {
             self.hard.epoch = ballot.epoch;
@@ -102,6 +108,12 @@ impl Node {
         }
         if ballot.forced {
             return None;
+        }
+        // Whoever has a record and an empty log was stopped at the very beginning of a new cluster:
+        // nothing can have been acknowledged anywhere.
+        let blank = heartbeat.state.pristine || heartbeat.state.durable == Lsn::ZERO;
+        if self.memoryless && !blank {
+            return Some(Refusal::NotBootstrapped);
         }
         match newer(self.hard.record.as_ref(), heartbeat.state.record.as_ref()) {
             Some(record) if !record.contains(candidate) => Some(Refusal::NotInSync),
@@ -187,7 +199,11 @@ impl Node {
             self.persist(out);
         }
         self.leader = Some((epoch, peer));
+        self.memoryless = false;
         self.vacancy = None;
+        // An operator's consent was given for the situation that it was asked in.
+        self.forced = false;
+        self.patience = self.settings.timers.interval.max(std::time::Duration::from_millis(100));
         self.answer_awaited(now, &heartbeat.from, epoch, out);
     }
 
@@ -198,7 +214,7 @@ impl Node {
     pub(super) fn adopt_record(&mut self, record: Option<&InSyncRecord>, out: &mut Vec<Effect>) {
         let Some(record) = record else { return };
         let newer = self.hard.record.as_ref().is_none_or(|own| own.rank() < record.rank());
-        if newer && record.epoch >= self.hard.epoch && !self.phase.reigns() {
+        if newer && !self.memoryless && record.epoch >= self.hard.epoch && !self.phase.reigns() {
             self.hard.record = Some(record.clone());
             self.persist(out);
         }

@@ -21,8 +21,88 @@ pub(super) const MS: Duration = Duration::from_millis(1);
 
 /// What travels or ripens.
 enum Arrival {
-    Packet { to: usize, from: usize, path: usize, bytes: Vec<u8> },
-    Event { to: usize, boot: u64, event: Event },
+    Packet {
+        to: usize,
+        from: usize,
+        path: usize,
+        bytes: Vec<u8>,
+    },
+    Event {
+        to: usize,
+        boot: u64,
+        event: Event,
+    },
+    /// Records on their way to a follower, from the place `at` on.
+    Records {
+        to: usize,
+        from: usize,
+        conn: u64,
+        at: usize,
+        records: Vec<Record>,
+    },
+    /// A follower holds this many records durably.
+    Acknowledged {
+        to: usize,
+        from: usize,
+        conn: u64,
+        count: usize,
+    },
+}
+
+/// One record of the stand-in for the log: who wrote it, and a number that nothing else has (zero: the
+/// start of an epoch). A record takes [`RECORD_BYTES`] of LSN.
+pub(super) type Record = (Epoch, u64);
+const RECORD_BYTES: u64 = 100;
+
+/// The log of a primary: what `holdfast-replication` does, without bytes.
+#[derive(Clone, Debug)]
+struct Leading {
+    epoch: Epoch,
+    waited: Vec<Member>,
+    held: BTreeMap<Member, usize>,
+    /// Records up to the epoch's own first one.
+    start: usize,
+    committed: usize,
+    started: bool,
+    reaching: Option<(u64, usize)>,
+    answered: usize,
+}
+
+/// A stream from a primary to a follower.
+#[derive(Clone, Debug)]
+struct Stream {
+    conn: u64,
+    sent: usize,
+    acked: usize,
+    /// Nothing overtakes what is under way.
+    arrived_by: Time,
+}
+
+/// What the network, the disks and the clocks do to everybody.
+#[derive(Clone, Debug)]
+pub(super) struct Weather {
+    pub seed: u64,
+    /// Of a thousand packets.
+    pub lost: u64,
+    pub doubled: u64,
+    pub delay: Duration,
+    /// A packet takes up to this much longer, so that they overtake each other.
+    pub jitter: Duration,
+    /// A write takes up to this much longer.
+    pub disk_jitter: Duration,
+}
+
+impl Weather {
+    pub(super) fn draw(&mut self, n: u64) -> u64 {
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 7;
+        self.seed ^= self.seed << 17;
+        if n == 0 { 0 } else { self.seed % n }
+    }
+
+    fn up_to(&mut self, span: Duration) -> Duration {
+        Duration::from_nanos(self.draw(span.as_nanos() as u64))
+    }
 }
 
 /// One host: its node while it runs, and what outlives it.
@@ -39,16 +119,34 @@ pub(super) struct Host {
     pub gate_until: Time,
     pub vip: bool,
     pub serving: Option<Epoch>,
-    leading: Option<(Epoch, Vec<Member>)>,
-    waits: Option<(Epoch, u64, Vec<Member>)>,
+    leading: Option<Leading>,
     following: Option<(Epoch, Member)>,
-    epoch_started: bool,
+    promised: Epoch,
+    pub records: Vec<Record>,
+    reported: BTreeMap<Member, (bool, usize)>,
+    /// How much faster this host's clock runs than the cluster's, in millionths.
+    pub clock_ppm: i64,
+    disk_free_at: Time,
+    /// The process dies before it carries out this many more effects.
+    pub dies_after: Option<u64>,
+    /// The log refuses to begin a reign for want of space.
+    pub log_full: bool,
+    /// The address stays on its interface, behind the gate, however often its release is tried.
+    pub release_hangs: bool,
     pub transitions: Vec<Transition>,
     pub notes: Vec<String>,
     pub answers: BTreeMap<u64, Answer>,
     pub exited: bool,
     /// The interface is missing: the address cannot be claimed.
     pub no_interface: bool,
+}
+
+impl Host {
+    /// Whether the log of this host, which leads, waits for the member of that name.
+    pub(super) fn waits_for(&self, name: &str) -> bool {
+        let waited = self.leading.as_ref().map(|leading| &leading.waited);
+        waited.is_some_and(|waited| waited.iter().any(|member| member.id.as_str() == name))
+    }
 }
 
 pub(super) struct Cluster {
@@ -67,7 +165,18 @@ pub(super) struct Cluster {
     pub packets: Vec<(usize, usize, Vec<u8>)>,
     pub record_packets: bool,
     disk_writes: BTreeMap<(usize, u64, u64), HardState>,
-    streams: BTreeMap<(usize, usize), (Epoch, Lsn)>,
+    streams: BTreeMap<(usize, usize), Stream>,
+    pub weather: Weather,
+    /// Records take this much longer than heartbeats.
+    pub stream_delay: Duration,
+    /// Packets that `held_back` names are lost: (from, to, what it says).
+    pub held_back: Option<fn(usize, usize, &Heartbeat) -> bool>,
+    /// What clients were told is stored, by place in the log.
+    pub told: BTreeMap<usize, Record>,
+    written: u64,
+    /// An operator accepted that data may be lost, or a pair was cut: then only what a new primary has
+    /// counts as told.
+    pub price_accepted: bool,
     /// Who reigned in which epoch, ever.
     reigns: BTreeMap<Epoch, Member>,
 }
@@ -146,9 +255,15 @@ impl Cluster {
                     vip: false,
                     serving: None,
                     leading: None,
-                    waits: None,
                     following: None,
-                    epoch_started: false,
+                    promised: Epoch::ZERO,
+                    records: Vec::new(),
+                    reported: BTreeMap::new(),
+                    clock_ppm: 0,
+                    disk_free_at: Time::ZERO,
+                    dies_after: None,
+                    log_full: false,
+                    release_hangs: false,
                     transitions: Vec::new(),
                     notes: Vec::new(),
                     answers: BTreeMap::new(),
@@ -172,6 +287,19 @@ impl Cluster {
             record_packets: false,
             disk_writes: BTreeMap::new(),
             streams: BTreeMap::new(),
+            weather: Weather {
+                seed: 0x2545_f491_4f6c_dd1d,
+                lost: 0,
+                doubled: 0,
+                delay: MS / 5,
+                jitter: Duration::ZERO,
+                disk_jitter: Duration::ZERO,
+            },
+            stream_delay: Duration::ZERO,
+            held_back: None,
+            told: BTreeMap::new(),
+            written: 0,
+            price_accepted: shape.data == 2 && !shape.witness,
             reigns: BTreeMap::new(),
         }
     }
@@ -199,7 +327,65 @@ impl Cluster {
         host.boot = boot;
         host.exited = false;
         host.settings.boot = BootNonce(0xb007_0000 + boot);
-        host.node = Some(Node::new(host.settings.clone(), host.disk.clone(), host.log, self.now));
+        host.dies_after = None;
+        host.promised = Epoch::ZERO;
+        host.log = Self::position(&host.records);
+        let now = Self::clock(self.now, host.clock_ppm);
+        host.node = Some(Node::new(host.settings.clone(), host.disk.clone(), host.log, now));
+    }
+
+    fn position(records: &[Record]) -> LogPosition {
+        let end = Lsn(records.len() as u64 * RECORD_BYTES);
+        LogPosition { end, durable: end, last_epoch: records.last().map_or(Epoch::ZERO, |record| record.0) }
+    }
+
+    /// What a clock that is off by `ppm` shows at `now`.
+    fn clock(now: Time, ppm: i64) -> Time {
+        let off = i128::from(now.0) * i128::from(ppm) / 1_000_000;
+        Time((i128::from(now.0) + off).max(0) as u64)
+    }
+
+    /// When such a clock shows `at`, rounded up.
+    fn when(at: Time, ppm: i64) -> Time {
+        if at == Time::NEVER {
+            return at;
+        }
+        let mut when = Time((i128::from(at.0) * 1_000_000 / i128::from(1_000_000 + ppm)) as u64);
+        while Self::clock(when, ppm) < at {
+            when.0 += 1;
+        }
+        when
+    }
+
+    /// The host's disk is lost with all that was on it; it comes back as another one.
+    pub(super) fn wipe(&mut self, i: usize) {
+        self.power_off(i);
+        self.serial += 1;
+        let host = &mut self.hosts[i];
+        host.disk = HardState::default();
+        host.records.clear();
+        host.settings.me.incarnation = Incarnation(1000 + self.serial);
+    }
+
+    /// A client writes to host `i`, if that one answers.
+    pub(super) fn write(&mut self, i: usize) -> bool {
+        if !self.serves(i) || self.hosts[i].leading.is_none() {
+            return false;
+        }
+        self.written += 1;
+        let written = self.written;
+        let host = &mut self.hosts[i];
+        let epoch = host.leading.as_ref().expect("looked at above").epoch;
+        host.records.push((epoch, written));
+        self.log_grew(i);
+        self.replicate();
+        true
+    }
+
+    fn log_grew(&mut self, i: usize) {
+        self.hosts[i].log = Self::position(&self.hosts[i].records);
+        let LogPosition { end, durable, last_epoch } = self.hosts[i].log;
+        self.event(i, MS / 2, Event::LogAdvanced { end, durable, last_epoch });
     }
 
     /// The machine loses power: everything volatile is gone, the gate with it.
@@ -211,7 +397,21 @@ impl Cluster {
 
     /// The process dies; the kernel keeps the address until the gate shuts.
     pub(super) fn kill(&mut self, i: usize) {
+        // Of the writes that were under way the first few happened.
+        let boot = self.hosts[i].boot;
+        let under_way: Vec<_> =
+            self.disk_writes.range((i, boot, 0)..(i, boot + 1, 0)).map(|(key, _)| *key).collect();
+        let happened = self.weather.draw(under_way.len() as u64 + 1) as usize;
+        for (n, key) in under_way.into_iter().enumerate() {
+            let state = self.disk_writes.remove(&key).expect("listed above");
+            if n < happened && self.weather.disk_jitter > Duration::ZERO {
+                self.hosts[i].disk = state;
+            }
+        }
         let host = &mut self.hosts[i];
+        host.disk_free_at = Time::ZERO;
+        host.dies_after = None;
+        host.reported.clear();
         host.node = None;
         host.serving = None;
         host.leading = None;
@@ -264,9 +464,17 @@ impl Cluster {
             return;
         }
         let mut out = Vec::new();
+        let now = Self::clock(self.now, self.hosts[i].clock_ppm);
         let Some(node) = &mut self.hosts[i].node else { return };
-        node.handle(self.now, event, &mut out);
+        node.handle(now, event, &mut out);
         for effect in out {
+            if let Some(left) = &mut self.hosts[i].dies_after {
+                if *left == 0 {
+                    self.kill(i);
+                    break;
+                }
+                *left -= 1;
+            }
             self.execute(i, effect);
         }
         self.check();
@@ -296,18 +504,35 @@ impl Cluster {
         match effect {
             Effect::Send { peer, path, heartbeat } => {
                 let to = Self::host_of(i, peer);
+                let held_back = self.held_back.is_some_and(|held_back| held_back(i, to, &heartbeat));
                 let bytes = self.keys.seal(&Message::Heartbeat(heartbeat));
                 if self.record_packets {
                     self.packets.push((i, to, bytes.clone()));
                 }
-                if !self.cut.contains(&(i, to)) {
-                    self.post(MS / 5, Arrival::Packet { to, from: i, path, bytes });
+                let copies = match self.weather.draw(1000) {
+                    n if n < self.weather.lost => 0,
+                    n if n < self.weather.lost + self.weather.doubled => 2,
+                    _ => 1,
+                };
+                for _ in 0..copies {
+                    let after = self.weather.delay + {
+                        let jitter = self.weather.jitter;
+                        self.weather.up_to(jitter)
+                    };
+                    if !self.cut.contains(&(i, to)) && !held_back {
+                        let bytes = bytes.clone();
+                        self.post(after, Arrival::Packet { to, from: i, path, bytes });
+                    }
                 }
             }
             Effect::Persist { token, state } => {
                 // A write that is under way when the host dies has happened or not; here it has not.
                 let boot = self.hosts[i].boot;
-                let delay = self.disk_delay;
+                let jitter = self.weather.disk_jitter;
+                let done =
+                    self.hosts[i].disk_free_at.max(self.now) + self.disk_delay + self.weather.up_to(jitter);
+                self.hosts[i].disk_free_at = if jitter.is_zero() { Time::ZERO } else { done };
+                let delay = done.since(self.now);
                 self.post(delay, Arrival::Event { to: i, boot, event: Event::Persisted { token } });
                 self.disk_writes.insert((i, boot, token), state);
             }
@@ -328,44 +553,43 @@ impl Cluster {
                 self.hosts[i].vip = true;
                 self.event(i, MS, Event::VipClaimed { epoch });
             }
+            Effect::ReleaseVip if self.hosts[i].release_hangs => {}
             Effect::ReleaseVip => {
                 self.hosts[i].vip = false;
                 self.event(i, MS, Event::VipReleased);
             }
-            Effect::Lead { epoch, members } => {
-                let host = &mut self.hosts[i];
-                host.leading = Some((epoch, members));
-                host.following = None;
-                host.epoch_started = false;
-                host.log.last_epoch = epoch;
-                host.log.end += 100;
-                host.log.durable = host.log.end;
-                let log = host.log;
-                self.event(
-                    i,
-                    self.disk_delay,
-                    Event::LogAdvanced { end: log.end, durable: log.durable, last_epoch: epoch },
-                );
-                self.replicate();
-            }
+            Effect::Lead { epoch, members } => self.lead(i, epoch, members),
             Effect::Follow { epoch, leader, .. } => {
-                self.hosts[i].leading = None;
-                self.hosts[i].following = Some((epoch, leader));
+                let host = &mut self.hosts[i];
+                if epoch < host.promised {
+                    return;
+                }
+                host.promised = epoch;
+                host.leading = None;
+                host.following = Some((epoch, leader));
                 self.replicate();
             }
             Effect::StandDown { .. } => {
                 self.hosts[i].leading = None;
                 self.hosts[i].following = None;
-                self.hosts[i].waits = None;
                 self.replicate();
             }
-            Effect::Promise { .. } => {}
+            Effect::Promise { epoch } => {
+                let host = &mut self.hosts[i];
+                host.promised = host.promised.max(epoch);
+                if host.leading.as_ref().is_some_and(|leading| leading.epoch < epoch) {
+                    host.leading = None;
+                }
+                if host.following.as_ref().is_some_and(|(followed, _)| *followed < epoch) {
+                    host.following = None;
+                }
+            }
             Effect::WaitFor { epoch, version, members } => {
-                self.hosts[i].waits = Some((epoch, version, members.clone()));
-                if let Some((leading, set)) = &mut self.hosts[i].leading
-                    && *leading == epoch
+                if let Some(leading) = &mut self.hosts[i].leading
+                    && leading.epoch == epoch
                 {
-                    *set = members;
+                    leading.waited = members;
+                    leading.reaching = Some((version, leading.committed.max(leading.start)));
                 }
                 self.replicate();
             }
@@ -383,60 +607,162 @@ impl Cluster {
         }
     }
 
-    /// The stand-in for the log: a follower that can reach its leader has everything a little later.
+    /// The log of host `i` begins a reign.
+    fn lead(&mut self, i: usize, epoch: Epoch, members: Vec<Member>) {
+        let host = &mut self.hosts[i];
+        host.following = None;
+        host.leading = None;
+        if host.log_full {
+            return self.event(i, MS, Event::LogFailed { full: true, error: "no space left".into() });
+        }
+        if epoch < host.promised || epoch <= host.log.last_epoch {
+            return;
+        }
+        host.promised = epoch;
+        // Rule R2: whatever a client was told is stored is here, at its place.
+        let missing: Vec<_> = self
+            .told
+            .iter()
+            .filter(|(at, record)| host.records.get(**at) != Some(record))
+            .map(|(at, _)| *at)
+            .collect();
+        if self.price_accepted {
+            self.told.retain(|at, _| !missing.contains(at));
+        } else if !missing.is_empty() {
+            panic!(
+                "R2: host {i} leads epoch {epoch} without records {missing:?} at {:?}: {:#?}",
+                self.now,
+                self.story()
+            );
+        }
+        let host = &mut self.hosts[i];
+        host.records.push((epoch, 0));
+        let start = host.records.len();
+        host.leading = Some(Leading {
+            epoch,
+            waited: members,
+            held: BTreeMap::new(),
+            start,
+            committed: 0,
+            started: false,
+            reaching: None,
+            answered: start,
+        });
+        host.reported.clear();
+        self.log_grew(i);
+        self.replicate();
+    }
+
+    /// Streams go up and down, records go out, what is committed is answered.
     fn replicate(&mut self) {
-        let n = self.hosts.len();
-        for leader in 0..n {
-            let Some((epoch, set)) = self.hosts[leader].leading.clone() else { continue };
+        for leader in 0..self.hosts.len() {
             if self.hosts[leader].paused || self.hosts[leader].node.is_none() {
+                self.streams.retain(|(from, _), _| *from != leader);
                 continue;
             }
-            let me = self.hosts[leader].settings.me.clone();
-            let end = self.hosts[leader].log.end;
-            let mut streaming = BTreeSet::from([me.clone()]);
-            for f in (0..n).filter(|f| *f != leader) {
-                let host = &self.hosts[f];
-                let member = host.settings.me.clone();
-                let cut = [(leader, f), (f, leader)]
-                    .iter()
-                    .any(|pair| self.cut.contains(pair) || self.stream_cut.contains(pair));
-                let up = host.following.as_ref() == Some(&(epoch, me.clone()))
-                    && host.node.is_some()
-                    && !host.paused
-                    && !cut;
-                let known = self.streams.get(&(leader, f)).copied();
-                if up && known != Some((epoch, end)) {
-                    self.streams.insert((leader, f), (epoch, end));
-                    let host = &mut self.hosts[f];
-                    host.log = LogPosition { end, durable: end, last_epoch: epoch };
-                    self.event(f, 2 * MS, Event::LogAdvanced { end, durable: end, last_epoch: epoch });
-                    self.event(
-                        leader,
-                        3 * MS,
-                        Event::FollowerProgressed { member: member.clone(), streaming: true, durable: end },
-                    );
-                } else if !up && known.is_some() {
-                    self.streams.remove(&(leader, f));
-                    let durable = self.hosts[f].log.durable;
-                    self.event(
-                        leader,
-                        MS,
-                        Event::FollowerProgressed { member: member.clone(), streaming: false, durable },
-                    );
-                }
-                if up {
-                    streaming.insert(member);
-                }
+            for f in (0..self.hosts.len()).filter(|f| *f != leader) {
+                self.stream(leader, f);
             }
-            if set.iter().all(|member| streaming.contains(member)) {
-                if !self.hosts[leader].epoch_started {
-                    self.hosts[leader].epoch_started = true;
-                    self.event(leader, 4 * MS, Event::EpochStarted { epoch });
-                }
-                if let Some((epoch, version, _)) = self.hosts[leader].waits.take() {
-                    self.event(leader, 4 * MS, Event::WaitReached { epoch, version });
-                }
+            self.commit(leader);
+        }
+    }
+
+    fn stream(&mut self, leader: usize, f: usize) {
+        let me = self.hosts[leader].settings.me.clone();
+        let member = self.hosts[f].settings.me.clone();
+        let key = (leader, f);
+        let cut = [(leader, f), (f, leader)]
+            .iter()
+            .any(|pair| self.cut.contains(pair) || self.stream_cut.contains(pair));
+        let epoch = self.hosts[leader].leading.as_ref().map(|leading| leading.epoch);
+        let up = epoch.is_some_and(|epoch| self.hosts[f].following == Some((epoch, me)))
+            && self.hosts[f].node.is_some()
+            && !self.hosts[f].paused
+            && !cut;
+        if !up {
+            self.streams.remove(&key);
+        } else if !self.streams.contains_key(&key) {
+            // The follower cuts what differs and goes on from there.
+            let mine = &self.hosts[leader].records;
+            let theirs = &self.hosts[f].records;
+            let common = mine.iter().zip(theirs).take_while(|(a, b)| a == b).count();
+            let cut_off = common < theirs.len();
+            self.hosts[f].records.truncate(common);
+            if cut_off {
+                self.log_grew(f);
             }
+            self.serial += 1;
+            let stream = Stream { conn: self.serial, sent: common, acked: 0, arrived_by: self.now };
+            self.streams.insert(key, stream);
+            let conn = self.serial;
+            self.post(2 * MS, Arrival::Acknowledged { to: leader, from: f, conn, count: common });
+        }
+        if let Some(stream) = self.streams.get_mut(&key)
+            && stream.sent < self.hosts[leader].records.len()
+        {
+            let records = self.hosts[leader].records[stream.sent..].to_vec();
+            let (at, conn) = (stream.sent, stream.conn);
+            stream.sent += records.len();
+            stream.arrived_by = stream.arrived_by.max(self.now + MS + self.weather.delay + self.stream_delay);
+            let after = stream.arrived_by.since(self.now);
+            self.post(after, Arrival::Records { to: f, from: leader, conn, at, records });
+        }
+        let acked = self.streams.get(&key).map(|stream| stream.acked);
+        let Some(leading) = &mut self.hosts[leader].leading else { return };
+        if let Some(acked) = acked.filter(|acked| *acked > 0) {
+            let held = leading.held.entry(member.clone()).or_default();
+            *held = (*held).max(acked);
+        }
+        let held = leading.held.get(&member).copied().unwrap_or_default();
+        let now = (acked.is_some_and(|acked| acked > 0), held);
+        let before = self.hosts[leader].reported.get(&member).copied();
+        if before != Some(now) && (before.is_some() || now.0) {
+            self.hosts[leader].reported.insert(member.clone(), now);
+            let durable = Lsn(held as u64 * RECORD_BYTES);
+            self.event(leader, MS / 2, Event::FollowerProgressed { member, streaming: now.0, durable });
+        }
+    }
+
+    fn commit(&mut self, i: usize) {
+        let me = self.hosts[i].settings.me.clone();
+        let answers = self.answers_vip(i) && self.hosts[i].serving.is_some();
+        let end = self.hosts[i].records.len();
+        let Some(leading) = &mut self.hosts[i].leading else { return };
+        leading.held.insert(me, end);
+        let held = |member: &Member| leading.held.get(member).copied().unwrap_or_default();
+        let least = leading.waited.iter().map(held).min().unwrap_or_default();
+        let reached =
+            leading.reaching.filter(|(_, target)| leading.waited.iter().all(|m| held(m) >= *target));
+        if least >= leading.start {
+            leading.committed = leading.committed.max(least);
+        }
+        let epoch = leading.epoch;
+        let mut events = Vec::new();
+        if !leading.started && leading.committed >= leading.start {
+            leading.started = true;
+            events.push(Event::EpochStarted { epoch });
+        }
+        if let Some((version, _)) = reached {
+            leading.reaching = None;
+            events.push(Event::WaitReached { epoch, version });
+        }
+        let answered = leading.answered..leading.committed.max(leading.answered);
+        leading.answered = answered.end;
+        for at in answered.filter(|_| answers) {
+            let record = self.hosts[i].records[at];
+            self.told.insert(at, record);
+            // Whoever leads a later epoch already must have it too.
+            for (j, host) in self.hosts.iter().enumerate() {
+                let later = host.leading.as_ref().is_some_and(|leading| leading.epoch > epoch);
+                assert!(
+                    self.price_accepted || !later || host.records.get(at) == Some(&record),
+                    "R2: host {i} answers for {record:?} at {at}, host {j} leads a later epoch without it: {:#?}",
+                    self.story()
+                );
+            }
+        }
+        for event in events {
+            self.event(i, MS / 2, event);
         }
     }
 
@@ -446,7 +772,10 @@ impl Cluster {
             let due = self.arrivals.peek().map_or(Time::NEVER, |Reverse((at, _))| *at);
             let wake = (0..self.hosts.len())
                 .filter(|i| !self.hosts[*i].paused)
-                .filter_map(|i| self.hosts[i].node.as_ref().map(|node| (node.deadline(), i)))
+                .filter_map(|i| {
+                    let host = &self.hosts[i];
+                    host.node.as_ref().map(|node| (Self::when(node.deadline(), host.clock_ppm), i))
+                })
                 .min()
                 .unwrap_or((Time::NEVER, 0));
             let next = due.min(wake.0);
@@ -488,6 +817,29 @@ impl Cluster {
                     Message::Notice(notice) => self.feed(to, Event::NoticeReceived(notice)),
                 }
             }
+            Arrival::Records { to, from, conn, at, records } => {
+                let host = &mut self.hosts[to];
+                if host.node.is_none()
+                    || host.paused
+                    || self.streams.get(&(from, to)).is_none_or(|s| s.conn != conn)
+                {
+                    return;
+                }
+                assert_eq!(host.records.len(), at, "a stream has no holes");
+                host.records.extend(records);
+                let count = host.records.len();
+                self.log_grew(to);
+                let jitter = self.weather.disk_jitter / 4;
+                let after = MS + self.weather.up_to(jitter);
+                self.post(after, Arrival::Acknowledged { to: from, from: to, conn, count });
+            }
+            Arrival::Acknowledged { to, from, conn, count } => {
+                if self.hosts[to].node.is_none() || self.hosts[to].paused {
+                    self.streams.remove(&(to, from));
+                } else if let Some(stream) = self.streams.get_mut(&(to, from)).filter(|s| s.conn == conn) {
+                    stream.acked = stream.acked.max(count);
+                }
+            }
             Arrival::Event { to, boot, event } => {
                 if self.hosts[to].boot != boot || self.hosts[to].node.is_none() {
                     return;
@@ -514,7 +866,7 @@ impl Cluster {
 
     /// Whether a client that asks for the VIP would get an answer from this host.
     pub(super) fn answers_vip(&self, i: usize) -> bool {
-        self.hosts[i].vip && self.now < self.hosts[i].gate_until
+        self.hosts[i].vip && Self::clock(self.now, self.hosts[i].clock_ppm) < self.hosts[i].gate_until
     }
 
     pub(super) fn serves(&self, i: usize) -> bool {
@@ -529,15 +881,16 @@ impl Cluster {
         let answering: Vec<usize> = (0..self.hosts.len()).filter(|i| self.answers_vip(*i)).collect();
         let pair = self.hosts.len() == 2;
         assert!(
-            pair || answering.len() <= 1,
+            pair || self.price_accepted || answering.len() <= 1,
             "two hosts answer on the address: {answering:?} at {:?}: {:#?}",
             self.now,
             self.story()
         );
         for host in &self.hosts {
-            if let (Some(epoch), Some(node)) = (host.serving, &host.node) {
+            if let Some(node) = &host.node {
                 let me = &host.settings.me;
-                if node.reigning_epoch() == epoch {
+                let epoch = node.reigning_epoch();
+                if epoch > Epoch::ZERO {
                     let holder = self.reigns.entry(epoch).or_insert_with(|| me.clone());
                     assert_eq!(holder, me, "R1: two primaries in epoch {epoch}");
                 }

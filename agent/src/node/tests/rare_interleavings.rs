@@ -1,0 +1,309 @@
+//! Interleavings that once broke a rule, one test each.
+
+use holdfast_heartbeat::{Epoch, Heartbeat, Role};
+
+use super::cluster::{Cluster, MS, Shape, timers};
+use crate::node::event::{Command, Event};
+use crate::node::settings::TwoNode;
+
+const A: usize = 0;
+const B: usize = 1;
+const W: usize = 2;
+
+fn pair_with_witness() -> Cluster {
+    Cluster::started(Shape::default())
+}
+
+/// a candidate that has just voted for another in the same epoch must not vote for itself in it.
+#[test]
+fn a_candidate_that_voted_for_another_does_not_vote_for_itself_in_that_epoch() {
+    const C: usize = 2;
+    fn granted_pre(heartbeat: &Heartbeat) -> bool {
+        heartbeat.state.vote.is_some_and(|vote| vote.pre && vote.refusal.is_none())
+    }
+    fn real_question(heartbeat: &Heartbeat) -> bool {
+        heartbeat.state.ballot.is_some_and(|ballot| !ballot.pre)
+    }
+    let mut both_asked = 0;
+    for offset in 0..60 {
+        let mut cluster = Cluster::started(Shape { data: 3, witness: false, ..Shape::default() });
+        for i in 0..3 {
+            cluster.power_off(i);
+        }
+        cluster.run(500 * MS);
+        for i in 0..3 {
+            cluster.boot(i);
+        }
+        // A can vote and cannot stand.
+        cluster.feed(A, Event::LinksJudged { good: false, detail: "carrier".into() });
+        // First, no answers arrive: B and C both go on asking.
+        cluster.held_back = Some(|_, _, heartbeat| granted_pre(heartbeat));
+        cluster.run(400 * MS + MS * 5 * offset);
+        if cluster.role(B) != Role::Candidate || cluster.role(C) != Role::Candidate {
+            continue;
+        }
+        both_asked += 1;
+        // B is told that it may ask for real; its real question reaches C first, and A only later.
+        cluster.held_back = Some(|from, to, heartbeat| {
+            granted_pre(heartbeat) && to == C || real_question(heartbeat) && from == B && to == A
+        });
+        for _ in 0..40 {
+            if cluster.hosts[C].disk.epoch > Epoch(1) {
+                break;
+            }
+            cluster.run(MS / 4);
+        }
+        // C has promised B its vote. B is not heard for a moment; C is told that it may ask for real too.
+        cluster.cut.extend([(B, A), (B, C)]);
+        cluster.held_back = Some(|from, to, heartbeat| {
+            granted_pre(heartbeat) && to == C && from == B || real_question(heartbeat) && from == B && to == A
+        });
+        cluster.run(20 * MS);
+        cluster.held_back = None;
+        cluster.heal();
+        cluster.run(1000 * MS);
+    }
+    assert!(both_asked > 0);
+}
+
+/// a member that is being admitted while another leaves.
+#[test]
+fn a_member_that_joins_while_another_leaves_is_admitted() {
+    const C: usize = 2;
+    const C_NAME: &str = "c";
+    let mut cluster = Cluster::started(Shape { data: 3, witness: false, ..Shape::default() });
+    cluster.stream_cut.insert((A, C));
+    cluster.run_until(3000 * MS, |c| c.in_sync(A) == vec![A, B]);
+    for _ in 0..5 {
+        assert!(cluster.write(A));
+        cluster.run(5 * MS);
+    }
+    cluster.run(100 * MS);
+    cluster.stream_delay = 150 * MS;
+    cluster.stream_cut.clear();
+    cluster.run(10 * MS);
+    // C is waited for and on its way; B leaves in good order.
+    cluster.run_until(500 * MS, |c| c.hosts[A].waits_for(C_NAME));
+    cluster.feed(B, Event::TerminationRequested);
+    cluster.run(2000 * MS);
+    cluster.power_off(B);
+    cluster.run(20_000 * MS);
+    assert_eq!(cluster.primary(), Some(A));
+    assert_eq!(cluster.in_sync(A), vec![A, C], "{:#?}", cluster.story());
+}
+
+/// a disk that takes its time delays an election, it does not prevent it.
+#[test]
+fn slow_disks_delay_an_election_and_do_not_prevent_it() {
+    for delay in [30, 60, 90, 100, 120, 150, 300, 1000] {
+        let mut cluster = pair_with_witness();
+        cluster.disk_delay = MS * delay;
+        cluster.run(2000 * MS);
+        cluster.power_off(A);
+        cluster.run(20_000 * MS);
+        assert_eq!(cluster.primary(), Some(B), "{delay} ms");
+    }
+}
+
+#[test]
+fn a_cold_start_with_slow_disks_has_an_end() {
+    for delay in [30, 60, 90, 100, 120, 150, 300, 1000] {
+        let mut cluster = Cluster::new(Shape::default());
+        cluster.disk_delay = MS * delay;
+        for i in 0..3 {
+            cluster.boot(i);
+        }
+        cluster.run(20_000 * MS);
+        assert_eq!(cluster.primary(), Some(A), "{delay} ms");
+    }
+}
+
+/// forced promotion without a quorum.
+#[test]
+fn a_promotion_whose_price_was_accepted_serves_without_a_quorum() {
+    let mut cluster = pair_with_witness();
+    cluster.price_accepted = true;
+    cluster.power_off(A);
+    cluster.power_off(W);
+    cluster.run(2000 * MS);
+    cluster.command(B, 2, Command::Promote { accept_data_loss: true });
+    cluster.run(3000 * MS);
+    assert_eq!(cluster.primary(), Some(B), "{:#?}", cluster.story());
+}
+
+/// a full disk at the new primary.
+#[test]
+fn a_member_that_cannot_begin_its_reign_leaves_it_to_another() {
+    const C: usize = 2;
+    let mut cluster = Cluster::started(Shape { data: 3, witness: false, ..Shape::default() });
+    cluster.hosts[B].log_full = true;
+    cluster.power_off(A);
+    cluster.run(10_000 * MS);
+    assert_eq!(cluster.primary(), Some(C), "{:#?}", cluster.story());
+}
+
+/// own pause.
+#[test]
+fn a_standby_that_was_stopped_does_not_take_the_role_from_a_primary_that_lives() {
+    let mut cluster = Cluster::new(Shape { witness: false, two_node: TwoNode::Probe, ..Shape::default() });
+    for host in &mut cluster.hosts {
+        host.settings.probe_vip = false;
+    }
+    cluster.boot(A);
+    cluster.boot(B);
+    cluster.run(1500 * MS);
+    assert_eq!(cluster.in_sync(A), vec![A, B]);
+    let epoch = cluster.epoch(A);
+    cluster.price_accepted = false;
+    cluster.pause(B);
+    cluster.run(1000 * MS);
+    assert!(cluster.write(A));
+    cluster.run(100 * MS);
+    assert_eq!(cluster.told.len(), 1);
+    cluster.resume(B);
+    cluster.run(3000 * MS);
+    assert_eq!((cluster.primary(), cluster.epoch(A)), (Some(A), epoch), "{:#?}", cluster.story());
+}
+
+/// parity of epochs that halves of a pair win alone.
+#[test]
+fn halves_of_a_pair_that_never_met_in_this_life_reign_in_different_epochs() {
+    let mut cluster =
+        Cluster::started(Shape { witness: false, two_node: TwoNode::Probe, ..Shape::default() });
+    cluster.isolate(A);
+    cluster.run(3000 * MS);
+    assert_eq!((cluster.role(A), cluster.role(B)), (Role::Primary, Role::Primary));
+    // The power fails in both rooms, and the link is still cut when it comes back.
+    cluster.power_off(A);
+    cluster.power_off(B);
+    cluster.run(1000 * MS);
+    cluster.boot(A);
+    cluster.run(2000 * MS);
+    cluster.power_off(A);
+    cluster.boot(A);
+    cluster.boot(B);
+    cluster.run(3000 * MS);
+    assert_eq!((cluster.role(A), cluster.role(B)), (Role::Primary, Role::Primary));
+    assert_ne!(cluster.epoch(A), cluster.epoch(B), "R1");
+}
+
+/// an operator's consent ends with the situation that it was given for.
+#[test]
+fn the_consent_to_lose_data_ends_when_a_primary_appears() {
+    let mut cluster = pair_with_witness();
+    cluster.power_off(B);
+    cluster.run(1000 * MS);
+    cluster.power_off(A);
+    cluster.power_off(W);
+    cluster.run(500 * MS);
+    cluster.boot(B);
+    cluster.boot(A);
+    cluster.boot(W);
+    cluster.stream_cut.insert((A, B));
+    cluster.run(100 * MS);
+    // Votes are not given yet; the operator of B does not know that A is on its way.
+    cluster.command(B, 1, Command::Promote { accept_data_loss: true });
+    cluster.run_until(3000 * MS, |c| c.primary() == Some(A));
+    assert!(cluster.write(A));
+    cluster.run(100 * MS);
+    assert_eq!(cluster.told.len(), 1);
+    cluster.power_off(A);
+    cluster.run(4000 * MS);
+    assert_eq!(cluster.primary(), None, "{:#?}", cluster.story());
+}
+
+/// other timers.
+#[test]
+fn a_voter_with_a_short_lease_waits_out_the_drift_of_a_long_one() {
+    let mut cluster = Cluster::new(Shape::default());
+    cluster.hosts[A].settings.timers = timers(1000);
+    for i in [B, W] {
+        cluster.hosts[i].settings.timers = timers(20);
+        cluster.hosts[i].clock_ppm = 5000;
+    }
+    cluster.hosts[A].clock_ppm = -5000;
+    for i in 0..3 {
+        cluster.boot(i);
+    }
+    cluster.run(8000 * MS);
+    assert_eq!(cluster.primary(), Some(A), "{:#?}", cluster.story());
+    cluster.isolate(A);
+    cluster.run(5000 * MS);
+    assert_eq!(cluster.primary(), Some(B), "{:#?}", cluster.story());
+}
+
+/// a member that lost its disk has forgotten which set was recorded.
+#[test]
+fn the_vote_of_a_member_that_lost_its_disk_does_not_elect_one_outside_the_set() {
+    const C: usize = 2;
+    let mut cluster = Cluster::started(Shape { data: 3, witness: false, ..Shape::default() });
+    // B and C go on without A and store something.
+    cluster.power_off(A);
+    cluster.run_until(3000 * MS, |c| c.primary() == Some(B));
+    cluster.run(500 * MS);
+    assert!(cluster.write(B));
+    cluster.run(200 * MS);
+    assert_eq!(cluster.told.len(), 1);
+    // C fails for a while; the disk of B is replaced; A, which missed it all, comes back.
+    cluster.power_off(C);
+    cluster.wipe(B);
+    cluster.boot(A);
+    cluster.boot(B);
+    cluster.run(5000 * MS);
+    assert_eq!(cluster.primary(), None, "{:#?}", cluster.story());
+    cluster.boot(C);
+    cluster.run_until(5000 * MS, |c| c.primary() == Some(C));
+}
+
+/// a forced election that began with a majority must not be won without one in the next epoch.
+#[test]
+fn a_forced_election_that_loses_its_majority_on_the_way_does_not_take_a_common_epoch() {
+    for offset in 0..40 {
+        let mut cluster = pair_with_witness();
+        cluster.price_accepted = true;
+        // B cannot hear A and is dropped from the set; its operator forces it while W is still heard.
+        cluster.cut.extend([(A, B), (B, A)]);
+        cluster.run(2000 * MS);
+        cluster.command(B, 1, Command::Promote { accept_data_loss: true });
+        cluster.run(MS * 5 * offset);
+        // Now B is cut off from W as well. A's agent restarts and is elected by W.
+        cluster.cut.extend([(W, B), (B, W)]);
+        cluster.power_off(A);
+        cluster.run(1000 * MS);
+        cluster.boot(A);
+        cluster.run(3000 * MS);
+        assert_eq!(cluster.role(A), Role::Primary, "{:#?}", cluster.story());
+    }
+}
+
+/// the process dies between the first record of the log and the first record of the in-sync set.
+#[test]
+fn a_new_cluster_whose_first_primary_dies_at_any_effect_starts_after_all() {
+    for effects in 0..60 {
+        let mut cluster = Cluster::new(Shape::default());
+        for i in 0..3 {
+            cluster.boot(i);
+        }
+        cluster.run_until(2000 * MS, |c| c.role(A) == Role::Candidate);
+        cluster.hosts[A].dies_after = Some(effects);
+        cluster.run(50 * MS);
+        if cluster.hosts[A].node.is_some() {
+            cluster.power_off(A);
+        }
+        cluster.run(500 * MS);
+        cluster.boot(A);
+        cluster.run(5000 * MS);
+        assert!(cluster.primary().is_some(), "after {effects} effects: {:#?}", cluster.story());
+    }
+}
+
+/// a switchover whose address cannot be released.
+#[test]
+fn a_switchover_whose_address_does_not_go_away_ends_with_the_lease() {
+    let mut cluster = pair_with_witness();
+    cluster.hosts[A].release_hangs = true;
+    cluster.command(A, 1, Command::Failover { to: None });
+    // Where it is released after all the role may come back to A; what counts is that somebody serves.
+    cluster.run_until(5000 * MS, |c| c.hosts[A].serving.is_none());
+    cluster.run_until(10_000 * MS, |c| c.primary().is_some());
+}
