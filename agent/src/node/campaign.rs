@@ -58,6 +58,8 @@ pub(super) struct Probe {
     pub started: Option<Time>,
     /// When it ended, and who answered.
     pub finished: Option<(Time, Option<String>)>,
+    /// Whether the question could be put.
+    pub asked: bool,
 }
 
 impl Node {
@@ -115,6 +117,7 @@ impl Node {
         if self.settings.probe_vip {
             out.push(Effect::ProbeVip { round: self.probe.round, window });
         } else {
+            self.probe.asked = true;
             self.probe.finished = Some((now, None));
         }
     }
@@ -175,6 +178,11 @@ impl Node {
                     let message = format!(
                         "no heartbeat from the peer, but the virtual address still answers ({conflict}): not taking over. Repair the heartbeat path, or stop the peer and run: holdfast ha promote"
                     );
+                    self.warn_once(now, message, out);
+                    return self.start_probe(now, self.settings.timers.probe_window, out);
+                }
+                (_, Some((_, None))) if !self.probe.asked => {
+                    let message = "no heartbeat from the peer, and nobody could be asked about the virtual address: not taking over. Check this host's interface".to_owned();
                     self.warn_once(now, message, out);
                     return self.start_probe(now, self.settings.timers.probe_window, out);
                 }
@@ -247,6 +255,10 @@ impl Node {
         }
         let votes = campaign.votes.len() + usize::from(campaign.own_vote);
         let won = campaign.own_vote && votes >= self.votes_needed(now, &campaign);
+        if won && campaign.alone && !campaign.ballot.forced && !self.needed_alone(now) {
+            // The other half was heard after all: it has a voice again.
+            return self.end_campaign(Cause::VotesMissing, None, out);
+        }
         if won && campaign.ballot.pre {
             // What was true when the question was asked must be true of the own vote too.
             let me = &self.settings.me;

@@ -31,6 +31,8 @@ pub enum Event {
         round: u64,
         /// Who answered, in words, if anybody did.
         conflict: Option<String>,
+        /// Whether the question could be put at all; if not, silence says nothing.
+        asked: bool,
     },
     /// Every VIP is on its interface and was announced once.
     VipClaimed {

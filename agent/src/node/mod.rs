@@ -152,6 +152,8 @@ pub struct Node {
 impl Node {
     /// A node that starts at `now` with what its disk remembers.
     pub fn new(settings: Settings, hard: HardState, log: LogPosition, now: Time) -> Node {
+        // A log that reaches into an epoch is as good a promise as one in the state file.
+        let hard = HardState { epoch: hard.epoch.max(log.last_epoch), ..hard };
         let peers =
             settings.peers.iter().map(|peer| Peer::new(peer.clone(), settings.timers.detect)).collect();
         let timers = &settings.timers;
@@ -222,8 +224,9 @@ impl Node {
             }
             Event::NoticeReceived(notice) => self.heed_notice(now, &notice),
             Event::Persisted { token } => self.note_persisted(now, token, out),
-            Event::ProbeFinished { round, conflict } => {
+            Event::ProbeFinished { round, conflict, asked } => {
                 if round == self.probe.round {
+                    self.probe.asked = asked;
                     self.probe.finished = Some((now, conflict));
                 }
             }

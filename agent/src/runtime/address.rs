@@ -181,11 +181,11 @@ impl Keeper {
                         tokio::task::spawn(async move {
                             let result = prober.probe(PROBES, window).await;
                             let conflict = result.conflicts.first().map(|c| format!("{} at {}", c.spec, c.mac));
-                            // A link that is down can be asked nothing; the claim itself will show it.
+                            let asked = result.unsent.is_empty();
                             for (spec, error) in result.unsent {
                                 tracing::debug!(vip = %spec, %error, "nobody could be asked about the address");
                             }
-                            report(Event::ProbeFinished { round, conflict });
+                            report(Event::ProbeFinished { round, conflict, asked });
                         });
                     }
                 },

@@ -192,7 +192,7 @@ impl Core {
             Effect::EndLease => arms.lease.end(),
             Effect::ProbeVip { round, window } => match &arms.addresses {
                 Some(addresses) => drop(addresses.send(Order::Probe { round, window })),
-                None => self.own.push(Event::ProbeFinished { round, conflict: None }),
+                None => self.own.push(Event::ProbeFinished { round, conflict: None, asked: true }),
             },
             Effect::ClaimVip { epoch } => match &arms.addresses {
                 Some(addresses) => drop(addresses.send(Order::Claim(epoch))),

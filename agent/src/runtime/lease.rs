@@ -4,7 +4,7 @@
 //! moment, so a thread that slept through the end of the lease finds it over when it wakes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use holdfast_heartbeat::{Epoch, Time};
 use holdfast_vip::gate::{Gate, OPEN};
@@ -14,6 +14,8 @@ use holdfast_vip::gate::{Gate, OPEN};
 pub struct Lease {
     until: Arc<AtomicU64>,
     epoch: Arc<AtomicU64>,
+    /// The service answers as a standby: its port is not bound to the lease.
+    standby: Arc<AtomicBool>,
     gate: Arc<dyn Gate>,
 }
 
@@ -21,7 +23,7 @@ impl Lease {
     /// A lease that is not held. Shuts the addresses; the service ports are open, since a standby
     /// answers there only to send clients on.
     pub fn new(gate: Arc<dyn Gate>) -> Lease {
-        let lease = Lease { until: Arc::default(), epoch: Arc::default(), gate };
+        let lease = Lease { until: Arc::default(), epoch: Arc::default(), standby: Arc::default(), gate };
         lease.end();
         lease
     }
@@ -30,7 +32,9 @@ impl Lease {
     pub fn extend(&self, epoch: Epoch, until: Time) {
         self.epoch.store(epoch.0, Ordering::Release);
         self.until.store(until.0, Ordering::Release);
-        self.tell("the ports' deadline", self.gate.allow_ports_until(until.0));
+        if !self.standby.load(Ordering::Acquire) {
+            self.tell("the ports' deadline", self.gate.allow_ports_until(until.0));
+        }
         self.tell("the addresses' deadline", self.gate.allow_address_until(until.0));
     }
 
@@ -41,8 +45,15 @@ impl Lease {
         self.tell("closing", self.gate.close());
     }
 
+    /// The service begins to answer as primary: its port is bound to the lease from now on.
+    pub fn bind_ports(&self) {
+        self.standby.store(false, Ordering::Release);
+        self.tell("the ports' deadline", self.gate.allow_ports_until(self.until.load(Ordering::Acquire)));
+    }
+
     /// The service has closed every connection that it had as primary: its port may answer again.
     pub fn open_ports_for_standby(&self) {
+        self.standby.store(true, Ordering::Release);
         self.tell("the ports' deadline", self.gate.allow_ports_until(OPEN));
     }
 

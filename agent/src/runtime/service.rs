@@ -47,7 +47,10 @@ pub async fn control(
 ) {
     while let Some(order) = orders.recv().await {
         match order {
-            ServiceOrder::Serve => drop(serving.send_replace(Serving::Yes)),
+            ServiceOrder::Serve => {
+                lease.bind_ports();
+                serving.send_replace(Serving::Yes);
+            }
             ServiceOrder::Stop { drain } => {
                 if !drain.is_zero() {
                     serving.send_replace(Serving::Draining);

@@ -7,9 +7,10 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use holdfast_heartbeat::{Incarnation, NodeId};
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::node::hard_state::HardState;
@@ -67,6 +68,12 @@ pub enum StateError {
         /// What the parser says.
         error: String,
     },
+    /// Another agent runs.
+    #[error("{path} is in use by another agent; one member runs once. See: systemctl status holdfast")]
+    InUse {
+        /// The directory.
+        path: String,
+    },
     /// The disk refused.
     #[error("{path}: {error}")]
     Io {
@@ -81,13 +88,20 @@ pub enum StateError {
 #[derive(Clone, Debug)]
 pub struct StateDir {
     dir: PathBuf,
+    /// Held for as long as anybody may write here.
+    _lock: Arc<Flock<File>>,
 }
 
 impl StateDir {
     /// Opens the directory, making it if need be.
     pub fn open(dir: &Path) -> Result<StateDir, StateError> {
-        fs::create_dir_all(dir).map_err(|error| StateError::Io { path: dir.display().to_string(), error })?;
-        Ok(StateDir { dir: dir.to_owned() })
+        let failed = |error| StateError::Io { path: dir.display().to_string(), error };
+        fs::create_dir_all(dir).map_err(failed)?;
+        // Two agents with one state would vote twice.
+        let file = File::create(dir.join("lock")).map_err(failed)?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+            .map_err(|_| StateError::InUse { path: dir.display().to_string() })?;
+        Ok(StateDir { dir: dir.to_owned(), _lock: Arc::new(lock) })
     }
 
     /// The path of `name` in it.
@@ -194,6 +208,15 @@ mod tests {
         assert_eq!((read.hard, read.incarnation), (hard, Incarnation(3)));
         let error = state.read(&name("b")).unwrap_err().to_string();
         assert!(error.contains("member a") && error.contains("node_id = \"a\""), "{error}");
+    }
+
+    #[test]
+    fn one_state_has_one_agent() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = StateDir::open(dir.path()).unwrap();
+        assert!(matches!(StateDir::open(dir.path()), Err(StateError::InUse { .. })));
+        drop(first);
+        StateDir::open(dir.path()).unwrap();
     }
 
     #[test]

@@ -546,7 +546,7 @@ impl Cluster {
                         && !self.cut.contains(&(*j, i))
                 });
                 let conflict = holder.or(self.probe_answer.get()).map(|j| format!("host{j}"));
-                self.event(i, window, Event::ProbeFinished { round, conflict });
+                self.event(i, window, Event::ProbeFinished { round, conflict, asked: true });
             }
             Effect::ClaimVip { .. } if self.hosts[i].no_interface => {}
             Effect::ClaimVip { epoch } => {

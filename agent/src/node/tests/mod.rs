@@ -2,6 +2,6 @@
 //! stand-ins that answer each effect with its event; what is under test is every decision.
 
 mod cluster;
-mod rare_interleavings;
 mod random_faults;
+mod rare_interleavings;
 mod scenarios;
