@@ -17,7 +17,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
@@ -29,8 +29,11 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::privilege;
-use super::wire::{Fruit, MAX_OUTPUT_BYTES, Numbered, Order, Output, Report};
+use super::wire::{EVERYBODY, Fruit, MAX_OUTPUT_BYTES, Numbered, Order, Output, Report};
 use super::world::bring_loopback_up;
+
+/// A killed process ends when the kernel call that it is in does; a sync of a busy disk takes longest.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// Arguments of the hidden subcommand `lab-host`.
 #[derive(Args, Debug)]
@@ -194,9 +197,13 @@ impl Household {
                 let signal = Signal::try_from(signal).context("no such signal")?;
                 match kill(Pid::from_raw(pid), signal) {
                     // Nobody is there to be signalled: for a fault that is as good as done.
-                    Ok(()) | Err(Errno::ESRCH) => Ok(Fruit::Nothing),
-                    Err(e) => Err(anyhow!(e).context(format!("signal {signal} to {pid}"))),
+                    Ok(()) | Err(Errno::ESRCH) => {}
+                    Err(e) => return Err(anyhow!(e).context(format!("signal {signal} to {pid}"))),
                 }
+                if pid == EVERYBODY && signal == Signal::SIGKILL {
+                    wait_until_alone()?;
+                }
+                Ok(Fruit::Nothing)
             }
             Order::MountSmallDisk { path, size_bytes } => {
                 std::fs::create_dir_all(&path)?;
@@ -232,6 +239,19 @@ impl Household {
         };
         Ok(Output { status, stdout: text(out), stderr: text(err) })
     }
+}
+
+/// Waits for the end of all who were killed: one that is still ending holds its files and ports, and whoever
+/// is started next would be refused them.
+fn wait_until_alone() -> Result<()> {
+    let end = Instant::now() + KILL_LIMIT;
+    while kill(Pid::from_raw(EVERYBODY), None) != Err(Errno::ESRCH) {
+        if Instant::now() > end {
+            bail!("a killed process did not end within {} ms", KILL_LIMIT.as_millis());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// Where an agent keeps its state unless told otherwise.
