@@ -15,6 +15,8 @@ use super::world::NetNs;
 const API: &str = "http://127.0.0.1:8080";
 /// An agent that does not answer for this long is taken for silent.
 const REQUEST_LIMIT: Duration = Duration::from_secs(1);
+/// The status of an order that was refused.
+const CONFLICT: u16 = 409;
 /// A switchover is answered when it is done, which may take the length of the lease and more.
 const ACTION_LIMIT: Duration = Duration::from_secs(15);
 
@@ -134,13 +136,42 @@ pub fn get<T: DeserializeOwned + Send>(host: &NetNs, path: &str) -> Result<T> {
     serde_json::from_str(&body).with_context(|| format!("GET {path} answered {status}: {}", short(&body)))
 }
 
+/// What an agent answers to an order: done, or the stable word of its refusal with the whole answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It was carried out.
+    Done(String),
+    /// It was not, and nothing was changed.
+    Declined {
+        /// Why, as a stable word: `no_successor`, `handover_failed`, ...
+        code: String,
+        /// The whole answer.
+        text: String,
+    },
+}
+
 /// Tells the agent in `host` to do something; anything but success is an error.
 pub fn post(host: &NetNs, path: &str, body: Option<serde_json::Value>) -> Result<String> {
-    let (status, answer) = request(host, reqwest::Method::POST, path, body)?;
-    if !(200..300).contains(&status) {
-        bail!("POST {path} answered {status}: {}", short(&answer));
+    match order(host, path, body)? {
+        Answer::Done(answer) => Ok(answer),
+        Answer::Declined { text, .. } => bail!("POST {path} answered {CONFLICT}: {}", short(&text)),
     }
-    Ok(answer)
+}
+
+/// Like [`post`], with a refusal told apart from a failure.
+pub fn order(host: &NetNs, path: &str, body: Option<serde_json::Value>) -> Result<Answer> {
+    let (status, text) = request(host, reqwest::Method::POST, path, body)?;
+    match (status, refusal(&text)) {
+        (200..300, _) => Ok(Answer::Done(text)),
+        (CONFLICT, Some(code)) => Ok(Answer::Declined { code, text }),
+        _ => bail!("POST {path} answered {status}: {}", short(&text)),
+    }
+}
+
+/// The stable word in an answer that is an error.
+fn refusal(answer: &str) -> Option<String> {
+    let answer: serde_json::Value = serde_json::from_str(answer).ok()?;
+    answer.pointer("/error/code")?.as_str().map(str::to_owned)
 }
 
 /// The status code of `GET path`.
@@ -175,6 +206,15 @@ fn short(body: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_word_of_a_refusal_is_found() {
+        let text = r#"{"error":{"code":"no_successor","message":"nothing was changed"}}"#;
+        assert_eq!(refusal(text).as_deref(), Some("no_successor"));
+        for text in ["", "{}", r#"{"error":"no_successor"}"#, "no_successor"] {
+            assert_eq!(refusal(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn a_status_with_missing_and_unknown_fields_is_read() {

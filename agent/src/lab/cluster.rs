@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
-use super::agent_api::{self, HistoryEntry, Status};
+use super::agent_api::{self, Answer, HistoryEntry, Status};
 use super::ledger::Target;
 use super::prober::ProbeTarget;
 use super::settings::{ACCESS_KEY, CABLE, CLIENT, ClusterSpec, LAN, S3_PORT, SECRET_KEY};
@@ -27,8 +27,8 @@ use super::world::{NetNs, Plug, World, WorldSpec};
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Time between two requests of the prober: it bounds how finely an outage is measured.
 const PROBE_EVERY: Duration = Duration::from_millis(2);
-/// How long a switchover may take before the order is given again.
-const SWITCHOVER_LIMIT: Duration = Duration::from_secs(3);
+/// How often a switchover is ordered again that was refused for want of a successor.
+const ORDER_EVERY: Duration = Duration::from_millis(100);
 /// The shortest lifetime of an address that a lease of well below a second is rounded up to, twice over for
 /// the moment at which it is renewed.
 const LIFETIME_SLACK: Duration = Duration::from_secs(2);
@@ -221,22 +221,23 @@ impl Cluster {
     }
 
     /// Has the primary hand over, and waits until another member holds the address; the result is that member.
-    /// A successor that has just come back may have to refuse for a moment: then the order is given again.
+    /// A member that has just started may not stand yet, and the primary refuses to hand over to it: that
+    /// refusal is waited out. A switchover that was begun and failed is an error.
     pub fn switch_over(&self, limit: Duration) -> Result<String> {
         let end = Instant::now() + limit;
         let from = self.wait_in_sync(limit)?;
         loop {
-            let moved = |s: &Status| s.is_primary() && s.node != from && s.vips.iter().all(|vip| vip.held);
-            let ordered = self.post(&from, "/api/ha/failover", None);
-            let waited = ordered.and_then(|_| {
-                self.wait_until("the switchover", SWITCHOVER_LIMIT, |all| all.iter().any(moved))
-            });
-            match waited {
-                Ok(seen) => return Ok(seen.into_iter().find(moved).map(|s| s.node).unwrap_or_default()),
-                Err(e) if Instant::now() > end => return Err(e),
-                Err(_) => thread::sleep(LOOK_EVERY),
+            match agent_api::order(&self.netns(&from)?, "/api/ha/failover", None)? {
+                Answer::Done(_) => break,
+                Answer::Declined { code, .. } if code == "no_successor" && Instant::now() < end => {
+                    thread::sleep(ORDER_EVERY);
+                }
+                Answer::Declined { text, .. } => bail!("{from} refused to hand over: {text}"),
             }
         }
+        let moved = |s: &Status| s.is_primary() && s.node != from && s.vips.iter().all(|vip| vip.held);
+        let seen = self.wait_until("the switchover", limit, |all| all.iter().any(moved))?;
+        Ok(seen.into_iter().find(moved).map(|s| s.node).unwrap_or_default())
     }
 
     /// What the kernel gate in use cannot promise: an agent without the eBPF gate leaves the address to its

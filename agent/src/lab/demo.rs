@@ -123,8 +123,6 @@ fn play(tell: &Narrator, cluster: &Cluster, args: &DemoArgs) -> Result<Story> {
     step.done(format!("it caught up what it had missed, in {} ms from power-on", rejoin.as_millis()));
 
     let step = tell.step("Switching over under load");
-    // A member that has just come back waits a lease, and what its gate cannot promise, before it may vote.
-    thread::sleep(cluster.spec().lease() * 2 + cluster.gate_slack());
     let prober = Prober::start(&client, cluster.probe_target());
     let spec =
         LoadSpec { writers: args.writers, seed: 2, patience: Patience::ORDINARY, ..LoadSpec::default() };

@@ -73,7 +73,6 @@ fn outages(cluster: &Cluster, timers: &str, rounds: usize) -> Result<()> {
     let mut pauses = Vec::new();
     for _ in 0..rounds {
         cluster.wait_in_sync(LIMIT)?;
-        thread::sleep(cluster.spec().lease() * 3);
         let prober = Prober::start(&cluster.client()?, cluster.probe_target());
         prober.wait_served_after(Instant::now() + Duration::from_millis(200), LIMIT)?;
         cluster.switch_over(LIMIT)?;
