@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 
 use holdfast_heartbeat::{Epoch, Keyring, Message, Time};
+use holdfast_replication::replica::Input as Replicate;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::address::{self, Order};
 use super::handle::Request;
 use super::lease::Lease;
-use super::log_thread::LogInput;
+use super::log_thread::{LogInput, Reply, wall_ms};
 use super::report::Report;
 use super::service::ServiceOrder;
 use super::sockets::HeartbeatSockets;
@@ -204,19 +205,19 @@ impl Core {
             },
             Effect::Lead { epoch, members } => {
                 arms.leader.send_replace(None);
-                self.tell_log(LogInput::Lead { epoch, members });
+                self.tell_log(Replicate::Lead { epoch, members, wall_ms: wall_ms() });
             }
             Effect::Follow { epoch, leader, peer } => {
-                self.tell_log(LogInput::Follow { epoch, leader });
+                self.tell_log(Replicate::Follow { epoch, leader });
                 self.arms.leader.send_replace(Some((epoch, peer)));
             }
             Effect::StandDown { epoch } => {
                 arms.leader.send_replace(None);
-                self.tell_log(LogInput::StandDown { epoch });
+                self.tell_log(Replicate::StandDown { epoch });
             }
-            Effect::Promise { epoch } => self.tell_log(LogInput::Promise { epoch }),
+            Effect::Promise { epoch } => self.tell_log(Replicate::Promise { epoch }),
             Effect::WaitFor { epoch, version, members } => {
-                self.tell_log(LogInput::WaitFor { epoch, version, members })
+                self.tell_log(Replicate::WaitFor { epoch, version, members })
             }
             Effect::Serve { .. } => drop(arms.service.send(ServiceOrder::Serve)),
             Effect::StopServing { drain } => drop(arms.service.send(ServiceOrder::Stop { drain })),
@@ -232,9 +233,9 @@ impl Core {
         }
     }
 
-    fn tell_log(&mut self, input: LogInput) {
+    fn tell_log(&mut self, input: Replicate<Reply>) {
         if let Some(log) = &self.arms.log {
-            let _ = log.send(input);
+            let _ = log.send(LogInput::Replica(input));
         }
     }
 }

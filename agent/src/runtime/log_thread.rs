@@ -45,55 +45,15 @@ const LOOK_AT_SPACE: Duration = Duration::from_millis(100);
 /// How often an idle log says where it stands.
 const IDLE: Duration = Duration::from_millis(500);
 
-type Reply = oneshot::Sender<Result<Done<Outcome>, SubmitError>>;
-type Engine = Replica<FileDisk, Machine, Reply>;
+/// Who waits for the outcome of a write.
+pub type Reply = oneshot::Sender<Result<Done<Outcome>, SubmitError>>;
+/// The replica as this agent runs it.
+pub type Engine = Replica<FileDisk, Machine, Reply>;
 
 /// What reaches the log's thread.
 pub enum LogInput {
-    /// See [`Input::Lead`].
-    Lead {
-        /// The reign.
-        epoch: Epoch,
-        /// Whom to wait for.
-        members: Vec<Member>,
-    },
-    /// See [`Input::Follow`].
-    Follow {
-        /// The reign.
-        epoch: Epoch,
-        /// The primary.
-        leader: Member,
-    },
-    /// See [`Input::StandDown`].
-    StandDown {
-        /// Over from this epoch on.
-        epoch: Epoch,
-    },
-    /// See [`Input::Promise`].
-    Promise {
-        /// The least epoch.
-        epoch: Epoch,
-    },
-    /// See [`Input::WaitFor`].
-    WaitFor {
-        /// The reign.
-        epoch: Epoch,
-        /// Names the change.
-        version: u64,
-        /// The wait set.
-        members: Vec<Member>,
-    },
-    /// A record to write.
-    Submit {
-        /// Data or operation.
-        kind: RecordKind,
-        /// Its payload.
-        payload: Vec<Bytes>,
-        /// When to answer.
-        wait: Wait,
-        /// Whom.
-        reply: Reply,
-    },
+    /// Something for the replica.
+    Replica(Input<Reply>),
     /// A stream connection stands; frames for it go into `frames`.
     Connected {
         /// Its name.
@@ -102,18 +62,6 @@ pub enum LogInput {
         initiated: bool,
         /// The way to its writing task.
         frames: UnboundedSender<ToPeer>,
-    },
-    /// A frame arrived.
-    Frame {
-        /// On which connection.
-        conn: ConnId,
-        /// What.
-        frame: Frame,
-    },
-    /// A connection ended.
-    Disconnected {
-        /// Which.
-        conn: ConnId,
     },
 }
 
@@ -265,24 +213,19 @@ impl<R: Fn(Event), N: Fn(String)> LogThread<R, N> {
         }
     }
 
+    /// Keeps the way to each connection; a connection that is gone already is not told of twice.
     fn translate(&mut self, input: LogInput) -> Option<Input<Reply>> {
-        Some(match input {
-            LogInput::Lead { epoch, members } => Input::Lead { epoch, members, wall_ms: wall_ms() },
-            LogInput::Follow { epoch, leader } => Input::Follow { epoch, leader },
-            LogInput::StandDown { epoch } => Input::StandDown { epoch },
-            LogInput::Promise { epoch } => Input::Promise { epoch },
-            LogInput::WaitFor { epoch, version, members } => Input::WaitFor { epoch, version, members },
-            LogInput::Submit { kind, payload, wait, reply } => Input::Submit { kind, payload, wait, reply },
+        match input {
             LogInput::Connected { conn, initiated, frames } => {
                 self.conns.insert(conn, frames);
-                Input::Connected { conn, initiated }
+                Some(Input::Connected { conn, initiated })
             }
-            LogInput::Frame { conn, frame } => Input::Frame { conn, frame },
-            LogInput::Disconnected { conn } => {
+            LogInput::Replica(Input::Disconnected { conn }) => {
                 self.conns.remove(&conn)?;
-                Input::Disconnected { conn }
+                Some(Input::Disconnected { conn })
             }
-        })
+            LogInput::Replica(input) => Some(input),
+        }
     }
 
     fn dispatch(&mut self, out: &mut Vec<Output<Reply, Outcome>>) {
@@ -374,7 +317,7 @@ impl LogBackend {
         let (reply, answer) = oneshot::channel();
         let sent = {
             let log = self.log.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            log.send(LogInput::Submit { kind, payload, wait, reply })
+            log.send(LogInput::Replica(Input::Submit { kind, payload, wait, reply }))
         };
         if sent.is_err() {
             return Err(WriteError::Failed("the log's thread has ended".to_owned()));
@@ -418,7 +361,8 @@ impl Backend for LogBackend {
     }
 }
 
-fn wall_ms() -> u64 {
+/// The wall clock in milliseconds since 1970, for people.
+pub fn wall_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

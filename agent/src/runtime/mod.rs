@@ -321,16 +321,9 @@ fn start(path: &Path) -> Result<()> {
 }
 
 struct Data {
-    engine: holdfast_replication::replica::Replica<holdfast_replication::disk::FileDisk, Machine, LogReply>,
+    engine: log_thread::Engine,
     index: Index,
 }
-
-type LogReply = tokio::sync::oneshot::Sender<
-    Result<
-        holdfast_replication::replica::Done<holdfast_store::apply::Outcome>,
-        holdfast_replication::replica::SubmitError,
-    >,
->;
 
 fn open_data(
     config: &Config,

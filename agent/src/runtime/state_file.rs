@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use holdfast_heartbeat::{Incarnation, NodeId};
 use nix::fcntl::{Flock, FlockArg};
@@ -17,8 +18,10 @@ use crate::node::hard_state::HardState;
 
 /// The format that this build writes.
 const FORMAT: u32 = 1;
+/// A process that was killed may still be ending when its successor starts.
+const LOCK_WITHIN: Duration = Duration::from_secs(1);
 /// The wait before a write that failed is tried again.
-const RETRY_AFTER: std::time::Duration = std::time::Duration::from_millis(250);
+const RETRY_AFTER: Duration = Duration::from_millis(250);
 
 /// What stands in the file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -99,8 +102,19 @@ impl StateDir {
         fs::create_dir_all(dir).map_err(failed)?;
         // Two agents with one state would vote twice.
         let file = File::create(dir.join("lock")).map_err(failed)?;
-        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-            .map_err(|_| StateError::InUse { path: dir.display().to_string() })?;
+        let begun = Instant::now();
+        let mut file = Some(file);
+        let lock = loop {
+            let open = file.take().expect("given back after each attempt");
+            match Flock::lock(open, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => break lock,
+                Err((open, _)) if begun.elapsed() < LOCK_WITHIN => {
+                    file = Some(open);
+                    std::thread::sleep(LOCK_WITHIN / 50);
+                }
+                Err(_) => return Err(StateError::InUse { path: dir.display().to_string() }),
+            }
+        };
         Ok(StateDir { dir: dir.to_owned(), _lock: Arc::new(lock) })
     }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use holdfast_replication::replica::ConnId;
+use holdfast_replication::replica::{ConnId, Input};
 use holdfast_replication::stream::{ErrorCounts, Frame, NoiseSession, Opener, Sealer, StreamError};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -244,7 +244,8 @@ impl Streams {
         loop {
             for frame in frames.drain(..) {
                 guard.announce();
-                if self.log.lock().send(LogInput::Frame { conn: guard.conn, frame }).is_err() {
+                if self.log.lock().send(LogInput::Replica(Input::Frame { conn: guard.conn, frame })).is_err()
+                {
                     return Ok(());
                 }
             }
@@ -291,7 +292,7 @@ impl Registered<'_> {
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
         if self.announced {
-            let _ = self.streams.log.lock().send(LogInput::Disconnected { conn: self.conn });
+            let _ = self.streams.log.lock().send(LogInput::Replica(Input::Disconnected { conn: self.conn }));
         }
     }
 }
