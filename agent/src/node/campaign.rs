@@ -343,8 +343,7 @@ impl Node {
         if campaign.ballot.forced && campaign.alone {
             // Everyone who can be heard must agree that no lease is in force; the silent are not asked.
             // Only an epoch that no majority can win may be won so.
-            let reachable = 1 + self.peers.iter().filter(|peer| peer.alive(now)).count();
-            return majority(self.voters()).min(reachable);
+            return majority(self.voters()).min(self.heard(now));
         }
         if campaign.alone { 1 } else { majority(self.voters()) }
     }

@@ -1,7 +1,5 @@
 //! What can happen to a node.
 
-use std::time::Duration;
-
 use holdfast_heartbeat::{Epoch, Heartbeat, Lsn, Member, NodeId, Notice};
 
 /// Something that happened. Past tense: it can no longer be refused.
@@ -133,6 +131,3 @@ pub struct Declined {
     /// For people.
     pub message: String,
 }
-
-/// How long an effect may take, for the ones that are bounded.
-pub type Within = Duration;

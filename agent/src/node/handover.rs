@@ -180,8 +180,7 @@ impl Node {
                 ),
             ));
         }
-        let alone = 1 + self.peers.iter().filter(|peer| peer.alive(now)).count()
-            < super::quorum::majority(self.voters());
+        let alone = self.heard(now) < super::quorum::majority(self.voters());
         if alone && !accept_data_loss {
             return Some(decline(
                 "no_quorum",

@@ -651,6 +651,11 @@ impl Node {
         1 + self.peers.len()
     }
 
+    /// Voters that can be heard, this one included.
+    fn heard(&self, now: Time) -> usize {
+        1 + self.peers.iter().filter(|peer| peer.alive(now)).count()
+    }
+
     /// Two data members and nobody else: a majority is lost with either.
     fn is_two_node(&self) -> bool {
         self.peers.len() == 1

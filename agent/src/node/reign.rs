@@ -137,9 +137,7 @@ impl Node {
         let majority = majority(self.voters());
         match &self.phase {
             _ if self.is_two_node() => 1,
-            Phase::Reigning(reign) if reign.answered_for => {
-                majority.min(1 + self.peers.iter().filter(|peer| peer.alive(now)).count())
-            }
+            Phase::Reigning(reign) if reign.answered_for => majority.min(self.heard(now)),
             _ => majority,
         }
     }

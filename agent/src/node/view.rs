@@ -200,7 +200,7 @@ impl Node {
                 self.peers[0].name()
             )),
             Some(_) => {
-                let heard = 1 + self.peers.iter().filter(|peer| peer.alive(now)).count();
+                let heard = self.heard(now);
                 let needed = super::quorum::majority(self.voters());
                 if heard < needed {
                     return Some(format!(

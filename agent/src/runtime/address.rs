@@ -265,7 +265,8 @@ impl Keeper {
     async fn act(&mut self, report: &impl Fn(Event), note: &impl Fn(String)) {
         let Some(held) = &mut self.held else { return };
         let now = Instant::now();
-        if !held.claimed {
+        let claiming = !held.claimed;
+        if claiming {
             // The interface may have been made anew since the gate was put on it.
             if let Err(error) = self.lease.gate().repair() {
                 note(format!(
@@ -317,7 +318,8 @@ impl Keeper {
                 }
             }
         }
-        if held.next_announcement == 1 && announced {
+        // However many announcements were due by now: one is out, and the core waits to hear of it.
+        if claiming {
             report(Event::VipClaimed { epoch: held.epoch });
         }
     }

@@ -36,8 +36,7 @@ pub fn spawn(
                 let down: Vec<_> = interfaces.iter().filter(|name| !link_up(name)).cloned().collect();
                 let reached = if gateways.is_empty() || !down.is_empty() {
                     true
-                } else if let Some((at, answer)) = asked.filter(|(at, _)| at.elapsed() < ASK_EVERY) {
-                    let _ = at;
+                } else if let Some((_, answer)) = asked.filter(|(at, _)| at.elapsed() < ASK_EVERY) {
                     answer
                 } else {
                     let answer = any_answers(&prober, &interfaces, &gateways).await;

@@ -201,8 +201,7 @@ impl<R: Fn(Event), N: Fn(String)> LogThread<R, N> {
             self.engine.flush(&mut out);
             self.dispatch(&mut out);
             self.publish();
-            let dir = self.engine.log().disk().root().to_owned();
-            match self.space.look(&dir) {
+            match self.space.look(self.engine.log().disk().root()) {
                 Some((true, error)) => (self.report)(Event::LogFailed { full: true, error }),
                 Some((false, words)) => {
                     (self.report)(Event::SpaceReturned);
