@@ -9,6 +9,7 @@
 pub mod detector;
 pub mod message;
 pub mod packet;
+pub mod planted;
 pub mod replay;
 pub mod types;
 

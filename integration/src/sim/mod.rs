@@ -1,0 +1,5 @@
+//! The simulator: the production core, codecs, log and store in a world that one seed decides.
+
+pub mod checkers;
+pub mod s3;
+pub mod world;

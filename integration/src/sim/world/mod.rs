@@ -1,0 +1,1 @@
+//! Time, hosts, network, clocks, disks and kernels, all simulated.
