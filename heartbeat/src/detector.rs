@@ -7,13 +7,15 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::types::Time;
 
 /// The smoothing of the round-trip time: one eighth of each new sample (RFC 6298 section 2).
 const RTT_SHARE: u64 = 8;
 
 /// What is known of one path to one peer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PathHealth {
     /// When the last believed packet came by it.
     pub heard_at: Option<Time>,
@@ -35,7 +37,7 @@ impl PathHealth {
 }
 
 /// Watches one peer over all its paths.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Detector {
     detect: Duration,
     paths: Vec<PathHealth>,

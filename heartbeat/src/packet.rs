@@ -14,6 +14,7 @@
 //! No byte of the payload reaches a parser before the tag was compared (rule R5).
 
 use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -29,7 +30,9 @@ const TAG_AT: usize = 12;
 const HEADER: usize = TAG_AT + 32;
 
 /// Why a packet was dropped. Every drop is counted under one of these names and changes nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, thiserror::Error,
+)]
 pub enum Dropped {
     /// Shorter than a header.
     #[error("truncated")]

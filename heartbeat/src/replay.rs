@@ -13,6 +13,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::message::{BootNonce, Echo, Heartbeat};
 use crate::packet::Dropped;
 use crate::types::Time;
@@ -24,13 +26,13 @@ const RETIRED: usize = 4;
 const WINDOW: u64 = 64;
 
 /// What was seen of one peer, in this life of ours.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ReplayGuard {
     current: Option<Life>,
     retired: Vec<BootNonce>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Life {
     boot: BootNonce,
     highest: u64,

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use holdfast_heartbeat::{Ballot, Epoch, MemberKind, Role, Time, Vote};
+use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
 use super::quorum::majority;
@@ -24,7 +25,7 @@ const FORCED_STRIDE: u64 = 1 << 16;
 const LONGEST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A candidacy.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Campaign {
     pub ballot: Ballot,
     pub votes: BTreeSet<usize>,
@@ -41,7 +42,7 @@ pub(super) struct Campaign {
 }
 
 /// The primary's place is empty, as far as this member knows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Vacancy {
     pub since: Time,
     pub cause: Cause,
@@ -52,7 +53,7 @@ pub(super) struct Vacancy {
 }
 
 /// The conflict probe that belongs to the present vacancy.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Probe {
     pub round: u64,
     pub started: Option<Time>,

@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use holdfast_heartbeat::{Epoch, Heartbeat, Member, Time};
+use serde::Serialize;
 
 use super::event::Answer;
 use super::hard_state::HardState;
 use super::transition::Transition;
 
 /// An order to the runtime.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub enum Effect {
     /// Sign and send a heartbeat.
     Send {

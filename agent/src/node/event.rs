@@ -1,9 +1,10 @@
 //! What can happen to a node.
 
 use holdfast_heartbeat::{Epoch, Heartbeat, Lsn, Member, NodeId, Notice};
+use serde::{Deserialize, Serialize};
 
 /// Something that happened. Past tense: it can no longer be refused.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {
     /// The deadline that the node named has come, or any other moment.
     Ticked,
@@ -99,7 +100,7 @@ pub enum Event {
 }
 
 /// What an operator can ask of a member.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Hand the role over, to this member or the best one.
     Failover {
@@ -124,7 +125,7 @@ pub enum Command {
 pub type Answer = Result<String, Declined>;
 
 /// Why a command was not carried out, and what to do instead.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Declined {
     /// A stable word for programs.
     pub code: &'static str,

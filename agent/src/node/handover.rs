@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use holdfast_heartbeat::{Epoch, Member, MemberKind, NodeId, Resignation, Role, Time, Wish};
+use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
 use super::event::{Answer, Command, Declined};
@@ -17,7 +18,7 @@ use super::{Node, Phase};
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// A switchover in progress.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Handover {
     pub peer: usize,
     pub target: Member,
@@ -31,7 +32,7 @@ pub(super) struct Handover {
 }
 
 /// A command whose outcome is still awaited.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Awaited {
     pub id: u64,
     pub since: Time,

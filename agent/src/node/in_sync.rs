@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use holdfast_heartbeat::{Epoch, InSyncRecord, Member, MemberKind, Time};
+use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
 use super::{Node, Phase};
@@ -23,7 +24,7 @@ const DAMPING_WINDOW: Duration = Duration::from_secs(60);
 const LONGEST_DAMPING: Duration = Duration::from_secs(30);
 
 /// The in-sync set of a reign.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct InSync {
     epoch: Epoch,
     /// The newest record that a quorum has.

@@ -38,6 +38,7 @@ use std::time::Duration;
 use holdfast_heartbeat::{
     Dropped, Epoch, Heartbeat, Lsn, MemberKind, MemberState, NodeId, Refusal, Resignation, Role, Time, Vote,
 };
+use serde::{Deserialize, Serialize};
 
 use campaign::{Campaign, Probe, Vacancy};
 use effect::Effect;
@@ -57,7 +58,7 @@ const FAREWELL: Duration = Duration::from_millis(600);
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// Where the own log stands.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct LogPosition {
     /// End of the log.
     pub end: Lsn,
@@ -68,7 +69,7 @@ pub struct LogPosition {
 }
 
 /// What this member does about the role.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Phase {
     Waiting,
     Campaigning(Campaign),
@@ -82,7 +83,7 @@ impl Phase {
 }
 
 /// The core. See the module's documentation.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Node {
     settings: Settings,
     peers: Vec<Peer>,

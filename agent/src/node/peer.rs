@@ -5,6 +5,7 @@ use std::time::Duration;
 use holdfast_heartbeat::{
     BootNonce, Detector, Dropped, Echo, Heartbeat, Lsn, Member, MemberState, ReplayGuard, Role, Time, replay,
 };
+use serde::{Deserialize, Serialize};
 
 use super::settings::PeerSettings;
 
@@ -13,7 +14,7 @@ use super::settings::PeerSettings;
 const INTRODUCTIONS: usize = 4;
 
 /// One other voter.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Peer {
     pub settings: PeerSettings,
     /// Who it is, since it was first believed.
@@ -40,7 +41,7 @@ pub(super) struct Peer {
 }
 
 /// A follower's progress, seen from the primary.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Follower {
     pub streaming: bool,
     pub durable: Lsn,

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use holdfast_heartbeat::{Epoch, Member, MemberKind, NodeId, Resignation, Role, Time};
+use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
 use super::handover::Handover;
@@ -20,7 +21,7 @@ use super::{Node, Phase};
 const PROMOTION_LIMIT: Duration = Duration::from_secs(5);
 
 /// A reign, from the vote to its end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Reign {
     pub epoch: Epoch,
     /// An operator ordered it although a majority could not be heard, and answers for the others.

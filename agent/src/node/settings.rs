@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use holdfast_heartbeat::{BootNonce, Member, MemberKind};
+use serde::{Deserialize, Serialize};
 
 /// The node's fixed knowledge of itself and its cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settings {
     /// Who this is.
     pub me: Member,
@@ -32,7 +33,7 @@ pub struct Settings {
 }
 
 /// One other voter.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PeerSettings {
     /// How the operator wrote it; used in messages until its name is known.
     pub label: String,
@@ -43,7 +44,7 @@ pub struct PeerSettings {
 }
 
 /// The node's durations. See `holdfast config check` for their derivation.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Timers {
     /// Between heartbeats.
     pub interval: Duration,
@@ -95,7 +96,7 @@ impl Timers {
 }
 
 /// Policy of two data members without a witness.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TwoNode {
     /// Take over when every path is silent, own links are good and the VIP does not answer.
     Probe,
@@ -104,7 +105,7 @@ pub enum TwoNode {
 }
 
 /// How the role comes back to a preferred member.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Failback {
     /// Whether this member asks for the role by itself.
     pub automatic: bool,

@@ -2,10 +2,10 @@
 //! the diagram in the documents all come from here; a change that is not in the table stops the agent.
 
 use holdfast_heartbeat::{Epoch, NodeId, Role};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Why a role changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// No primary was heard for the detection time.

@@ -7,6 +7,7 @@
 use holdfast_heartbeat::{
     Ballot, Epoch, Heartbeat, InSyncRecord, Lsn, Member, MemberKind, Notice, Refusal, Resignation, Time, Vote,
 };
+use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
 use super::peer::reigning;
@@ -14,7 +15,7 @@ use super::transition::Cause;
 use super::{Node, Phase};
 
 /// The renewal that this voter gave last.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Grant {
     pub holder: Member,
     pub epoch: Epoch,
@@ -23,7 +24,7 @@ pub(super) struct Grant {
 }
 
 /// A vote that leaves when its token is durable.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct PendingVote {
     pub token: u64,
     pub peer: usize,
