@@ -20,6 +20,8 @@ pub const MAX_RECORD_BYTES: usize = 9 * (1 + NodeId::MAX_LEN + LONGEST_VARINT);
 /// The greatest epoch that is believed. Elections count in ones, so a greater one is a defect of the
 /// peer, and taking it over would leave no room for the next election.
 pub const MAX_EPOCH: Epoch = Epoch(1 << 56);
+/// The greatest version of a [`Suspension`] that is believed: the next one must fit too.
+pub const MAX_SUSPENSION: u64 = 1 << 56;
 /// A 64-bit number in the encoding of the payload, in bytes.
 const LONGEST_VARINT: usize = 10;
 
@@ -135,6 +137,10 @@ pub struct MemberState {
     pub wants_primary: Option<Wish>,
     /// Is shutting down.
     pub leaving: bool,
+    /// Is taken out for maintenance, durably: takes no role, and nobody's write waits for it.
+    pub drained: bool,
+    /// Whether automatic changes of primary are suspended, by the newest order on its disk.
+    pub suspension: Suspension,
 }
 
 impl MemberState {
@@ -151,7 +157,31 @@ impl MemberState {
         ];
         let members = self.record.iter().flat_map(|record| &record.members);
         let record_bytes: usize = members.map(|member| 1 + member.id.as_str().len() + LONGEST_VARINT).sum();
-        epochs.into_iter().flatten().all(|epoch| epoch <= MAX_EPOCH) && record_bytes <= MAX_RECORD_BYTES
+        epochs.into_iter().flatten().all(|epoch| epoch <= MAX_EPOCH)
+            && record_bytes <= MAX_RECORD_BYTES
+            && self.suspension.version <= MAX_SUSPENSION
+    }
+}
+
+/// Whether automatic changes of primary are suspended in the whole cluster: a register that every
+/// member keeps on its disk and states with every heartbeat. Of two, the one of the higher
+/// [`rank`](Suspension::rank) holds, so members that were told different things come to agree.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspension {
+    /// Counts the orders. Zero: none was ever given.
+    pub version: u64,
+    /// Suspended.
+    pub paused: bool,
+    /// Where the order was given.
+    pub by: Option<NodeId>,
+    /// When, in milliseconds since 1970 by that host's wall clock. For people only.
+    pub since_unix_ms: u64,
+}
+
+impl Suspension {
+    /// A total order: the later order wins; of two that were given at the same time, the pause.
+    pub fn rank(&self) -> (u64, bool, u64, Option<&NodeId>) {
+        (self.version, self.paused, self.since_unix_ms, self.by.as_ref())
     }
 }
 

@@ -22,8 +22,8 @@ use crate::message::Message;
 
 /// The version that this build speaks.
 pub const VERSION: u8 = 1;
-/// Largest packet, in bytes: fits an Ethernet frame through any usual tunnel, so it is never fragmented.
-pub const MAX_PACKET: usize = 1200;
+/// Largest packet, in bytes: what IPv6 carries unfragmented over any link (an MTU of 1280, less 48 of headers).
+pub const MAX_PACKET: usize = 1232;
 
 const MAGIC: [u8; 4] = *b"HFHB";
 const TAG_AT: usize = 12;

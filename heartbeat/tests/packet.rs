@@ -171,6 +171,30 @@ fn an_epoch_that_leaves_no_room_for_the_next_is_not_taken() {
 }
 
 #[test]
+fn an_order_that_leaves_no_room_for_the_next_is_not_taken() {
+    let ring = ring(&[SECRET]);
+    let mut heartbeat = plain();
+    heartbeat.state.suspension.version = MAX_SUSPENSION;
+    assert!(ring.open(&ring.seal(&message(heartbeat.clone()))).is_ok());
+    heartbeat.state.suspension.version = MAX_SUSPENSION + 1;
+    assert_eq!(ring.open(&ring.seal(&message(heartbeat))), Err(Dropped::Malformed));
+}
+
+#[test]
+fn of_two_orders_the_later_one_holds_and_of_two_at_once_the_pause() {
+    let order = |version, paused, by: &str| Suspension {
+        version,
+        paused,
+        by: Some(NodeId::new(by).unwrap()),
+        since_unix_ms: 5,
+    };
+    assert!(order(2, false, "a").rank() > order(1, true, "b").rank());
+    assert!(order(2, true, "a").rank() > order(2, false, "b").rank());
+    assert!(order(2, true, "b").rank() > order(2, true, "a").rank(), "members agree on one of the two");
+    assert!(order(1, false, "a").rank() > Suspension::default().rank());
+}
+
+#[test]
 fn every_reason_has_a_name_of_its_own() {
     let names: std::collections::BTreeSet<_> = Dropped::ALL.iter().map(ToString::to_string).collect();
     assert_eq!(names.len(), Dropped::ALL.len());

@@ -39,6 +39,8 @@ pub(super) struct Campaign {
     pub ends_at: Time,
     /// Won alone by the two-node policy or by force: without a majority.
     pub alone: bool,
+    /// An operator, or the former primary, wants this member: a pause of the cluster does not end it.
+    pub wanted: bool,
 }
 
 /// The primary's place is empty, as far as this member knows.
@@ -50,6 +52,16 @@ pub(super) struct Vacancy {
     pub named: bool,
     /// The former primary let go by itself, or is known to be dead: it cannot answer a probe any more.
     pub let_go: bool,
+}
+
+impl Vacancy {
+    /// The operator's order that made this vacancy is over; the vacancy is not.
+    pub(super) fn call_off_order(&mut self) {
+        if self.cause == Cause::OperatorOrder {
+            self.cause = Cause::NoPrimary;
+            self.named = false;
+        }
+    }
 }
 
 /// The conflict probe that belongs to the present vacancy.
@@ -134,8 +146,12 @@ impl Node {
     fn consider_standing(&mut self, now: Time, out: &mut Vec<Effect>) {
         let Some(vacancy) = self.vacancy.clone() else { return };
         let forced = self.forced;
+        let ordered = forced || vacancy.cause == Cause::OperatorOrder;
+        let wanted = ordered || vacancy.named;
         if self.settings.kind != MemberKind::Data
-            || !self.electable()
+            || !self.fit()
+            || self.drained() && !ordered
+            || self.paused() && !wanted
             || now < self.stand_after
             || now < self.votes_from
         {
@@ -192,10 +208,11 @@ impl Node {
         } else if self.probe.started.is_none() {
             self.start_probe(now, self.probe_window(), out);
         }
-        self.stand(now, cause, forced, alone, out);
+        self.stand(now, cause, alone, wanted, out);
     }
 
-    fn stand(&mut self, now: Time, cause: Cause, forced: bool, alone: bool, out: &mut Vec<Effect>) {
+    fn stand(&mut self, now: Time, cause: Cause, alone: bool, wanted: bool, out: &mut Vec<Effect>) {
+        let forced = cause == Cause::OperatorForced;
         self.rounds += 1;
         let heard = self.peers.iter().filter_map(|peer| peer.state.as_ref()).map(|state| state.epoch);
         let highest = heard.max().unwrap_or(Epoch::ZERO).max(self.hard.epoch);
@@ -215,6 +232,7 @@ impl Node {
             began: now,
             ends_at: now + window,
             alone,
+            wanted,
         });
         self.progress_campaign(now, out);
     }
@@ -243,8 +261,16 @@ impl Node {
     pub(super) fn progress_campaign(&mut self, now: Time, out: &mut Vec<Effect>) {
         let Phase::Campaigning(campaign) = &self.phase else { return };
         let mut campaign = campaign.clone();
-        if !self.electable() {
-            let cause = if self.log_broken { Cause::DiskFailed } else { Cause::LinksFailed };
+        let barred = if !self.fit() {
+            Some(if self.log_broken { Cause::DiskFailed } else { Cause::LinksFailed })
+        } else if self.drained() && !campaign.wanted {
+            Some(Cause::Drained)
+        } else if self.paused() && !campaign.wanted {
+            Some(Cause::Paused)
+        } else {
+            None
+        };
+        if let Some(cause) = barred {
             return self.end_campaign(cause, None, out);
         }
         if campaign.token.is_some_and(|token| token <= self.durable_token) {
@@ -384,7 +410,10 @@ impl Node {
                 .as_ref()
                 .is_some_and(|state| mine < first(state.prefers_primary, state.priority, &peer.name()))
         };
-        let mut others = self.peers.iter().filter(|peer| peer.settings.kind == MemberKind::Data);
+        let stands = |peer: &&super::peer::Peer| {
+            peer.settings.kind == MemberKind::Data && peer.state.as_ref().is_none_or(|state| !state.drained)
+        };
+        let mut others = self.peers.iter().filter(stands);
         self.everybody_is_empty(now) && others.all(comes_first)
     }
 

@@ -119,6 +119,19 @@ pub enum Command {
         /// On or off.
         enabled: bool,
     },
+    /// Suspend automatic changes of primary in the whole cluster.
+    Pause {
+        /// When, in milliseconds since 1970 by this host's wall clock: shown to people, never compared
+        /// with a clock.
+        at_unix_ms: u64,
+    },
+    /// End the pause of the cluster, and the drain of this member.
+    Resume {
+        /// As in `Pause`.
+        at_unix_ms: u64,
+    },
+    /// Take this member out for maintenance.
+    Drain,
 }
 
 /// What became of a command.

@@ -15,7 +15,7 @@ use super::transition::Cause;
 use super::{Node, Phase};
 
 /// How long an operator's request waits for its outcome before the answer says "not yet".
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// A switchover in progress.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -38,6 +38,8 @@ pub(super) struct Awaited {
     pub since: Time,
     /// What must happen: this member, or another one, becomes primary.
     pub here: bool,
+    /// Once another one is primary, this member is drained.
+    pub drains: bool,
 }
 
 impl Node {
@@ -54,6 +56,9 @@ impl Node {
                     self.settings.me
                 )))
             }
+            Command::Pause { at_unix_ms } => self.order_pause(now, id, at_unix_ms, out),
+            Command::Resume { at_unix_ms } => self.order_resume(now, id, at_unix_ms, out),
+            Command::Drain => self.order_drain(now, id, out),
         };
         if let Some(answer) = answer {
             out.push(Effect::Answer { id, answer });
@@ -136,7 +141,7 @@ impl Node {
         if self.settings.kind == MemberKind::Witness {
             return Some(decline("witness", "a witness has no data and cannot be primary".to_owned()));
         }
-        if !self.electable() {
+        if !self.fit() {
             return Some(decline(
                 "unfit",
                 format!("{} cannot be primary now: {}", self.settings.me, self.unfit_because()),
@@ -151,6 +156,15 @@ impl Node {
             .filter(|(_, peer)| self.peers[*peer].reigns(now))
             .map(|(_, peer)| self.peers[peer].name());
         if let Some(primary) = primary {
+            if self.drained() {
+                return Some(decline(
+                    "drained",
+                    format!(
+                        "{primary} is primary and serves, and {} is drained. First: holdfast ha resume",
+                        self.settings.me
+                    ),
+                ));
+            }
             if !in_sync {
                 return Some(decline(
                     "not_in_sync",
@@ -162,7 +176,7 @@ impl Node {
             }
             // The primary hands over: nothing is lost and nobody is cut off.
             self.wish_until = Some(now + ANSWER_WITHIN);
-            self.await_outcome(Awaited { id, since: now, here: true }, out);
+            self.await_outcome(Awaited { id, since: now, here: true, drains: false }, out);
             return None;
         }
         if !in_sync && !accept_data_loss {
@@ -194,7 +208,7 @@ impl Node {
         self.forced = accept_data_loss && (!in_sync || alone);
         self.vacate(now, Cause::OperatorOrder, true);
         self.stand_after = now;
-        self.await_outcome(Awaited { id, since: now, here: true }, out);
+        self.await_outcome(Awaited { id, since: now, here: true, drains: false }, out);
         None
     }
 
@@ -276,7 +290,8 @@ impl Node {
             self.last_failback = Some(now);
         }
         if let Some(id) = handover.command {
-            self.await_outcome(Awaited { id, since: handover.started, here: false }, out);
+            let drains = handover.cause == Cause::Drained;
+            self.await_outcome(Awaited { id, since: handover.started, here: false, drains }, out);
         }
         self.broadcast(now, true, out);
     }
@@ -325,6 +340,9 @@ impl Node {
         });
         let Some((id, wish)) = wish else { return };
         if wish == Wish::Failback {
+            if self.paused() {
+                return;
+            }
             let recently = self.last_failback.is_some_and(|at| now.since(at) < self.settings.failback.window);
             if recently || !self.settings.failback.allowed {
                 return;
@@ -348,6 +366,7 @@ impl Node {
         let since = self.in_sync_since?;
         let due = self.settings.failback.automatic
             && self.failback_enabled
+            && !self.paused()
             && self.settings.priority < state.priority
             && now.since(since) >= self.settings.failback.delay;
         due.then_some(Wish::Failback)
@@ -355,7 +374,7 @@ impl Node {
 
     /// Keeps a command until its outcome is known. One at a time: an earlier one hears that a later one
     /// has taken its place.
-    fn await_outcome(&mut self, awaited: Awaited, out: &mut Vec<Effect>) {
+    pub(super) fn await_outcome(&mut self, awaited: Awaited, out: &mut Vec<Effect>) {
         if let Some(earlier) = self.awaited.replace(awaited) {
             let message = "a later order took the place of this one; see: holdfast ha history".to_owned();
             out.push(Effect::Answer { id: earlier.id, answer: Err(Declined { code: "replaced", message }) });
@@ -371,6 +390,9 @@ impl Node {
         out: &mut Vec<Effect>,
     ) {
         if let Some(awaited) = self.awaited.take_if(|awaited| !awaited.here) {
+            if awaited.drains {
+                return self.be_drained(awaited.id, awaited.since, out);
+            }
             let answer = Ok(format!(
                 "{primary} is primary in epoch {epoch}, {} ms after the order",
                 now.since(awaited.since).as_millis()
@@ -383,7 +405,14 @@ impl Node {
     pub(super) fn answer_awaited_by_self(&mut self, out: &mut Vec<Effect>) {
         self.wish_until = None;
         if let Some(awaited) = self.awaited.take() {
-            let answer = Ok(format!("{} is primary in epoch {}", self.settings.me, self.hard.epoch));
+            let primary = format!("{} is primary in epoch {}", self.settings.me, self.hard.epoch);
+            let answer = match awaited.drains {
+                false => Ok(primary),
+                true => decline(
+                    "handover_failed",
+                    format!("{primary} again, since its successor did not take over: it is not drained"),
+                ),
+            };
             out.push(Effect::Answer { id: awaited.id, answer });
         }
     }
@@ -392,6 +421,10 @@ impl Node {
     pub(super) fn expire_awaited(&mut self, now: Time, out: &mut Vec<Effect>) {
         if let Some(awaited) = self.awaited.take_if(|awaited| now.since(awaited.since) >= ANSWER_WITHIN) {
             self.forced = false;
+            // Whoever is told that it did not happen must not see it happen later.
+            if let Some(vacancy) = self.vacancy.as_mut().filter(|_| awaited.here) {
+                vacancy.call_off_order();
+            }
             let why = self.last_refusal.as_ref().map_or(String::new(), |(who, why)| {
                 format!(" ({who} refused its vote: {})", super::view::in_words(*why))
             });
@@ -424,7 +457,7 @@ impl Node {
     }
 }
 
-fn decline(code: &'static str, message: String) -> Answer {
+pub(super) fn decline(code: &'static str, message: String) -> Answer {
     Err(Declined { code, message })
 }
 

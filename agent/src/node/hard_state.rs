@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast_heartbeat::{Epoch, InSyncRecord, Member};
+use holdfast_heartbeat::{Epoch, InSyncRecord, Member, Suspension};
 use serde::{Deserialize, Serialize};
 
 /// Durable before anything that follows from it leaves the host (rules R1 and R3).
@@ -17,6 +17,12 @@ pub struct HardState {
     /// The longest lease that this member ever granted, in nanoseconds: after a restart it waits for
     /// as long before it votes, even if its own configuration has become shorter.
     pub lease_ns: u64,
+    /// The newest order about automatic changes of primary that this member has heard of.
+    #[serde(default)]
+    pub suspension: Suspension,
+    /// Taken out for maintenance, until an operator says otherwise.
+    #[serde(default)]
+    pub drained: bool,
 }
 
 impl HardState {

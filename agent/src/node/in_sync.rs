@@ -200,6 +200,9 @@ impl Node {
         if peer.state.as_ref().is_some_and(|state| state.leaving) {
             return Some("it is shutting down".into());
         }
+        if peer.state.as_ref().is_some_and(|state| state.drained) {
+            return Some("it is taken out for maintenance (drained)".into());
+        }
         let timers = &self.settings.timers;
         let patience =
             if reign.role == Role::Promoting { timers.promotion_patience() } else { timers.standby_timeout };

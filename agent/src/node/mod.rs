@@ -10,6 +10,7 @@
 //!   reign.rs     the lease, the steps of taking over, the end of a reign
 //!   in_sync.rs   the in-sync set of a reign
 //!   handover.rs  switchover, failback, commands
+//!   maintenance.rs  pause, resume, drain
 //!   transition.rs  every change of role there is, with its reason
 //! ```
 //!
@@ -22,6 +23,7 @@ pub mod event;
 mod handover;
 pub mod hard_state;
 mod in_sync;
+mod maintenance;
 mod peer;
 pub mod quorum;
 mod reign;
@@ -46,6 +48,7 @@ use event::Event;
 use handover::Awaited;
 pub use handover::role_name;
 use hard_state::HardState;
+use maintenance::Announced;
 use peer::{Peer, reigning};
 use reign::Reign;
 use settings::Settings;
@@ -142,6 +145,7 @@ pub struct Node {
     failback_enabled: bool,
     wish_until: Option<Time>,
     awaited: Option<Awaited>,
+    announced: Vec<Announced>,
 
     next_beat: Time,
     role_since: Time,
@@ -199,6 +203,7 @@ impl Node {
             failback_enabled: true,
             wish_until: None,
             awaited: None,
+            announced: Vec::new(),
             next_beat: now,
             role_since: now,
             now,
@@ -368,6 +373,8 @@ impl Node {
             Ok(newest) => newest,
             Err(reason) => return self.drop_packet(reason),
         };
+        // Ahead of a vote that comes with it: whoever votes and knows of a pause says so in one breath.
+        self.heed_suspension(&heartbeat.state.suspension, out);
         if !was_alive && self.failed_campaigns > 0 {
             self.failed_campaigns = 0;
             self.stand_after = self.stand_after.min(now);
@@ -484,6 +491,7 @@ impl Node {
         self.watch_leader(now, out);
         self.follow_leader(now, out);
         self.expire_awaited(now, out);
+        self.answer_announced(now, out);
         self.consider_exit(now, out);
         if now >= self.next_beat {
             self.broadcast(now, !matches!(self.phase, Phase::Waiting), out);
@@ -603,6 +611,8 @@ impl Node {
             electable: self.electable() && self.settings.kind == MemberKind::Data && now >= self.votes_from,
             wants_primary: self.own_wish(now),
             leaving: self.terminating,
+            drained: self.durable.drained,
+            suspension: self.durable.suspension.clone(),
         }
     }
 
@@ -668,7 +678,13 @@ impl Node {
         self.hard.record.is_none() && self.log.end == Lsn::ZERO
     }
 
-    fn electable(&self) -> bool {
+    /// Whether this host could do a primary's work.
+    fn fit(&self) -> bool {
         !self.log_broken && self.links_good && !self.terminating
+    }
+
+    /// Whether this member may be made primary without an order that names it.
+    fn electable(&self) -> bool {
+        self.fit() && !self.drained()
     }
 }

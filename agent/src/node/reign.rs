@@ -73,6 +73,12 @@ impl Node {
                 }
             }
         }
+        if self.hard.drained {
+            // Only an operator's order to this very member leads here.
+            self.hard.drained = false;
+            let message = format!("{me} is drained no longer: it was ordered to be primary");
+            out.push(Effect::Note { message });
+        }
         for peer in &mut self.peers {
             peer.lease_ack = None;
             peer.follower = super::peer::Follower { progressed_at: now, lost_at: now, ..Default::default() };
@@ -188,6 +194,12 @@ impl Node {
         } else {
             return false;
         };
+        // In a pause links may well fail, and whoever stands behind the lease stands still: serve on. Only
+        // the half of a pair that cannot hear the other does not know whether that one has heard of it.
+        if cause == Cause::LinksFailed && self.paused() && !(self.is_two_node() && !self.peers[0].alive(now))
+        {
+            return false;
+        }
         if role == Role::HandingOver && cause == Cause::Terminating {
             return false;
         }
@@ -211,7 +223,8 @@ impl Node {
         if reign.role != Role::Promoting {
             return;
         }
-        if now >= reign.since + PROMOTION_LIMIT && self.best_successor(now, None).is_some() {
+        if now >= reign.since + PROMOTION_LIMIT && !self.paused() && self.best_successor(now, None).is_some()
+        {
             self.step_down(now, Cause::PromotionFailed, None, out);
             self.stand_after = now + PROMOTION_LIMIT;
             return;

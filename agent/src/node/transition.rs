@@ -50,6 +50,10 @@ pub enum Cause {
     PromotionFailed,
     /// Gave its vote to another candidate.
     VotedForAnother,
+    /// Automatic changes of primary are suspended in the cluster.
+    Paused,
+    /// An operator takes this member out for maintenance.
+    Drained,
 }
 
 /// One row of the table.
@@ -115,6 +119,13 @@ pub const TABLE: &[Row] = &[
         "not enough members voted for this member in time; it will ask again",
     ),
     row(R::Candidate, C::VotedForAnother, R::Standby, "this member voted for another candidate"),
+    row(
+        R::Candidate,
+        C::Paused,
+        R::Standby,
+        "automatic changes of primary are paused in this cluster; not standing without an operator's order",
+    ),
+    row(R::Candidate, C::Drained, R::Standby, "an operator takes this member out for maintenance"),
     row(R::Candidate, C::LinksFailed, R::Standby, "this host's own links are down"),
     row(R::Candidate, C::DiskFailed, R::Standby, "this member's log cannot be written"),
     row(R::Candidate, C::Terminating, R::Standby, "the agent is shutting down"),
@@ -145,6 +156,12 @@ pub const TABLE: &[Row] = &[
     row(R::Primary, C::Superseded, R::Standby, "a member promised a later epoch; this reign is over"),
     row(R::Primary, C::OtherPrimary, R::Standby, "another member is primary in a later epoch"),
     row(R::Primary, C::OperatorOrder, R::HandingOver, "an operator ordered a switchover"),
+    row(
+        R::Primary,
+        C::Drained,
+        R::HandingOver,
+        "an operator takes this member out for maintenance; handing over first",
+    ),
     row(
         R::Primary,
         C::Failback,

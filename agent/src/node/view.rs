@@ -1,6 +1,6 @@
 //! What a node shows of itself: a snapshot, taken whenever somebody asks.
 
-use holdfast_heartbeat::{Dropped, Epoch, InSyncRecord, MemberKind, Refusal, Role, Time};
+use holdfast_heartbeat::{Dropped, Epoch, InSyncRecord, MemberKind, Refusal, Role, Suspension, Time};
 
 use super::peer::reigning;
 use super::{LogPosition, Node, Phase};
@@ -40,6 +40,10 @@ pub struct View {
     pub waiting_for: Option<String>,
     /// Whether this member asks for the role by itself when it is preferred.
     pub failback_enabled: bool,
+    /// The newest order about automatic changes of primary.
+    pub suspension: Suspension,
+    /// This member is taken out for maintenance.
+    pub drained: bool,
 }
 
 /// One other voter.
@@ -59,6 +63,8 @@ pub struct PeerView {
     pub epoch: Option<Epoch>,
     /// Its preference.
     pub priority: Option<u32>,
+    /// It says that it is taken out for maintenance.
+    pub drained: bool,
     /// Its paths, in the order of the configuration.
     pub paths: Vec<PathView>,
 }
@@ -115,6 +121,8 @@ impl Node {
             warnings: Vec::new(),
             waiting_for: None,
             failback_enabled: self.failback_enabled,
+            suspension: self.hard.suspension.clone(),
+            drained: self.drained(),
         };
         view.warnings = self.warnings(now, &view);
         view.waiting_for = view.primary.is_none().then(|| self.waiting_for(now)).flatten();
@@ -123,6 +131,24 @@ impl Node {
 
     fn warnings(&self, now: Time, view: &View) -> Vec<String> {
         let mut warnings = Vec::new();
+        if self.paused() {
+            warnings.push(format!(
+                "the cluster is paused (ordered on {}): nobody takes over by itself until somebody runs: holdfast ha resume",
+                self.paused_where()
+            ));
+        }
+        if view.drained {
+            warnings.push(
+                "this member is drained: it takes no role, and no write waits for it, until: holdfast ha resume"
+                    .into(),
+            );
+        }
+        for peer in view.peers.iter().filter(|peer| peer.drained) {
+            warnings.push(format!(
+                "{0} is drained: it takes no role, and no write waits for it, until somebody runs on {0}: holdfast ha resume",
+                peer.name
+            ));
+        }
         for peer in &view.peers {
             let what = if peer.kind == MemberKind::Witness { "witness " } else { "" };
             if !peer.alive {
@@ -165,8 +191,25 @@ impl Node {
     }
 
     fn waiting_for(&self, now: Time) -> Option<String> {
+        let by = self.paused_where();
         if self.settings.kind == MemberKind::Witness {
-            return None;
+            return self.paused().then(|| {
+                format!("the cluster is paused (ordered on {by}) and nobody takes over by itself. To let a data member take over: holdfast ha resume")
+            });
+        }
+        if self.drained() {
+            let also = if self.paused() { ", and the cluster is paused" } else { "" };
+            return Some(format!(
+                "this member is drained{also}, so it does not stand by itself. When its maintenance is over: holdfast ha resume; to make it primary as it is: holdfast ha promote"
+            ));
+        }
+        if self.paused() {
+            let me = &self.settings.me;
+            let whole = self.hard.record.as_ref().is_none_or(|record| record.contains(me));
+            let lacks = if whole { "" } else { ", which does not hold every acknowledged byte," };
+            return Some(format!(
+                "the cluster is paused (ordered on {by}) and nobody takes over by itself. To let the members elect a primary: holdfast ha resume; to make this member{lacks} primary: holdfast ha promote"
+            ));
         }
         if now < self.votes_from {
             return Some("one lease must pass after a start before this member votes".into());
@@ -236,6 +279,7 @@ fn peer_view(peer: &super::peer::Peer, now: Time, detect: std::time::Duration) -
         role: peer.state.as_ref().map(|state| state.role),
         epoch: peer.state.as_ref().map(|state| state.epoch),
         priority: peer.state.as_ref().map(|state| state.priority),
+        drained: peer.state.as_ref().is_some_and(|state| state.drained),
         paths: peer
             .detector
             .paths()

@@ -49,6 +49,8 @@ pub(crate) fn plain() -> Heartbeat {
             electable: true,
             wants_primary: None,
             leaving: false,
+            drained: false,
+            suspension: Suspension::default(),
         },
     }
 }
@@ -93,6 +95,13 @@ pub(crate) fn largest(members: usize) -> Heartbeat {
             electable: true,
             wants_primary: Some(Wish::Operator),
             leaving: true,
+            drained: true,
+            suspension: Suspension {
+                version: MAX_SUSPENSION,
+                paused: true,
+                by: Some(long_name(3)),
+                since_unix_ms: u64::MAX,
+            },
         },
     }
 }
