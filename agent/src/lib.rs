@@ -1,7 +1,9 @@
-//! The Holdfast agent: `node` decides, `runtime` executes, `api` and `cli` show and ask, `lab` tries it all out.
+//! The Holdfast agent: `node` decides, `runtime` executes, `api` and `cli` show and ask, `lab` tries it all out,
+//! `flight` tells the core again what it was told.
 
 pub mod api;
 pub mod cli;
+pub mod flight;
 pub mod lab;
 pub mod node;
 pub mod runtime;

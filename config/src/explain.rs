@@ -60,6 +60,9 @@ fn member(out: &mut String, config: &Config) {
         n => format!("{n} former accepted, for the time of a rotation"),
     };
     line(out, format!("  shared secret     set, {former}"));
+    if !config.ha.flight_recorder {
+        line(out, "  flight recorder   off: nothing can be replayed after a failover");
+    }
     if !config.ha.enabled {
         line(out, "  failover          only by an operator");
     }

@@ -142,6 +142,8 @@ pub struct Ha {
     pub virtual_ips: Vec<VirtualIp>,
     /// Which kernel gate holds the lease on the addresses.
     pub gate: GateChoice,
+    /// Whether the agent keeps what its core was told, and writes it down after an unplanned change of role.
+    pub flight_recorder: bool,
 }
 
 impl Ha {

@@ -52,6 +52,7 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
             "post_failover_script",
             "heartbeat_path",
             "gate",
+            "flight_recorder",
         ],
     ),
     ("replication.ha.virtual_ip", &["address", "interface", "arp_ping", "gratuitous_arp"]),

@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::Api;
 use super::error::ApiError;
 use crate::node::event::Command;
+use crate::runtime::recorder::Written;
 
 /// The answer to a command that was carried out.
 #[derive(Debug, Serialize)]
@@ -64,6 +65,21 @@ pub(super) async fn failback(State(api): State<Api>, body: Body) -> Result<Json<
         FailbackBody { enabled: Some(enabled) } => Command::SetFailback { enabled },
     };
     carry_out(api, command).await
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RecordBody {}
+
+/// Writes down what the core was told lately; the answer names the file.
+pub(super) async fn record(State(api): State<Api>, body: Body) -> Result<Json<Written>, ApiError> {
+    let RecordBody {} = parse(body)?;
+    let within = api.patience.command;
+    match tokio::time::timeout(within, api.handle.record()).await {
+        Ok(Some(written)) => Ok(Json(written?)),
+        Ok(None) => Err(ApiError::Ending),
+        Err(_) => Err(ApiError::OutcomeUnknown { within }),
+    }
 }
 
 async fn carry_out(api: Api, command: Command) -> Result<Json<Outcome>, ApiError> {

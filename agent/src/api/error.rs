@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::node::event::Declined;
+use crate::runtime::recorder::RecordError;
 
 /// Why a request was not answered as asked. Sorted by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,9 @@ pub(super) enum ApiError {
     #[error("{}", .0.message)]
     Declined(Declined),
 
+    #[error("{0}")]
+    NotRecorded(#[from] RecordError),
+
     // The member is not well, or about to end.
     #[error("the agent is shutting down")]
     Ending,
@@ -60,7 +64,9 @@ impl ApiError {
             ApiError::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::TokenWanted => StatusCode::UNAUTHORIZED,
             ApiError::Forbidden(_) => StatusCode::FORBIDDEN,
-            ApiError::Declined(_) => StatusCode::CONFLICT,
+            ApiError::Declined(_) | ApiError::NotRecorded(RecordError::Off) => StatusCode::CONFLICT,
+            ApiError::NotRecorded(RecordError::Busy) => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::NotRecorded(RecordError::Io { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
             ApiError::Ending | ApiError::CoreSilent { .. } | ApiError::OutcomeUnknown { .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -79,6 +85,9 @@ impl ApiError {
             ApiError::TokenWanted => "token_wanted",
             ApiError::Forbidden(_) => "forbidden",
             ApiError::Declined(declined) => declined.code,
+            ApiError::NotRecorded(RecordError::Off) => "recorder_off",
+            ApiError::NotRecorded(RecordError::Busy) => "recorder_busy",
+            ApiError::NotRecorded(RecordError::Io { .. }) => "recording_failed",
             ApiError::Ending => "ending",
             ApiError::CoreSilent { .. } => "core_silent",
             ApiError::OutcomeUnknown { .. } => "outcome_unknown",

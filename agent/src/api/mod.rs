@@ -102,6 +102,7 @@ fn router_with(handle: Handle, options: ApiOptions, patience: Patience) -> Route
         .route("/metrics", get(metrics::metrics))
         .route("/api/ha/failover", guarded(post(commands::failover)))
         .route("/api/ha/promote", guarded(post(commands::promote)))
+        .route("/api/ha/recording", guarded(post(commands::record)))
         .route("/api/ha/failback", guarded(post(commands::failback)))
         .route("/api/replication/status", get(reading::replication_status))
         .route("/api/replication/stats", get(reading::replication_stats))

@@ -18,6 +18,7 @@ use crate::node::event::{Answer, Command, Declined};
 use crate::runtime::address::VipStatus;
 use crate::runtime::handle::Request;
 use crate::runtime::history::History;
+use crate::runtime::recorder::{RecordError, Written};
 use crate::runtime::status::{Counters, PathStatus, PeerStatus, Status};
 
 /// A healthy primary with one dead cable.
@@ -160,10 +161,19 @@ impl Fake {
     fn router(&self, options: ApiOptions) -> Router {
         let (status, answer, given) = (self.status.clone(), self.answer.clone(), self.given.clone());
         let log = self.log.clone();
+        let recorder_on = log.is_some();
         let requests = move |request| {
             match (request, &status) {
                 (_, None) => return false,
                 (Request::Status(reply), Some(status)) => drop(reply.send(status.clone())),
+                (Request::Record(reply), Some(_)) if !recorder_on => {
+                    drop(reply.send(Err(RecordError::Off)));
+                }
+                (Request::Record(reply), Some(_)) => drop(reply.send(Ok(Written {
+                    path: "/var/lib/holdfast/flight/x.flight".into(),
+                    bytes: 5,
+                    message: "recorded".into(),
+                }))),
                 (Request::Command(command, reply), Some(_)) => {
                     given.lock().unwrap().push(command);
                     drop(reply.send(answer.clone()));
@@ -250,6 +260,20 @@ async fn a_witness_says_that_it_has_no_log() {
         assert_eq!((status, code(&body)), (StatusCode::NOT_FOUND, "no_log"));
         assert_eq!(body["error"]["message"], "a witness has no log");
     }
+}
+
+#[tokio::test]
+async fn a_recording_is_written_on_order_and_its_place_told() {
+    let (status, body) = Fake::new().post("/api/ha/recording", "").await;
+    assert_eq!((status, &body["bytes"]), (StatusCode::OK, &json!(5)));
+    assert_eq!(body["path"], "/var/lib/holdfast/flight/x.flight");
+    let (status, body) = Fake::new().post("/api/ha/recording", r#"{"to":"/etc/passwd"}"#).await;
+    assert_eq!((status, code(&body)), (StatusCode::BAD_REQUEST, "bad_request"));
+    let (status, body) = Fake::witness().post("/api/ha/recording", "").await;
+    assert_eq!((status, code(&body)), (StatusCode::CONFLICT, "recorder_off"));
+    let request = from("192.0.2.7:5000", "/api/ha/recording", "");
+    let (status, _) = send(Fake::new().router(ApiOptions::default()), request).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "from this host alone where there is no token");
 }
 
 #[tokio::test]

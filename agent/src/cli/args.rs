@@ -118,6 +118,17 @@ pub enum HaCommand {
         #[arg(long)]
         disable: bool,
     },
+    /// Write down what the agent's core was told in the last minutes; prints the file's path.
+    Record,
+    /// Tell this program's core what a recorded one was told, and show what it decided. Needs no agent.
+    #[command(after_help = "Exit status: 0 replayed identically, 1 diverged or not readable.")]
+    Replay {
+        /// A recording: see `flight` in the state directory, or `holdfast ha record`.
+        file: PathBuf,
+        /// Every event and every effect.
+        #[arg(long)]
+        verbose: bool,
+    },
     /// What happened to this member and why, oldest first.
     History {
         /// The newest N entries only.

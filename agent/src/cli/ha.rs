@@ -8,14 +8,18 @@ use serde_json::{Value, json};
 use super::args::{HaArgs, HaCommand};
 use super::client::{Client, shaped};
 use super::paint::Paint;
-use super::{UNHEALTHY, cluster_view, history_view, say, say_json, status_view};
+use super::{UNHEALTHY, cluster_view, history_view, replay, say, say_json, status_view};
 use crate::api::Cluster;
 use crate::runtime::history::Entry;
+use crate::runtime::recorder::Written;
 use crate::runtime::status::Status;
 
 pub(super) fn run(args: HaArgs) -> Result<ExitCode> {
-    let client = Client::new(&args.api)?;
     let as_json = args.api.json;
+    if let HaCommand::Replay { file, verbose } = &args.command {
+        return replay::run(file, *verbose, as_json);
+    }
+    let client = Client::new(&args.api)?;
     match args.command {
         HaCommand::Status => return status(client.get("/api/ha/status")?, as_json),
         HaCommand::Cluster => {
@@ -32,6 +36,14 @@ pub(super) fn run(args: HaArgs) -> Result<ExitCode> {
                 false => say(&history_view::render(&shaped::<Vec<Entry>>(answer)?, Paint::for_stdout()))?,
             }
         }
+        HaCommand::Record => {
+            let answer = client.order("/api/ha/recording", json!({}))?;
+            match as_json {
+                true => say_json(&answer)?,
+                false => say(&format!("{}\n", shaped::<Written>(answer)?.path.display()))?,
+            }
+        }
+        HaCommand::Replay { .. } => unreachable!("needs no agent, see above"),
         HaCommand::Failover { to } => {
             let body = to.map_or_else(|| json!({}), |to| json!({"to": to}));
             done(client.order("/api/ha/failover", body)?, as_json)?;

@@ -13,6 +13,8 @@ mod config_check;
 mod ha;
 mod history_view;
 mod paint;
+mod replay;
+mod replay_view;
 mod replication;
 mod replication_view;
 mod status_view;

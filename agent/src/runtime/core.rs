@@ -19,6 +19,7 @@ use super::address::{self, Order};
 use super::handle::Request;
 use super::lease::Lease;
 use super::log_thread::{LogInput, Reply, wall_ms};
+use super::recorder::{FlightRecorder, RecordError};
 use super::report::Report;
 use super::service::ServiceOrder;
 use super::sockets::HeartbeatSockets;
@@ -75,6 +76,8 @@ pub struct Arms {
     pub reports: Sender<Report>,
     /// The supervisor.
     pub supervisor: Option<UnixStream>,
+    /// Keeps what the core was told; `None` where it is switched off.
+    pub recorder: Option<FlightRecorder>,
     /// Makes a status out of a view.
     pub status: Box<dyn Fn(View) -> Status + Send>,
 }
@@ -139,6 +142,10 @@ impl Core {
             Input::Request(Request::Status(reply)) => {
                 let _ = reply.send((self.arms.status)(self.node.view(address::now())));
             }
+            Input::Request(Request::Record(reply)) => match &mut self.arms.recorder {
+                Some(recorder) => recorder.record_now(reply),
+                None => drop(reply.send(Err(RecordError::Off))),
+            },
             Input::Request(Request::Command(command, reply)) => {
                 self.next_command += 1;
                 let id = self.next_command;
@@ -159,13 +166,22 @@ impl Core {
     fn step(&mut self, event: Event) {
         let now = address::now();
         let mut effects = std::mem::take(&mut self.effects);
+        if let Some(recorder) = &mut self.arms.recorder {
+            recorder.before(&self.node, now, &event);
+        }
         self.node.handle(now, event, &mut effects);
+        if let Some(recorder) = &mut self.arms.recorder {
+            recorder.after(&effects);
+        }
         // The supervisor must know of a reign before anybody can see its effects.
         if self.node.reigning_epoch() != self.testament.epoch {
             self.bequeath();
         }
         for effect in effects.drain(..) {
             self.execute(now, effect);
+        }
+        if let Some(recorder) = &mut self.arms.recorder {
+            recorder.hand_over_if_due();
         }
         self.effects = effects;
     }

@@ -4,6 +4,7 @@ use holdfast_replication::replica::ReplicaStatus;
 use tokio::sync::oneshot;
 
 use super::history::{Entry, History};
+use super::recorder::{self, RecordError, Written};
 use super::status::Status;
 use crate::node::event::{Answer, Command, Declined};
 
@@ -12,6 +13,8 @@ use crate::node::event::{Answer, Command, Declined};
 pub enum Request {
     /// Its state.
     Status(oneshot::Sender<Status>),
+    /// To write down what it was told lately.
+    Record(recorder::Reply),
     /// To carry out a command.
     Command(Command, oneshot::Sender<Answer>),
 }
@@ -55,6 +58,13 @@ impl Handle {
                 message: "the agent is shutting down; nothing was changed".to_owned(),
             })
         })
+    }
+
+    /// Has the flight recorder write down what it holds; `None` while the member is ending.
+    pub async fn record(&self) -> Option<Result<Written, RecordError>> {
+        let (sender, receiver) = oneshot::channel();
+        (self.requests)(Request::Record(sender));
+        receiver.await.ok()
     }
 
     /// The log's state; `None` on a witness.

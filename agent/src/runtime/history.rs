@@ -139,10 +139,15 @@ fn reopen(path: &Path, entries: &VecDeque<Entry>, shorten: bool) -> io::Result<F
 /// The wall clock in RFC 3339, UTC, milliseconds.
 pub fn wall_time() -> String {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    rfc3339(since.as_millis() as u64)
+}
+
+/// Milliseconds since 1970 in RFC 3339, UTC.
+pub fn rfc3339(ms: u64) -> String {
+    let (days, second) = (ms / 86_400_000, ms / 1000 % 86_400);
     let (year, month, day) = civil(days as i64);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1000)
 }
 
 /// Days since 1970-01-01 as year, month, day (Hinnant, "chrono-Compatible Low-Level Date Algorithms").

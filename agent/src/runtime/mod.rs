@@ -9,6 +9,7 @@
 //!   ├ addresses   virtual addresses, announcements, probes
 //!   ├ links       carriers and gateways
 //!   ├ reports     log lines and the history
+//!   ├ recorder    what the core was told, to disk after an unplanned change of role
 //!   └ tokio       S3, API, replication connections
 //! ```
 //!
@@ -24,6 +25,7 @@ pub mod identity;
 pub mod lease;
 pub mod links;
 pub mod log_thread;
+pub mod recorder;
 pub mod report;
 pub mod service;
 pub mod sockets;
@@ -59,6 +61,11 @@ use crate::node::{LogPosition, Node, role_name};
 
 /// Threads of the runtime that serves S3, the API and the streams.
 const WORKERS: usize = 2;
+
+/// How long an agent that ends waits for its recording to reach the page cache.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
+/// The same after a panic, when the others wait for the supervisor to say that the agent is dead.
+const LAST_WORDS_OF_A_PANIC: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Runs the agent under its supervisor until it is told to end.
 pub fn run(config: &Path) -> ExitCode {
@@ -261,6 +268,20 @@ fn start(path: &Path) -> Result<()> {
         drops: drops.clone(),
         vips_here,
     };
+    let (recorder, recordings_written) = if config.ha.flight_recorder {
+        let reports = reports.clone();
+        let (recorder, ended) =
+            recorder::spawn(&config.state_dir, identity.member.id.clone(), move |outcome| {
+                let at = address::now();
+                drop(reports.send(match outcome {
+                    Ok(message) => Report::Note { at, message },
+                    Err(message) => Report::Warning { at, message },
+                }));
+            })?;
+        (Some(recorder), Some(ended))
+    } else {
+        (None, None)
+    };
     let arms = Arms {
         sockets: heartbeat,
         keys: keys.clone(),
@@ -271,6 +292,7 @@ fn start(path: &Path) -> Result<()> {
         leader,
         service: service_orders,
         reports: reports.clone(),
+        recorder,
         supervisor: supervisor.as_ref().map(|stream| stream.try_clone()).transpose()?,
         status: Box::new(move |view| show.status(view)),
     };
@@ -311,6 +333,10 @@ fn start(path: &Path) -> Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let ended = core.join();
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    if let Some(written) = recordings_written {
+        // Ends with the thread that writes; a disk that does not answer must not hold anybody up.
+        let _ = written.recv_timeout(if ended.is_err() { LAST_WORDS_OF_A_PANIC } else { LAST_WORDS });
+    }
     if ended.is_err() {
         // The panic's message is on stderr. The lease was not renewed since; the supervisor buries us.
         std::process::abort();
