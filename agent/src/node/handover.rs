@@ -386,10 +386,13 @@ impl Node {
         &mut self,
         now: Time,
         primary: &Member,
+        role: Role,
         epoch: Epoch,
         out: &mut Vec<Effect>,
     ) {
-        if let Some(awaited) = self.awaited.take_if(|awaited| !awaited.here) {
+        // Until the successor is through, the role may still have to come back: not to a drained member.
+        let done = |awaited: &Awaited| !awaited.here && (!awaited.drains || role == Role::Primary);
+        if let Some(awaited) = self.awaited.take_if(|awaited| done(awaited)) {
             if awaited.drains {
                 return self.be_drained(awaited.id, awaited.since, out);
             }

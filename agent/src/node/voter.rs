@@ -205,7 +205,7 @@ impl Node {
         // An operator's consent was given for the situation that it was asked in.
         self.forced = false;
         self.patience = self.settings.timers.interval.max(std::time::Duration::from_millis(100));
-        self.answer_awaited(now, &heartbeat.from, epoch, out);
+        self.answer_awaited(now, &heartbeat.from, heartbeat.state.role, epoch, out);
     }
 
     /// Takes over a newer in-sync record that a peer has on its disk.

@@ -71,6 +71,8 @@ fn run(seed: u64, pair: bool) {
     // Of a disk that is lost with others that hold the same nothing is expected but safety.
     let mut wipes = u64::from(!pair && dice.draw(4) == 0);
     let mut wiped = false;
+    // Half of the clusters are under maintenance as well.
+    let kinds = [26, 32][dice.draw(2) as usize];
     let mut forces = u64::from(!pair && dice.draw(5) == 0);
     cluster.weather.seed = dice.draw(u64::MAX) | 1;
     cluster.weather.lost = [0, 20, 100, 250][dice.draw(4) as usize];
@@ -85,7 +87,7 @@ fn run(seed: u64, pair: bool) {
         let i = dice.draw(n as u64) as usize;
         let j = dice.draw(n as u64) as usize;
         let running = cluster.hosts[i].node.is_some();
-        match dice.draw(26) {
+        match dice.draw(kinds) {
             0 if running => cluster.power_off(i),
             1 if running => {
                 let epoch = cluster.epoch(i);
@@ -123,6 +125,11 @@ fn run(seed: u64, pair: bool) {
                 cluster.price_accepted = true;
                 cluster.command(i, dice.draw(1 << 40), Command::Promote { accept_data_loss: true });
             }
+            26 => cluster.command(i, dice.draw(1 << 40), Command::Pause { at_unix_ms: dice.draw(1 << 40) }),
+            27..=29 => {
+                cluster.command(i, dice.draw(1 << 40), Command::Resume { at_unix_ms: dice.draw(1 << 40) })
+            }
+            30 | 31 => cluster.command(i, dice.draw(1 << 40), Command::Drain),
             25 => {
                 for host in 0..n {
                     if cluster.hosts[host].node.is_some() {
@@ -176,6 +183,8 @@ fn run(seed: u64, pair: bool) {
             cluster.power_off(i);
             cluster.boot(i);
         }
+        // What was ordered holds until it is taken back, here for everybody.
+        cluster.command(i, dice.draw(1 << 40), Command::Resume { at_unix_ms: 0 });
     }
     cluster.run(interval * 450);
     let primary = cluster.primary();
