@@ -194,6 +194,9 @@ fn an_order_carries_its_body_and_the_token_and_prints_the_answer() {
         (&["failback"], "/api/ha/failback", "{}"),
         (&["failback", "--enable"], "/api/ha/failback", r#"{"enabled":true}"#),
         (&["failback", "--disable"], "/api/ha/failback", r#"{"enabled":false}"#),
+        (&["pause"], "/api/ha/pause", "{}"),
+        (&["resume"], "/api/ha/resume", "{}"),
+        (&["drain"], "/api/ha/drain", "{}"),
     ] {
         let (url, thread) = agent("200 OK", r#"{"message":"b is primary in epoch 8"}"#.to_owned());
         let common = ["ha", "--api", &url, "--token-file", file.to_str().unwrap()];

@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::Api;
 use super::error::ApiError;
 use crate::node::event::Command;
+use crate::runtime::log_thread::wall_ms;
 use crate::runtime::recorder::Written;
 
 /// The answer to a command that was carried out.
@@ -65,6 +66,29 @@ pub(super) async fn failback(State(api): State<Api>, body: Body) -> Result<Json<
         FailbackBody { enabled: Some(enabled) } => Command::SetFailback { enabled },
     };
     carry_out(api, command).await
+}
+
+/// These orders have nothing to say beyond their path: a body with anything in it was meant otherwise.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct NothingMore {}
+
+/// Suspends automatic changes of primary in the whole cluster.
+pub(super) async fn pause(State(api): State<Api>, body: Body) -> Result<Json<Outcome>, ApiError> {
+    let NothingMore {} = parse(body)?;
+    carry_out(api, Command::Pause { at_unix_ms: wall_ms() }).await
+}
+
+/// Ends the pause of the cluster and the drain of this member.
+pub(super) async fn resume(State(api): State<Api>, body: Body) -> Result<Json<Outcome>, ApiError> {
+    let NothingMore {} = parse(body)?;
+    carry_out(api, Command::Resume { at_unix_ms: wall_ms() }).await
+}
+
+/// Takes this member out for maintenance.
+pub(super) async fn drain(State(api): State<Api>, body: Body) -> Result<Json<Outcome>, ApiError> {
+    let NothingMore {} = parse(body)?;
+    carry_out(api, Command::Drain).await
 }
 
 #[derive(Debug, Default, Deserialize)]

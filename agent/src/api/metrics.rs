@@ -123,6 +123,8 @@ fn member(sheet: &mut Sheet, status: &Status) {
     );
     sheet.gauge("priority", "The configured preference; lower is more preferred", status.priority.into());
     let automatic = status.failback_mode == "auto" && status.failback_enabled;
+    sheet.gauge("paused", "1 while automatic changes of primary are paused", status.paused.is_some().into());
+    sheet.gauge("drained", "1 while this member is taken out for maintenance", status.drained.into());
     sheet.gauge("failback_enabled", "1 while this member takes the role back by itself", automatic.into());
     sheet.gauge("log_end_lsn", "End of the own log, in bytes since its beginning", status.end_lsn);
     sheet.gauge("log_durable_lsn", "Durable on the own disk up to this position", status.durable_lsn);
@@ -274,6 +276,8 @@ mod tests {
             "holdfast_in_sync_members 2\n",
             "holdfast_in_sync{member=\"b\"} 1\n",
             "holdfast_solo 0\n",
+            "holdfast_paused 0\n",
+            "holdfast_drained 0\n",
             "holdfast_vip_held{address=\"10.0.0.100/24\",interface=\"eth1\"} 1\n",
             "holdfast_peer_alive{peer=\"b\",kind=\"data\"} 1\n",
             "holdfast_path_alive{peer=\"b\",path=\"cable\",address=\"10.78.0.2:9002\"} 0\n",

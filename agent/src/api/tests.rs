@@ -21,6 +21,16 @@ use crate::runtime::history::History;
 use crate::runtime::recorder::{RecordError, Written};
 use crate::runtime::status::{Counters, PathStatus, PeerStatus, Status};
 
+/// Every path that takes an order.
+const CHANGES: [&str; 6] = [
+    "/api/ha/failover",
+    "/api/ha/promote",
+    "/api/ha/failback",
+    "/api/ha/pause",
+    "/api/ha/resume",
+    "/api/ha/drain",
+];
+
 /// A healthy primary with one dead cable.
 pub(crate) fn status() -> Status {
     let path = |name: &str, address: &str, alive: bool| PathStatus {
@@ -41,6 +51,7 @@ pub(crate) fn status() -> Status {
         epoch: Some(7),
         priority: (kind == "data").then_some(150),
         in_sync: kind == "data",
+        drained: false,
         paths,
     };
     Status {
@@ -63,6 +74,8 @@ pub(crate) fn status() -> Status {
         priority: 50,
         failback_mode: "auto".into(),
         failback_enabled: true,
+        paused: None,
+        drained: false,
         vips: vec![VipStatus { address: "10.0.0.100/24".into(), interface: "eth1".into(), held: true }],
         endpoint: Some("http://10.0.0.100:9000".into()),
         gate: "ebpf".into(),
@@ -366,6 +379,7 @@ async fn orders_reach_the_core_as_they_were_meant() {
         ("/api/ha/failback", " {}\n"),
         ("/api/ha/failback", r#"{"enabled":true}"#),
         ("/api/ha/failback", r#"{"enabled":false}"#),
+        ("/api/ha/drain", ""),
     ] {
         let (status, answer) = fake.post(path, body).await;
         assert_eq!(
@@ -386,8 +400,24 @@ async fn orders_reach_the_core_as_they_were_meant() {
             Command::Failback,
             Command::SetFailback { enabled: true },
             Command::SetFailback { enabled: false },
+            Command::Drain,
         ]
     );
+}
+
+#[tokio::test]
+async fn a_pause_and_its_end_say_when_they_were_ordered() {
+    let fake = Fake::new();
+    let now = || std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+    let before = now();
+    for path in ["/api/ha/pause", "/api/ha/resume"] {
+        assert_eq!(fake.post(path, "{}").await.0, StatusCode::OK, "{path}");
+    }
+    let given = fake.given();
+    let [Command::Pause { at_unix_ms: paused }, Command::Resume { at_unix_ms: resumed }] = given[..] else {
+        panic!("{given:?}")
+    };
+    assert!(before <= paused && paused <= resumed && resumed <= now());
 }
 
 #[tokio::test]
@@ -403,6 +433,9 @@ async fn an_order_that_is_not_understood_is_refused() {
         ("/api/ha/failback", r#"{"enable":false}"#),
         ("/api/ha/failback", r#"{"enabled":null}"#),
         ("/api/ha/failback", "\u{0}"),
+        ("/api/ha/pause", r#"{"on":true}"#),
+        ("/api/ha/resume", "now"),
+        ("/api/ha/drain", r#"{"node":"b"}"#),
     ] {
         let (status, answer) = fake.post(path, body).await;
         assert_eq!((status, code(&answer)), (StatusCode::BAD_REQUEST, "bad_request"), "{path} {body}");
@@ -424,7 +457,7 @@ async fn what_the_core_declines_is_409_with_its_word() {
 #[tokio::test]
 async fn without_a_token_only_this_host_changes_anything() {
     let fake = Fake::new();
-    for path in ["/api/ha/failover", "/api/ha/promote", "/api/ha/failback"] {
+    for path in CHANGES {
         let (status, body) = send(fake.router(ApiOptions::default()), from("10.0.0.9:5000", path, "")).await;
         assert_eq!((status, code(&body)), (StatusCode::FORBIDDEN, "forbidden"));
         assert!(body["error"]["message"].as_str().unwrap().contains("token_file"), "names the mend: {body}");
@@ -471,16 +504,13 @@ async fn what_does_not_exist_is_said_in_json() {
         let (status, body) = fake.get(path).await;
         assert_eq!((status, code(&body)), (StatusCode::NOT_FOUND, "unknown_path"), "{path}");
     }
-    for path in ["/api/ha/failover", "/api/ha/promote", "/api/ha/failback"] {
+    for path in CHANGES {
         let (status, body) = fake.get(path).await;
         assert_eq!((status, code(&body)), (StatusCode::METHOD_NOT_ALLOWED, "wrong_method"), "{path}");
     }
     let (status, body) = fake.post("/api/ha/status", "").await;
     assert_eq!((status, code(&body)), (StatusCode::METHOD_NOT_ALLOWED, "wrong_method"));
     for path in [
-        "/api/ha/pause",
-        "/api/ha/resume",
-        "/api/ha/drain",
         "/api/ha/events",
         "/api/replication/resync",
         "/api/replication/rules",

@@ -118,6 +118,13 @@ pub enum HaCommand {
         #[arg(long)]
         disable: bool,
     },
+    /// Suspend automatic changes of primary in the whole cluster, for work on networks or hosts.
+    Pause,
+    /// Take this host's member out for maintenance: it hands over if it is primary, and writes stop
+    /// waiting for it.
+    Drain,
+    /// End the pause of the cluster and the drain of this host's member.
+    Resume,
     /// Write down what the agent's core was told in the last minutes; prints the file's path.
     Record,
     /// Tell this program's core what a recorded one was told, and show what it decided. Needs no agent.

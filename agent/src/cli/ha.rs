@@ -56,6 +56,9 @@ pub(super) fn run(args: HaArgs) -> Result<ExitCode> {
             let body = if enable || disable { json!({"enabled": enable}) } else { json!({}) };
             done(client.order("/api/ha/failback", body)?, as_json)?;
         }
+        HaCommand::Pause => done(client.order("/api/ha/pause", json!({}))?, as_json)?,
+        HaCommand::Resume => done(client.order("/api/ha/resume", json!({}))?, as_json)?,
+        HaCommand::Drain => done(client.order("/api/ha/drain", json!({}))?, as_json)?,
     }
     Ok(ExitCode::SUCCESS)
 }

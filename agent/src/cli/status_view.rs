@@ -10,6 +10,17 @@ use crate::runtime::status::{PeerStatus, Status};
 /// The whole view, with its line end.
 pub(super) fn render(status: &Status, paint: Paint) -> String {
     let mut out = verdict(status, paint);
+    if let Some(paused) = &status.paused {
+        let by = paused.by.as_deref().map_or_else(String::new, |by| format!(", ordered on {by}"));
+        let since = paused.since.replacen('T', " ", 1);
+        let text = format!("PAUSED since {since}{by}: nobody takes over by itself.");
+        out.push('\n');
+        out.push_str(&paint.warn(&printable(&text)));
+    }
+    if status.drained {
+        out.push('\n');
+        out.push_str(&paint.warn("DRAINED: this member is taken out for maintenance."));
+    }
     out.push_str("\n\n");
     out.push_str(&table(&member(status, paint), ""));
     if !status.peers.is_empty() {
@@ -138,6 +149,7 @@ fn peers(peers: &[PeerStatus], paint: Paint) -> Vec<Vec<String>> {
             (false, None) => paint.bad("NEVER"),
         };
         let in_sync = match (peer.kind.as_str(), peer.in_sync) {
+            ("data", false) if peer.drained => paint.warn("no, drained"),
             ("data", true) => "yes".to_owned(),
             ("data", false) => paint.warn("no"),
             _ => "-".to_owned(),
@@ -181,6 +193,18 @@ pub(super) fn spoken(role: &str) -> String {
 /// The next steps, the most urgent first.
 fn advice(status: &Status) -> Vec<String> {
     let mut steps = Vec::new();
+    if status.paused.is_some() {
+        steps.push(match status.primary {
+            Some(_) => "when the work is done, on any member: `holdfast ha resume`".to_owned(),
+            None => "to let the members elect a primary, on any member: `holdfast ha resume`; to choose one, on a member that `in sync` lists: `holdfast ha promote`".to_owned(),
+        });
+    }
+    if status.drained {
+        steps.push("when the work on this host is done, here: `holdfast ha resume`".to_owned());
+    }
+    for peer in status.peers.iter().filter(|peer| peer.drained) {
+        steps.push(format!("when the work on {0} is done, on {0}: `holdfast ha resume`", peer.id));
+    }
     for peer in status.peers.iter().filter(|peer| !peer.alive) {
         if peer.paths.iter().any(|path| path.unproven > path.received) {
             steps.push(format!(
@@ -204,7 +228,8 @@ fn advice(status: &Status) -> Vec<String> {
             ));
         }
     }
-    if status.solo && status.primary.is_some() {
+    // Whoever is out for maintenance is known to be missing.
+    if status.solo && status.primary.is_some() && !status.peers.iter().any(|peer| peer.drained) {
         let whom = status.primary.as_deref().unwrap_or_default();
         steps.push(format!(
             "a standby has to catch up before {whom} can fail over; its progress: `holdfast replication status` on {whom}"

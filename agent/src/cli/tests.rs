@@ -10,7 +10,7 @@ use super::{cluster_view, history_view, replication_view, status_view};
 use crate::api::tests::{leading, status};
 use crate::api::{Cluster, ReplicationStats};
 use crate::runtime::history::Entry;
-use crate::runtime::status::Status;
+use crate::runtime::status::{Paused, Status};
 
 #[track_caller]
 fn shows(got: &str, expected: &str) {
@@ -92,6 +92,59 @@ What to do
   > a standby has to catch up before a can fail over; its progress: `holdfast replication status` on a
   > heartbeats signed with another key arrive: compare `secret_key` on the members
 ");
+}
+
+fn a_pause() -> Option<Paused> {
+    Some(Paused { since: "2026-11-21T10:58:01.250Z".into(), by: Some("w".into()) })
+}
+
+#[test]
+fn a_pause_and_a_drain_are_said_at_the_top_with_what_ends_them() {
+    let mut status =
+        Status { healthy: false, paused: a_pause(), in_sync: vec!["a".into()], solo: true, ..status() };
+    status.peers[0].drained = true;
+    status.peers[0].in_sync = false;
+    status.peers[0].paths.truncate(1);
+    let shown = status_view::render(&status, Paint::PLAIN);
+    let mut lines = shown.lines();
+    assert_eq!(lines.next(), Some("Needs attention: a (this host) is primary and serves, epoch 7."));
+    assert_eq!(
+        lines.next(),
+        Some("PAUSED since 2026-11-21 10:58:01.250Z, ordered on w: nobody takes over by itself.")
+    );
+    assert!(shown.contains("b     data     standby  7      no, drained  34 ms ago"), "{shown}");
+    let steps: Vec<_> = shown.lines().skip_while(|line| *line != "What to do").skip(1).collect();
+    assert_eq!(
+        steps,
+        [
+            "  > when the work is done, on any member: `holdfast ha resume`",
+            "  > when the work on b is done, on b: `holdfast ha resume`",
+        ]
+    );
+}
+
+#[test]
+fn a_pause_without_a_primary_says_both_ways_on() {
+    let status = Status {
+        role: "standby".into(),
+        primary: None,
+        healthy: false,
+        serving: false,
+        drained: true,
+        paused: a_pause(),
+        ..status()
+    };
+    let shown = status_view::render(&status, Paint::PLAIN);
+    for line in [
+        "NO PRIMARY: nobody serves",
+        "PAUSED since",
+        "DRAINED: this member is taken out for maintenance.",
+        "elect a primary, on any member: `holdfast ha resume`",
+        "on a member that `in sync` lists: `holdfast ha promote`",
+        "> when the work on this host is done, here: `holdfast ha resume`",
+    ] {
+        assert!(shown.contains(line), "{line:?} is missing in\n{shown}");
+    }
 }
 
 #[test]

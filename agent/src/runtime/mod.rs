@@ -54,7 +54,7 @@ use self::core::{Arms, Core, Input};
 use self::handle::{Handle, Request};
 use self::log_thread::{LogBackend, LogInput, SharedStatus};
 use self::report::Report;
-use self::status::{Counters, PathStatus, PeerStatus, Status};
+use self::status::{Counters, PathStatus, Paused, PeerStatus, Status};
 use crate::node::event::Event;
 use crate::node::view::View;
 use crate::node::{LogPosition, Node, role_name};
@@ -490,6 +490,11 @@ impl Show {
             }
             .to_owned(),
             failback_enabled: view.failback_enabled,
+            paused: view.suspension.paused.then(|| Paused {
+                since: history::rfc3339(view.suspension.since_unix_ms),
+                by: view.suspension.by.as_ref().map(ToString::to_string),
+            }),
+            drained: view.drained,
             vips: assemble::vip_specs(&self.config)
                 .into_iter()
                 .map(|spec| address::VipStatus {
@@ -520,6 +525,7 @@ impl Show {
                     epoch: peer.epoch.map(|epoch| epoch.0),
                     priority: peer.priority,
                     in_sync: in_sync.contains(&peer.name),
+                    drained: peer.drained,
                     paths: peer
                         .paths
                         .iter()

@@ -43,6 +43,12 @@ pub struct Status {
     pub failback_mode: String,
     /// Whether automatic failback is switched on at the moment.
     pub failback_enabled: bool,
+    /// Automatic changes of primary are suspended in the cluster: since when, and by whose order.
+    #[serde(default)]
+    pub paused: Option<Paused>,
+    /// This member is taken out for maintenance.
+    #[serde(default)]
+    pub drained: bool,
     /// The virtual addresses.
     pub vips: Vec<super::address::VipStatus>,
     /// Where S3 clients go: the virtual address and port.
@@ -69,6 +75,15 @@ pub struct Status {
     pub counters: Counters,
 }
 
+/// A pause of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// When it was ordered, by that host's clock: RFC 3339, in UTC.
+    pub since: String,
+    /// The member on which it was ordered.
+    pub by: Option<String>,
+}
+
 /// Another member.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PeerStatus {
@@ -88,6 +103,9 @@ pub struct PeerStatus {
     pub priority: Option<u32>,
     /// In the in-sync set.
     pub in_sync: bool,
+    /// Taken out for maintenance.
+    #[serde(default)]
+    pub drained: bool,
     /// The heartbeat paths to it.
     pub paths: Vec<PathStatus>,
 }
