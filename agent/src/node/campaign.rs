@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use holdfast_heartbeat::{Ballot, Epoch, MemberKind, Role, Time, Vote};
+use holdfast_heartbeat::{Ballot, Epoch, InSyncRecord, MemberKind, Role, Time, Vote};
 use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
@@ -214,8 +214,15 @@ impl Node {
     fn stand(&mut self, now: Time, cause: Cause, alone: bool, wanted: bool, out: &mut Vec<Effect>) {
         let forced = cause == Cause::OperatorForced;
         self.rounds += 1;
-        let heard = self.peers.iter().filter_map(|peer| peer.state.as_ref()).map(|state| state.epoch);
-        let highest = heard.max().unwrap_or(Epoch::ZERO).max(self.hard.epoch);
+        // A record is as good a trace of an epoch as a promise: who reigned in it may have lost its disk,
+        // and the promise with it.
+        let seen = |epoch: Epoch, record: Option<&InSyncRecord>| {
+            epoch.max(record.map_or(Epoch::ZERO, |record| record.epoch))
+        };
+        let heard = self.peers.iter().filter_map(|peer| peer.state.as_ref());
+        let heard = heard.map(|state| seen(state.epoch, state.record.as_ref()));
+        let own = seen(self.hard.epoch, self.hard.record.as_ref());
+        let highest = heard.max().unwrap_or(Epoch::ZERO).max(own);
         let epoch = self.epoch_after(highest, alone, forced);
         let ballot = Ballot { round: self.rounds, epoch, pre: true, forced };
         let window = self.settings.timers.interval.max(Duration::from_millis(50));

@@ -255,6 +255,27 @@ fn the_vote_of_a_member_that_lost_its_disk_does_not_elect_one_outside_the_set() 
     cluster.run_until(5000 * MS, |c| c.primary() == Some(C));
 }
 
+/// whoever reigned lost its disk, and the voter is gone: only the record tells of that epoch.
+#[test]
+fn an_epoch_that_only_a_record_remembers_is_not_used_again() {
+    let mut cluster = pair_with_witness();
+    cluster.price_accepted = true;
+    cluster.power_off(A);
+    cluster.run_until(1000 * MS, |c| c.primary() == Some(B));
+    let epoch = cluster.epoch(B);
+    cluster.power_off(B);
+    cluster.boot(A);
+    cluster.run_until(1000 * MS, |c| c.hosts[A].disk.record.as_ref().is_some_and(|r| r.epoch == epoch));
+    assert!(cluster.epoch(A) < epoch, "nobody asked for its promise");
+    cluster.power_off(W);
+    cluster.wipe(B);
+    cluster.boot(B);
+    cluster.run(1000 * MS);
+    cluster.command(A, 1, Command::Promote { accept_data_loss: true });
+    cluster.run_until(2000 * MS, |c| c.primary() == Some(A));
+    assert!(cluster.epoch(A) > epoch, "{:#?}", cluster.story());
+}
+
 /// a forced election that began with a majority must not be won without one in the next epoch.
 #[test]
 fn a_forced_election_that_loses_its_majority_on_the_way_does_not_take_a_common_epoch() {
