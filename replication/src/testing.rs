@@ -106,6 +106,7 @@ struct State {
     capacity: Option<u64>,
     fail_syncs: u64,
     fail_reads: u64,
+    misdirect_reads: u64,
     syncs: u64,
     /// Counts down with each change; the change that finds zero does not happen, nor any later.
     steps_left: Option<u64>,
@@ -193,6 +194,17 @@ impl MemDisk {
         self.lock().steps_left = changes;
     }
 
+    /// Whether the changes that [`MemDisk::stop_after`] allowed are used up.
+    pub fn is_stopped(&self) -> bool {
+        self.lock().steps_left == Some(0)
+    }
+
+    /// The next `count` reads give back other bytes of the same file than those asked for, if it has
+    /// any: what a drive does whose head went astray.
+    pub fn misdirect_reads(&self, count: u64) {
+        self.lock().misdirect_reads = count;
+    }
+
     /// Flips one bit of the file, durably: what a failing disk does.
     pub fn flip_bit(&self, name: &str, bit: u64) {
         let mut state = self.lock();
@@ -220,6 +232,7 @@ impl MemDisk {
         state.steps_left = None;
         state.fail_syncs = 0;
         state.fail_reads = 0;
+        state.misdirect_reads = 0;
         let generation = state.generation;
         drop(state);
         MemDisk { state: self.state.clone(), generation }
@@ -271,8 +284,16 @@ impl DiskFile for MemFile {
             state.fail_reads -= 1;
             return Err(io::Error::other("read failed on demand"));
         }
+        let astray = state.misdirect_reads > 0;
+        if astray {
+            state.misdirect_reads -= 1;
+        }
         let Some(inode) = state.inodes.get(&self.inode) else { return Ok(0) };
-        let from = inode.now.len().min(offset as usize);
+        let mut from = inode.now.len().min(offset as usize);
+        if astray && inode.now.len() - from >= buf.len() {
+            let elsewhere = inode.now.len() - buf.len();
+            from = if from >= SECTOR as usize { from - SECTOR as usize } else { elsewhere.min(from + SECTOR as usize) };
+        }
         let len = buf.len().min(inode.now.len() - from);
         buf[..len].copy_from_slice(&inode.now[from..from + len]);
         Ok(len)

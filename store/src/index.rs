@@ -227,6 +227,17 @@ impl Index {
         Index { keep: Arc::new(Keep::Memory(RwLock::new(Arc::new(map)))) }
     }
 
+    /// The state as of now as an index of its own, for an index in memory: what a simulated disk kept of
+    /// it. `None` for one on a disk.
+    pub fn fork(&self) -> Option<Index> {
+        match &*self.keep {
+            Keep::Disk { .. } => None,
+            Keep::Memory(map) => {
+                Some(Index { keep: Arc::new(Keep::Memory(RwLock::new(map.read().clone()))) })
+            }
+        }
+    }
+
     fn open_as_it_is(path: &Path) -> Result<Index, Unopened> {
         // The library asserts some properties of its files: damaged ones must not stop the agent.
         let opened = catch_unwind(AssertUnwindSafe(|| -> fjall::Result<(Database, Keyspace)> {

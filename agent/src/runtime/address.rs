@@ -21,11 +21,11 @@ use crate::node::event::Event;
 
 /// How often the lifetime of a held address is extended. The lifetime itself is counted in whole
 /// seconds, so a shorter beat would gain nothing.
-const REFRESH_EVERY: Duration = Duration::from_millis(500);
+pub const REFRESH_EVERY: Duration = Duration::from_millis(500);
 /// Probes in one window (RFC 5227 section 1.1 sends three).
-const PROBES: u32 = 3;
+pub const PROBES: u32 = 3;
 /// A claim that failed is tried again after this time, as long as the core wants it.
-const RETRY: Duration = Duration::from_millis(50);
+pub const RETRY: Duration = Duration::from_millis(50);
 
 /// An order of the core.
 #[derive(Debug)]

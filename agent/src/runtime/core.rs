@@ -143,7 +143,7 @@ impl Core {
                 let _ = reply.send((self.arms.status)(self.node.view(address::now())));
             }
             Input::Request(Request::Record(reply)) => match &mut self.arms.recorder {
-                Some(recorder) => recorder.record_now(reply),
+                Some(recorder) => recorder.record_now(&self.node, address::now(), reply),
                 None => drop(reply.send(Err(RecordError::Off))),
             },
             Input::Request(Request::Command(command, reply)) => {
@@ -181,7 +181,7 @@ impl Core {
             self.execute(now, effect);
         }
         if let Some(recorder) = &mut self.arms.recorder {
-            recorder.hand_over_if_due();
+            recorder.hand_over_if_due(&self.node);
         }
         self.effects = effects;
     }

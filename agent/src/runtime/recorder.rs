@@ -111,14 +111,16 @@ impl FlightRecorder {
     }
 
     /// When the effects of a step are on their way: hands a recording to the disk's thread if it is time.
-    pub fn hand_over_if_due(&mut self) {
+    pub fn hand_over_if_due(&mut self, node: &Node) {
         if self.due.as_ref().is_some_and(|(at, _)| self.now >= *at) {
+            self.look_at(node, self.now);
             self.hand_over();
         }
     }
 
     /// An operator asks for a recording now.
-    pub fn record_now(&mut self, reply: Reply) {
+    pub fn record_now(&mut self, node: &Node, now: Time, reply: Reply) {
+        self.look_at(node, now);
         let job = self.job("an operator asked for it".to_owned(), Some(reply));
         if let Err(refused) = self.jobs.try_send(job) {
             let (std::sync::mpsc::TrySendError::Full(job) | std::sync::mpsc::TrySendError::Disconnected(job)) =
@@ -127,6 +129,11 @@ impl FlightRecorder {
                 let _ = reply.send(Err(RecordError::Busy));
             }
         }
+    }
+
+    fn look_at(&mut self, node: &Node, now: Time) {
+        self.now = now.max(self.now);
+        self.epoch = self.epoch.max(node.view(self.now).epoch);
     }
 
     fn heed(&mut self, transition: &Transition) {
@@ -302,6 +309,7 @@ pub fn build_of_this_program() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flight::tests::newborn;
 
     fn transition(from: Role, cause: Cause, to: Role) -> Transition {
         Transition { from, to, cause, reason: format!("{cause:?}"), epoch: Epoch(3), peer: None }
@@ -314,10 +322,11 @@ mod tests {
         (recorder, ended, told)
     }
 
+    /// The effects of a step, without the step.
     fn at(recorder: &mut FlightRecorder, now: Duration, effects: &[Effect]) {
         recorder.now = Time::ZERO + now;
         recorder.after(effects);
-        recorder.hand_over_if_due();
+        recorder.hand_over_if_due(&newborn());
     }
 
     const LAPSED: (Role, Cause, Role) = (Role::Primary, Cause::LeaseLapsed, Role::Standby);
@@ -396,7 +405,7 @@ mod tests {
         fs::write(dir.path().join("flight"), "no directory").unwrap();
         let (mut recorder, _ended, told) = spawned(dir.path());
         let (reply, answer) = oneshot::channel();
-        recorder.record_now(reply);
+        recorder.record_now(&newborn(), Time(5), reply);
         let error = answer.blocking_recv().unwrap().unwrap_err();
         assert!(matches!(error, RecordError::Io { .. }), "{error}");
         at(&mut recorder, Duration::from_secs(1), &report(LAPSED));

@@ -16,12 +16,12 @@ use super::log_thread::LogBackend;
 use crate::node::event::Event;
 
 /// The time for closed connections to say so on the wire before the address goes.
-const LAST_WORDS: Duration = Duration::from_millis(3);
+pub const LAST_WORDS: Duration = Duration::from_millis(3);
 
 /// The least time for which requests are refused before their connections are closed. A busy client
 /// meets the refusal with its next request and backs off by itself; were its connection closed first, it
 /// would connect anew while nobody has the address, lose the first packet, and wait a whole second.
-const REFUSE_FOR: Duration = Duration::from_millis(10);
+pub const REFUSE_FOR: Duration = Duration::from_millis(10);
 
 /// An order of the core.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ const FORMAT: u32 = 1;
 /// A process that was killed may still be ending when its successor starts.
 const LOCK_WITHIN: Duration = Duration::from_secs(1);
 /// The wait before a write that failed is tried again.
-const RETRY_AFTER: Duration = Duration::from_millis(250);
+pub const RETRY_AFTER: Duration = Duration::from_millis(250);
 
 /// What stands in the file.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -24,13 +24,13 @@ use super::log_thread::{LogInput, ToPeer};
 /// Connections that may be accepted at once; a cluster needs two or three.
 const MAX_CONNECTIONS: usize = 16;
 /// A handshake takes two packets; one that takes longer is none.
-const HANDSHAKE_WITHIN: Duration = Duration::from_secs(2);
+pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(2);
 /// A connection attempt.
-const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+pub const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// First wait after a failed attempt; doubles up to [`LONGEST_RETRY`].
-const FIRST_RETRY: Duration = Duration::from_millis(5);
+pub const FIRST_RETRY: Duration = Duration::from_millis(5);
 /// See [`FIRST_RETRY`].
-const LONGEST_RETRY: Duration = Duration::from_secs(1);
+pub const LONGEST_RETRY: Duration = Duration::from_secs(1);
 /// Bytes of a handshake that are read at once, and at most.
 const HANDSHAKE_READ: usize = 4096;
 /// Bytes read at once.

@@ -1,1 +1,66 @@
 //! What must never happen, one file per invariant.
+//!
+//! The rules R1 to R9 of the design are watched while a run goes on: [`Checkers::see`] is told of everything
+//! at the moment when it happens, and knows what no member knows: every disk, every clock, every packet. What
+//! clients saw is judged after the run, from their history alone.
+
+pub mod clients;
+mod linearizable;
+mod listing;
+pub mod r1_one_writer;
+mod search;
+mod uploads;
+mod written;
+
+use super::world::shape::Shape;
+use super::world::{Ns, Seen, World};
+
+/// A rule that was broken.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// Which: `R1`, `linearizability`, ...
+    pub rule: &'static str,
+    /// When.
+    pub at: Ns,
+    /// What happened, in words.
+    pub what: String,
+}
+
+/// Watches one invariant.
+pub trait Checker {
+    /// The rule's name in a report.
+    fn rule(&self) -> &'static str;
+    /// Looks at what happened; `Err` says in words how the rule was broken.
+    fn see(&mut self, world: &World, seen: &Seen<'_>) -> Result<(), String>;
+}
+
+/// All that watch a run.
+pub struct Checkers {
+    all: Vec<Box<dyn Checker>>,
+    violation: Option<Violation>,
+}
+
+impl Checkers {
+    /// The checkers for clusters of this shape.
+    pub fn new(_shape: &Shape) -> Checkers {
+        Checkers { all: vec![Box::new(r1_one_writer::OneWriter::default())], violation: None }
+    }
+
+    /// Shows everybody what happened.
+    pub fn see(&mut self, world: &World, seen: &Seen<'_>) {
+        if self.violation.is_some() {
+            return;
+        }
+        for checker in &mut self.all {
+            if let Err(what) = checker.see(world, seen) {
+                self.violation = Some(Violation { rule: checker.rule(), at: world.now, what });
+                return;
+            }
+        }
+    }
+
+    /// The first rule that was broken.
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+}

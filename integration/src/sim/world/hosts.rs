@@ -1,0 +1,351 @@
+//! What happens to machines and processes: start, kill, power, freeze, and what a disk can suffer.
+
+use std::sync::Arc;
+
+use holdfast_agent::node::event::{Command, Event};
+use holdfast_agent::node::{LogPosition, Node};
+use holdfast_agent::runtime::assemble;
+use holdfast_agent::runtime::lease::Lease;
+use holdfast_config::Config;
+use holdfast_heartbeat::{BootNonce, Epoch, Incarnation, Member, MemberKind, Message, NodeId, Notice};
+use holdfast_replication::LogError;
+use holdfast_replication::log::OpenOptions;
+use holdfast_replication::replica::{Replica, ReplicaOptions};
+use holdfast_store::index::Index;
+use holdfast_store::machine::Machine;
+
+use super::clock::Clock;
+use super::happening::{Happening, Part};
+use super::kernel::Kernel;
+use super::life::{AddressThread, Connector, Life, LogThread, Service, StateWriter};
+use super::network::{MS, S, US};
+use super::{Future, Ns, Seen, World, keyring};
+use crate::sim::chance::Chance;
+
+/// The identity of every simulated log: an agent draws one at random.
+const LOG_ID: u64 = 0x5eed;
+
+/// How an agent ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// SIGKILL of the agent alone: its supervisor clears up and tells the others.
+    Agent,
+    /// SIGKILL of everything, or a crash of the supervisor: the kernel alone is left.
+    Everything,
+    /// The power goes.
+    Power,
+}
+
+impl World {
+    /// Starts the agent of a host, as `runtime::start` does.
+    pub fn start(&mut self, h: usize) {
+        assert!(self.hosts[h].up && self.hosts[h].life.is_none(), "one agent at a time, on a running host");
+        self.hosts[h].wanted = true;
+        self.life_serial += 1;
+        let number = self.life_serial;
+        let mut member = self.identity(h);
+        // Whatever an earlier life left of the address is taken off before anything else is done.
+        self.sweep_address(h);
+        let log = match self.hosts[h].kind {
+            MemberKind::Witness => None,
+            MemberKind::Data => match self.open_log(h, &mut member) {
+                Some(log) => Some(log),
+                None => return self.start_later(h, 5 * S),
+            },
+        };
+        let boot = BootNonce(0xb007_0000_0000 + number);
+        let now = self.clock(h);
+        let host = &mut self.hosts[h];
+        host.lives += 1;
+        let lease = Lease::new(host.kernel.gate.clone());
+        lease.open_ports_for_standby();
+        let derived = self.shape.derived(&host.config);
+        let settings = assemble::settings(&host.config, member.clone(), boot, &derived);
+        let position = log.as_ref().map_or_else(LogPosition::default, |log| LogPosition {
+            end: log.engine.log().end(),
+            durable: log.engine.log().durable(),
+            last_epoch: log.engine.log().last_epoch(),
+        });
+        let node = Node::new(settings, host.hard.clone(), position, now);
+        host.life = Some(Life {
+            number,
+            boot,
+            member,
+            started: now,
+            node,
+            inbox: Default::default(),
+            core_called: false,
+            tick_at: u64::MAX,
+            effects: Vec::new(),
+            lease,
+            state: StateWriter::default(),
+            log,
+            addresses: AddressThread::default(),
+            service: Service::default(),
+            connector: Connector::default(),
+        });
+        host.stalled = Default::default();
+        host.frozen = false;
+        host.deferred.clear();
+        self.tell_story(h, format!("the agent starts, life {number}"));
+        self.see(Seen::Born { host: h });
+        let good = !self.hosts[h].link_down;
+        if self.hosts[h].kind == MemberKind::Data {
+            self.tell_core(h, Event::LinksJudged { good, detail: "eth1 has no carrier".into() });
+        }
+        self.tell_core(h, Event::Ticked);
+        if self.hosts[h].kind == MemberKind::Data {
+            self.schedule(h, 10 * US, Part::Log, Happening::LogTurn);
+        }
+    }
+
+    /// As `runtime::identity` decides it: only where both places agree is this the member that it was.
+    fn identity(&mut self, h: usize) -> Member {
+        let drawn = Incarnation(self.dice.roll() | 1);
+        let host = &mut self.hosts[h];
+        let data = host.kind == MemberKind::Data;
+        let incarnation = match (host.state_incarnation, host.log_incarnation) {
+            (Some(found), _) if !data => found,
+            (Some(found), Some(beside)) if found == beside => found,
+            _ => drawn,
+        };
+        host.state_incarnation = Some(incarnation);
+        host.log_incarnation = data.then_some(incarnation);
+        Member { id: NodeId::new(host.name.clone()).expect("a simulated name is valid"), incarnation }
+    }
+
+    /// Opens log and index, as `runtime::open_data` does. `None`: not now.
+    fn open_log(&mut self, h: usize, member: &mut Member) -> Option<LogThread> {
+        let renewed = Incarnation(self.dice.roll() | 1);
+        let wall_ms = self.hosts[h].clock.wall_ms(self.now);
+        let host = &mut self.hosts[h];
+        let options = |cut_damage| ReplicaOptions {
+            log: OpenOptions { segment_size: self.shape.segment_size, cut_damage, verify_all: false, wall_ms },
+            new_log_id: LOG_ID,
+            ..ReplicaOptions::default()
+        };
+        let index = host.index.take().unwrap_or_else(Index::in_memory);
+        let machine = |index: &Index| Machine::new(index.clone()).expect("an index in memory opens");
+        let opened = match Replica::open(host.disk.clone(), member.clone(), machine(&index), options(false)) {
+            Err(LogError::Damaged { lsn, detail }) => {
+                member.incarnation = renewed;
+                host.state_incarnation = Some(renewed);
+                host.log_incarnation = Some(renewed);
+                self.story.tell(self.now, h, format!("the log is damaged at LSN {lsn} ({detail}); starting as a new member"));
+                Replica::open(host.disk.clone(), member.clone(), machine(&index), options(true))
+            }
+            other => other,
+        };
+        match opened {
+            Ok((engine, _)) => {
+                let reader = Arc::new(engine.reader());
+                Some(LogThread {
+                    engine,
+                    index,
+                    reader,
+                    inbox: Default::default(),
+                    called: true,
+                    syncing: false,
+                    conns: Default::default(),
+                    said: None,
+                    full: false,
+                })
+            }
+            Err(error) => {
+                host.index = Some(index);
+                host.disk = host.disk.kill();
+                self.story.tell(self.now, h, format!("the agent cannot start: {error}"));
+                None
+            }
+        }
+    }
+
+    fn start_later(&mut self, h: usize, after: Ns) {
+        let life = self.hosts[h].lives;
+        self.future.push(self.now + after, Future::Start { host: h, life });
+    }
+
+    /// The agent ends at this moment, whatever it was doing.
+    pub fn kill(&mut self, h: usize, death: Death) {
+        let half = self.dice.one_in(2);
+        let crash_seed = self.dice.roll();
+        let host = &mut self.hosts[h];
+        host.dies_after = None;
+        if let Some(life) = host.life.take() {
+            // A write of the state file that was under way happened, or did not.
+            if let Some(state) = life.state.writing
+                && half
+            {
+                host.hard = state;
+            }
+            if let Some(log) = life.log {
+                host.index = Some(log.index);
+            }
+            host.frozen = false;
+            host.deferred.clear();
+            host.stalled = Default::default();
+            let (number, boot, member, node) = (life.number, life.boot, life.member, life.node);
+            self.story.tell(self.now, h, format!("the agent dies ({death:?})"));
+            self.close_all(h, number, death == Death::Power);
+            if death == Death::Agent {
+                let notice = Box::new(Notice { member, boot, epoch: node.reigning_epoch() });
+                let after = self.dice.between(300 * US, 5 * MS);
+                self.future.push(self.now + after, Future::Bury { host: h, notice });
+            }
+        }
+        let host = &mut self.hosts[h];
+        if death == Death::Power {
+            host.up = false;
+            host.disk = host.disk.crash(crash_seed);
+            host.index = host.index_on_disk.take().and_then(|index| index.fork());
+        } else {
+            host.disk = host.disk.kill();
+        }
+        self.see(Seen::Dead { host: h });
+    }
+
+    /// The death that was planned for the next step comes.
+    pub(super) fn die_now(&mut self, h: usize) {
+        let death = *self.dice.pick(&[Death::Agent, Death::Everything, Death::Power]);
+        self.kill(h, death);
+        let after = self.dice.between(100 * MS, 5 * S);
+        self.power_on_later(h, after);
+    }
+
+    /// The supervisor clears the address and tells everybody.
+    pub(super) fn bury(&mut self, h: usize, notice: &Notice) {
+        if !self.hosts[h].up {
+            return;
+        }
+        self.sweep_address(h);
+        let bytes: std::rc::Rc<[u8]> = self.hosts[h].keys.seal(&Message::Notice(notice.clone())).into();
+        for to in (0..self.hosts.len()).filter(|to| *to != h) {
+            for path in 0..self.shape.paths {
+                self.send_packet(h, to, path, bytes.clone());
+            }
+        }
+    }
+
+    /// Switches a host on, or starts its agent, after a while.
+    pub fn power_on_later(&mut self, h: usize, after: Ns) {
+        if !self.hosts[h].up {
+            self.power_on(h);
+        }
+        self.hosts[h].wanted = true;
+        self.start_later(h, after);
+    }
+
+    /// Switches a host on; its agent is not started yet.
+    pub fn power_on(&mut self, h: usize) {
+        let (now, gate) = (self.now, self.shape.gate);
+        let host = &mut self.hosts[h];
+        let ppm = host.clock.ppm();
+        host.clock = Clock::new(now, ppm);
+        host.kernel = Kernel::new(gate);
+        host.up = true;
+    }
+
+    /// The process ended by itself, in good order.
+    pub(super) fn exit(&mut self, h: usize) {
+        let Some(life) = self.hosts[h].life.take() else { return };
+        self.tell_story(h, "the agent ends in good order".into());
+        if let Some(state) = life.state.writing {
+            self.hosts[h].hard = state;
+        }
+        self.close_all(h, life.number, false);
+        self.sweep_address(h);
+        let host = &mut self.hosts[h];
+        host.index = life.log.map(|log| log.index);
+        host.disk = host.disk.kill();
+        host.wanted = false;
+        host.deferred.clear();
+        self.see(Seen::Dead { host: h });
+    }
+
+    /// Stops the agent where it is (SIGSTOP), or the whole machine (suspend): the clock goes on.
+    pub fn freeze(&mut self, h: usize) {
+        if self.hosts[h].life.is_some() {
+            self.hosts[h].frozen = true;
+            self.tell_story(h, "the agent is stopped".into());
+        }
+    }
+
+    /// Lets it go on: each of its threads at its own moment.
+    pub fn thaw(&mut self, h: usize) {
+        if !std::mem::take(&mut self.hosts[h].frozen) {
+            return;
+        }
+        self.tell_story(h, "the agent goes on".into());
+        let now = self.now;
+        for part in 0..Part::COUNT {
+            self.hosts[h].stalled[part] = now + self.dice.up_to(2 * MS);
+        }
+        let Some(life) = self.hosts[h].life.as_ref().map(|life| life.number) else { return };
+        for (part, what) in std::mem::take(&mut self.hosts[h].deferred) {
+            self.future.push(now, Future::Part { host: h, life, part, what });
+        }
+    }
+
+    /// One thread of an agent gets no processor time for a while.
+    pub fn stall(&mut self, h: usize, part: Part, span: Ns) {
+        self.hosts[h].stalled[part as usize] = self.now + span;
+    }
+
+    /// Gives an operator's command.
+    pub fn command(&mut self, h: usize, id: u64, command: Command) {
+        if self.hosts[h].acts() {
+            self.tell_story(h, format!("an operator orders {command:?}"));
+            self.tell_core(h, Event::CommandGiven { id, command });
+        }
+    }
+
+    /// Asks the agent to end in good order.
+    pub fn terminate(&mut self, h: usize) {
+        if self.hosts[h].life.is_some() {
+            self.tell_story(h, "the agent is asked to end".into());
+            self.tell_core(h, Event::TerminationRequested);
+        }
+    }
+
+    /// The carrier of the service interface goes or comes back.
+    pub fn set_link(&mut self, h: usize, down: bool) {
+        if self.hosts[h].link_down == down {
+            return;
+        }
+        self.hosts[h].link_down = down;
+        self.tell_story(h, format!("the service link goes {}", if down { "down" } else { "up" }));
+        if self.hosts[h].kind == MemberKind::Data {
+            let detail = "eth1 has no carrier".to_owned();
+            self.tell_core(h, Event::LinksJudged { good: !down, detail });
+        }
+    }
+
+    /// Writes another configuration; the next start of the agent reads it.
+    pub fn configure(&mut self, h: usize, config: Config) {
+        self.hosts[h].keys = Arc::new(keyring(&config));
+        self.hosts[h].config = Arc::new(config);
+    }
+
+    /// The disks of a host are lost with all that was on them: votes, log, or both.
+    pub fn lose_disks(&mut self, h: usize, votes: bool, log: bool) {
+        assert!(self.hosts[h].life.is_none(), "a disk is changed while nobody uses it");
+        self.disks_lost = true;
+        let host = &mut self.hosts[h];
+        if votes {
+            host.hard = Default::default();
+            host.state_incarnation = None;
+        }
+        if log {
+            host.disk = holdfast_replication::testing::MemDisk::new();
+            host.log_incarnation = None;
+            host.index = None;
+            host.index_on_disk = None;
+        }
+        self.tell_story(h, format!("disks are lost (votes: {votes}, log: {log})"));
+    }
+
+    /// The epoch in which this host's node reigns; zero if it does not.
+    pub fn reign(&self, h: usize) -> Epoch {
+        self.hosts[h].life.as_ref().map_or(Epoch::ZERO, |life| life.node.reigning_epoch())
+    }
+}

@@ -1,0 +1,172 @@
+//! What a simulated cluster looks like, and the configuration file of each of its hosts: the production
+//! parser reads it, and the production rules derive the timers from it.
+
+use std::fmt::Write;
+
+use holdfast_config::Config;
+use holdfast_config::timers::{Derived, GateInUse};
+use holdfast_heartbeat::MemberKind;
+
+use super::kernel::GateKind;
+
+/// Most members of a simulated cluster, the witness included.
+pub const MOST_HOSTS: usize = 6;
+
+/// The members and their settings.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Data members: a, b, c, ...
+    pub data: usize,
+    /// Whether there is a witness, w.
+    pub witness: bool,
+    /// Heartbeat paths: one, or two.
+    pub paths: usize,
+    /// `heartbeat_interval`, in milliseconds.
+    pub interval_ms: u64,
+    /// `failure_threshold`.
+    pub threshold: u32,
+    /// `two_node`: whether a pair without witness takes over by itself.
+    pub probe: bool,
+    /// `failback_mode = "auto"`, after this many milliseconds.
+    pub failback_ms: Option<u64>,
+    /// `standby_timeout`, in milliseconds.
+    pub standby_timeout_ms: u64,
+    /// The kernel gate of every host.
+    pub gate: GateKind,
+    /// Bytes of records in a segment of the log: small, so that there are many.
+    pub segment_size: u64,
+    /// Whether the address is probed before it is claimed (`arp_ping`).
+    pub arp_ping: bool,
+}
+
+impl Default for Shape {
+    fn default() -> Shape {
+        Shape {
+            data: 2,
+            witness: true,
+            paths: 1,
+            interval_ms: 100,
+            threshold: 3,
+            probe: true,
+            failback_ms: None,
+            standby_timeout_ms: 1000,
+            gate: GateKind::Absolute,
+            segment_size: 32 << 10,
+            arp_ping: true,
+        }
+    }
+}
+
+impl Shape {
+    /// Members, the witness included.
+    pub fn hosts(&self) -> usize {
+        self.data + usize::from(self.witness)
+    }
+
+    /// What host `i` is for: the witness is the last one.
+    pub fn kind(&self, i: usize) -> MemberKind {
+        if i < self.data { MemberKind::Data } else { MemberKind::Witness }
+    }
+
+    /// The name of host `i`.
+    pub fn name(&self, i: usize) -> String {
+        match self.kind(i) {
+            MemberKind::Data => char::from(b'a' + i as u8).to_string(),
+            MemberKind::Witness => "w".to_owned(),
+        }
+    }
+
+    /// Two data members and nobody else.
+    pub fn is_pair(&self) -> bool {
+        self.data == 2 && !self.witness
+    }
+
+    /// The configuration of host `i`, which signs with the first of `secrets` and accepts all of them.
+    pub fn config(&self, i: usize, secrets: &[String]) -> Config {
+        let text = self.config_text(i, secrets).expect("writing to a string cannot fail");
+        match Config::parse("simulated.hcl", &text) {
+            Ok(loaded) => loaded.config,
+            Err(error) => panic!("a simulated configuration is not valid: {error}\n{text}"),
+        }
+    }
+
+    /// The timers that follow, with the gate of this cluster.
+    pub fn derived(&self, config: &Config) -> Derived {
+        let gate = match self.gate {
+            GateKind::Absolute => GateInUse::Ebpf,
+            GateKind::LifetimeOnly => GateInUse::None,
+        };
+        Derived::new(&config.ha, gate)
+    }
+
+    fn config_text(&self, i: usize, secrets: &[String]) -> Result<String, std::fmt::Error> {
+        let data = self.kind(i) == MemberKind::Data;
+        let mut out = String::new();
+        let mode = match i {
+            _ if !data => "witness",
+            0 => "primary",
+            _ => "replica",
+        };
+        let quoted = |items: Vec<String>| {
+            items.iter().map(|item| format!("{item:?}")).collect::<Vec<_>>().join(", ")
+        };
+        let peers: Vec<usize> = (0..self.data).filter(|j| *j != i).collect();
+        writeln!(out, "replication {{\n  mode = \"{mode}\"\n  node_id = \"{}\"", self.name(i))?;
+        writeln!(out, "  listen_addr = \"10.0.0.{}:9001\"", i + 1)?;
+        writeln!(out, "  peer_addrs = [{}]", quoted(peers.iter().map(|j| format!("10.0.0.{}:9001", j + 1)).collect()))?;
+        if data && self.witness {
+            writeln!(out, "  witness_addrs = [\"10.0.0.{}:9002\"]", self.data + 1)?;
+        }
+        writeln!(out, "  secret_key = {:?}", secrets[0])?;
+        if secrets.len() > 1 {
+            writeln!(out, "  previous_secret_keys = [{}]", quoted(secrets[1..].to_vec()))?;
+        }
+        writeln!(out, "  state_dir = \"/simulated/state\"\n  ha {{\n    enabled = true")?;
+        writeln!(out, "    heartbeat_interval = \"{}ms\"", self.interval_ms)?;
+        writeln!(out, "    failure_threshold = {}", self.threshold)?;
+        if data {
+            writeln!(out, "    priority = {}", 50 * (i + 1))?;
+            writeln!(out, "    standby_timeout = \"{}ms\"", self.standby_timeout_ms)?;
+            if self.is_pair() {
+                writeln!(out, "    two_node = \"{}\"", if self.probe { "probe" } else { "manual" })?;
+            }
+            match self.failback_ms {
+                Some(ms) => writeln!(out, "    failback_mode = \"auto\"\n    failback_delay = \"{ms}ms\"")?,
+                None => writeln!(out, "    failback_mode = \"manual\"")?,
+            }
+            writeln!(out, "    virtual_ip {{\n      address = \"10.0.1.100/24\"\n      interface = \"eth1\"")?;
+            writeln!(out, "      arp_ping = {}\n    }}", self.arp_ping)?;
+        }
+        if self.paths > 1 {
+            let witness = (self.witness && data).then_some(self.data);
+            let others = peers.iter().copied().chain(witness).map(|j| format!("10.0.2.{}", j + 1));
+            writeln!(out, "    heartbeat_path \"cable\" {{\n      listen = \"10.0.2.{}\"", i + 1)?;
+            writeln!(out, "      peers = [{}]\n    }}", quoted(others.collect()))?;
+        }
+        writeln!(out, "  }}\n}}")?;
+        if data {
+            writeln!(out, "store {{\n  data_dir = \"/simulated/store\"\n  listen = \"0.0.0.0:9000\"\n}}")?;
+        }
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shape_has_a_valid_configuration_for_each_host() {
+        for data in 2..=5 {
+            for (witness, paths, secrets) in [(true, 1, 1), (false, 2, 2), (true, 2, 2)] {
+                let shape = Shape { data, witness, paths, failback_ms: Some(500), ..Shape::default() };
+                let secrets: Vec<String> = (0..secrets).map(|n| format!("a simulated secret, number {n}")).collect();
+                for i in 0..shape.hosts() {
+                    let config = shape.config(i, &secrets);
+                    assert_eq!(config.peers.len(), shape.hosts() - 1);
+                    assert!(config.peers.iter().all(|peer| peer.heartbeat.len() == paths));
+                }
+            }
+        }
+    }
+}
