@@ -56,6 +56,9 @@ pub struct ClusterMember {
     pub priority: Option<u32>,
     /// In the in-sync set.
     pub in_sync: bool,
+    /// Taken out for maintenance.
+    #[serde(default)]
+    pub drained: bool,
     /// Heard lately.
     pub alive: bool,
     /// How long ago.
@@ -74,6 +77,7 @@ impl From<Status> for Cluster {
             role: Some(status.role),
             epoch: Some(status.epoch),
             priority: Some(status.priority),
+            drained: status.drained,
             alive: true,
             last_heard_ms: Some(0),
             paths: Vec::new(),
@@ -86,6 +90,7 @@ impl From<Status> for Cluster {
             epoch: peer.epoch,
             priority: peer.priority,
             in_sync: peer.in_sync,
+            drained: peer.drained,
             alive: peer.alive,
             last_heard_ms: peer.last_heard_ms,
             paths: peer.paths,

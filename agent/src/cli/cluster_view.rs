@@ -76,6 +76,7 @@ fn row(member: &ClusterMember, paint: Paint) -> Vec<String> {
         },
         member.epoch.map_or_else(unknown, |epoch| epoch.to_string()),
         match (data, member.in_sync) {
+            (true, false) if member.drained => paint.warn("no, drained"),
             (true, true) => "yes".to_owned(),
             (true, false) => paint.warn("no"),
             (false, _) => "-".to_owned(),

@@ -187,10 +187,10 @@ impl Node {
         }
         let cause = if self.log_broken {
             Cause::DiskFailed
-        } else if !self.links_good {
-            Cause::LinksFailed
         } else if self.terminating {
             Cause::Terminating
+        } else if !self.links_good {
+            Cause::LinksFailed
         } else {
             return false;
         };

@@ -165,20 +165,18 @@ fn who_was_away_learns_of_a_pause_before_it_can_do_harm() {
 #[test]
 fn a_candidate_that_is_told_of_a_pause_with_a_vote_gives_up() {
     let mut cluster = three();
-    cluster.cut.insert((A, C));
-    cluster.cut.insert((B, C));
-    cluster.command(A, 1, PAUSE);
-    cluster.run(20 * MS);
-    assert!(paused(&cluster, B) && !paused(&cluster, C));
     cluster.power_off(A);
-    // Nothing but votes gets through to C.
+    cluster.run(200 * MS);
+    // From now on nothing but votes gets through to C, which is about to stand.
     cluster.held_back = Some(|_, to, heartbeat| to == C && heartbeat.state.vote.is_none());
-    cluster.heal();
-    cluster.run(10_000 * MS);
-    assert_eq!(cluster.primary(), None);
-    cluster.held_back = None;
+    cluster.command(B, 1, PAUSE);
+    cluster.run(50 * MS);
+    assert!(paused(&cluster, B) && !paused(&cluster, C));
     cluster.run(1000 * MS);
+    let causes: Vec<_> = cluster.hosts[C].transitions.iter().map(|t| (t.to, t.cause)).collect();
+    assert_eq!(causes, [(Role::Candidate, Cause::PrimarySilent), (Role::Standby, Cause::Paused)]);
     assert!(paused(&cluster, C));
+    assert_eq!(cluster.primary(), None);
 }
 
 #[test]
@@ -305,6 +303,23 @@ fn a_primary_whose_links_fail_in_a_pause_serves_on_while_it_is_heard() {
     assert_eq!(cluster.primary(), Some(A));
     order(&mut cluster, B, 2, RESUME, 50);
     cluster.run_until(500 * MS, |c| c.primary() == Some(B));
+}
+
+#[test]
+fn a_primary_with_failed_links_can_be_stopped() {
+    for pause in [false, true] {
+        let mut cluster = pair_with_witness();
+        if pause {
+            order(&mut cluster, A, 1, PAUSE, 50);
+        }
+        cluster.power_off(B);
+        cluster.run_until(1000 * MS, |c| c.in_sync(A) == [A]);
+        cluster.feed(A, Event::LinksJudged { good: false, detail: "no carrier".into() });
+        cluster.run(100 * MS);
+        assert_eq!(cluster.primary(), Some(A), "nobody could take over");
+        cluster.feed(A, Event::TerminationRequested);
+        cluster.run_until(2000 * MS, |c| c.hosts[A].exited);
+    }
 }
 
 #[test]
@@ -435,6 +450,22 @@ fn a_drained_member_is_never_elected_nor_a_target_of_a_switchover() {
 }
 
 #[test]
+fn a_drained_member_of_the_recorded_set_waits_for_its_operator_as_well() {
+    let mut cluster = pair_with_witness();
+    for i in [A, W] {
+        cluster.power_off(i);
+    }
+    let told = order(&mut cluster, B, 1, Command::Drain, 500);
+    assert!(told.contains("There is no primary now"), "{told}");
+    cluster.boot(W);
+    cluster.run(10_000 * MS);
+    assert_eq!(cluster.in_sync(B), [A, B], "nobody could take it out");
+    assert!(cluster.hosts[B].transitions.is_empty(), "{:#?}", cluster.story());
+    order(&mut cluster, B, 2, Command::Promote { accept_data_loss: false }, 2000);
+    assert_eq!(cluster.primary(), Some(B));
+}
+
+#[test]
 fn a_drained_member_that_is_left_alone_is_promoted_by_order_and_names_its_price() {
     let mut cluster = pair_with_witness();
     order(&mut cluster, B, 1, Command::Drain, 500);
@@ -488,7 +519,9 @@ fn an_order_is_not_answered_before_it_is_durable() {
         cluster.command(B, 1, command.clone());
         cluster.run(250 * MS);
         assert!(cluster.hosts[B].answers.is_empty());
-        assert!(!paused(&cluster, A), "and not said either");
+        let seen = cluster.hosts[A].node.as_ref().unwrap().view(cluster.now);
+        let said = seen.suspension.paused || seen.peers.iter().any(|peer| peer.drained);
+        assert!(!said, "and not said either");
         cluster.run_until(2500 * MS, |c| !c.hosts[B].answers.is_empty());
         let disk = &cluster.hosts[B].disk;
         assert!(disk.drained || disk.suspension.paused, "{command:?}");
@@ -503,6 +536,7 @@ fn whoever_orders_too_much_at_once_is_answered_too() {
     for id in 0..100 {
         cluster.command(B, id, PAUSE);
     }
+    assert!(cluster.hosts[B].answers.len() >= 80, "what waits has a bound");
     cluster.run(3000 * MS);
     assert_eq!(cluster.hosts[B].answers.len(), 100);
 }

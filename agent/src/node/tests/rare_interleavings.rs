@@ -267,8 +267,11 @@ fn an_epoch_that_only_a_record_remembers_is_not_used_again() {
     cluster.boot(A);
     cluster.run_until(1000 * MS, |c| c.hosts[A].disk.record.as_ref().is_some_and(|r| r.epoch == epoch));
     assert!(cluster.epoch(A) < epoch, "nobody asked for its promise");
-    cluster.power_off(W);
+    for i in [A, W] {
+        cluster.power_off(i);
+    }
     cluster.wipe(B);
+    cluster.boot(A);
     cluster.boot(B);
     cluster.run(1000 * MS);
     cluster.command(A, 1, Command::Promote { accept_data_loss: true });
