@@ -15,6 +15,9 @@ use crate::node::role_name;
 use crate::node::view::View;
 use crate::runtime::history::rfc3339;
 
+/// Fewer steps of the daily bread than this wait for the next line that counts them.
+const WORTH_A_LINE: usize = 10;
+
 /// One line of the timeline.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Line {
@@ -109,7 +112,9 @@ impl<'a> Account<'a> {
     }
 
     fn line(&mut self, step: &Step, kind: Kind, text: String) {
-        self.lines.extend(self.routine.take());
+        if self.routine.total() >= WORTH_A_LINE {
+            self.lines.extend(self.routine.take());
+        }
         let (at, uptime_ms) = moment(self.origin, step);
         self.lines.push(Line { at, uptime_ms, step: step.number, kind, text });
     }
@@ -127,19 +132,27 @@ impl Routine {
         self.last = Some((at, uptime_ms, step.number));
     }
 
+    fn total(&self) -> usize {
+        self.heartbeats + self.ticks + self.log + self.writes
+    }
+
     /// The line for what was counted, at the end of it.
     fn take(&mut self) -> Option<Line> {
         let Routine { heartbeats, ticks, log, writes, last } = std::mem::take(self);
         let (at, uptime_ms, step) = last?;
         let counts = [
-            (heartbeats, "heartbeats"),
-            (ticks, "ticks"),
-            (log, "reports of the log and the links"),
-            (writes, "writes of the state done"),
+            (heartbeats, "heartbeat", "heartbeats"),
+            (ticks, "tick", "ticks"),
+            (log, "report of the log or the links", "reports of the log or the links"),
+            (writes, "write of the state", "writes of the state"),
         ];
-        let counted = counts.iter().filter(|(count, _)| *count > 0);
-        let text =
-            counted.map(|(count, what)| format!("{} {what}", grouped(*count as u64))).collect::<Vec<_>>();
+        let text: Vec<_> = counts
+            .iter()
+            .filter(|(count, ..)| *count > 0)
+            .map(|(count, one, many)| {
+                format!("{} {}", grouped(*count as u64), if *count == 1 { one } else { many })
+            })
+            .collect();
         Some(Line { at, uptime_ms, step, kind: Kind::Routine, text: text.join(", ") })
     }
 }

@@ -19,7 +19,7 @@ mod file;
 mod replay;
 mod ring;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use file::{Damage, Flight, FlightError, MAX_FILE_BYTES, Origin, Piece, RecordedStep, read, write};
 pub use replay::{Divergence, Outcome, Step, replay};

@@ -44,6 +44,12 @@ fn settings(name: &str, kind: MemberKind, peers: &[(&str, MemberKind)]) -> Setti
     }
 }
 
+/// A member that has just started.
+pub(crate) fn newborn() -> Node {
+    let settings = settings("a", MemberKind::Data, &[("w", MemberKind::Witness)]);
+    Node::new(settings, HardState::default(), LogPosition::default(), Time(1))
+}
+
 /// A data member and a witness that hear each other at once; the first one is recorded.
 struct Two {
     now: Time,
