@@ -73,7 +73,8 @@ pub(super) fn check(history: &History, names: &Names, held: &MayHold, budget: u6
         let op = history.op(*id);
         observations(op, names, |key, deed| projection.add(key, *id, op, Some(deed), None));
     }
-    projection.resolve_copies();
+    projection.prove_the_bucket();
+    projection.settle_values();
     for (key, register) in &projection.registers {
         report.checked += register.ops.len() as u64;
         let initial = projection.initial(*key, register);
@@ -207,19 +208,42 @@ impl Projection<'_> {
         }
     }
 
-    /// Gives copies without an answer the values that they may have written: those that somebody depends
-    /// on, and one that stands for all others.
-    fn resolve_copies(&mut self) {
+    /// If anybody was told that there is no bucket, notes the first answer that proves that there was one.
+    fn prove_the_bucket(&mut self) {
+        let denies = |op: &Op| op.deed == Deed::See(Pattern::Is(State::ABSENT));
+        if !self.registers.get(&THE_BUCKET).is_some_and(|bucket| bucket.ops.iter().any(denies)) {
+            return;
+        }
+        let proves = |op: &Recorded| {
+            let told = matches!(op.heard, Heard::Stored(_) | Heard::Object { .. } | Heard::Listing { .. });
+            told && op.invoked.0 > self.forgotten
+        };
+        let first = self.history.ops().filter(|(_, op)| proves(op)).min_by_key(|(_, op)| op.completed);
+        if let Some((id, op)) = first {
+            self.add(THE_BUCKET, id, op, Some(Deed::See(Pattern::Present)), None);
+        }
+    }
+
+    /// Gives copies without an answer the values that they may have written, and lets one state stand for
+    /// all values that no answer and no condition names: nobody can tell these from one another.
+    fn settle_values(&mut self) {
         for register in self.registers.values_mut() {
-            if !register.ops.iter().any(|op| matches!(op.deed, Deed::WriteOneOf(_))) {
-                continue;
-            }
             let depended = depended(&register.ops);
+            let named = |state: State| {
+                if state == State::ABSENT || depended.contains(&state) { state } else { State::OTHER }
+            };
             for op in &mut register.ops {
-                let Deed::WriteOneOf(states) = &mut op.deed else { continue };
-                let Call::Copy { from, .. } = self.history.op(op.of).call else { continue };
-                *states = self.held.under(from).map(state).filter(|state| depended.contains(state)).collect();
-                states.push(State::OTHER);
+                match &mut op.deed {
+                    Deed::See(_) => {}
+                    Deed::Write { to, .. } | Deed::WriteOnce { to, .. } => *to = named(*to),
+                    Deed::WriteOneOf(states) => {
+                        let Call::Copy { from, .. } = self.history.op(op.of).call else { continue };
+                        *states = self.held.under(from).map(|token| named(state(token))).collect();
+                        states.push(State::OTHER);
+                        states.sort();
+                        states.dedup();
+                    }
+                }
             }
         }
     }
@@ -229,7 +253,13 @@ impl Projection<'_> {
         match self.history.forgotten().map(|forgotten| &forgotten.surviving) {
             None => vec![State::ABSENT],
             Some(_) if key == THE_BUCKET => vec![State::ABSENT, State::OTHER],
-            Some(Some(surviving)) => vec![surviving.get(&key).map_or(State::ABSENT, |token| state(*token))],
+            Some(Some(surviving)) => {
+                let depended = depended(&register.ops);
+                let named = |token: &Token| {
+                    if depended.contains(&state(*token)) { state(*token) } else { State::OTHER }
+                };
+                vec![surviving.get(&key).map_or(State::ABSENT, named)]
+            }
             Some(None) => {
                 let depended = depended(&register.ops);
                 let values = self.held.under(key).map(state).filter(|state| depended.contains(state));

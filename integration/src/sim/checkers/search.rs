@@ -26,6 +26,10 @@ const SLOTS: u32 = u128::BITS;
 /// Most configurations kept.
 const CONFIGS: usize = 20_000;
 
+/// Configurations kept by a first, narrow search: if these few lead to an explanation, there is one, and
+/// all others need not be looked at.
+const FEW_CONFIGS: usize = 48;
+
 /// What the register holds: nothing, a value, or some value that nobody looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct State(pub(super) u32);
@@ -111,17 +115,29 @@ struct Search<'a, T> {
     /// What is under way, in the order of beginning.
     open: Vec<usize>,
     free: u128,
+    /// By class: what has begun and is not needed yet, because enough of its like is under way, unused.
+    spare: BTreeMap<u32, Vec<usize>>,
     /// Slots of operations that only see, and of those that may never happen.
     seeing: u128,
     doubtful: u128,
     done_once: BTreeSet<u32>,
     configs: Vec<Config>,
+    /// Most configurations kept; beyond, the less promising ones are dropped.
+    breadth: usize,
     budget: u64,
 }
 
 /// Judges the operations on one register that began in one of the states `initial`. `budget` is about the
 /// number of elementary steps that may be taken.
 pub(super) fn judge<T>(ops: &[Operation<T>], initial: &[State], budget: u64) -> Verdict {
+    match search(ops, initial, budget, FEW_CONFIGS) {
+        Verdict::Legal => Verdict::Legal,
+        // It may have lost the right one.
+        Verdict::Illegal { .. } | Verdict::Undecided(_) => search(ops, initial, budget, CONFIGS),
+    }
+}
+
+fn search<T>(ops: &[Operation<T>], initial: &[State], budget: u64, breadth: usize) -> Verdict {
     let useful_until = usefulness(ops);
     let mut events: Vec<(u32, bool, usize)> = Vec::with_capacity(ops.len() * 2);
     let mut classes: BTreeMap<&Deed, u32> = BTreeMap::new();
@@ -146,10 +162,12 @@ pub(super) fn judge<T>(ops: &[Operation<T>], initial: &[State], budget: u64) -> 
         slot: vec![0; ops.len()],
         open: Vec::new(),
         free: u128::MAX,
+        spare: BTreeMap::new(),
         seeing: 0,
         doubtful: 0,
         done_once: BTreeSet::new(),
         configs,
+        breadth,
         budget,
     };
     for (order, ends, i) in events {
@@ -204,23 +222,63 @@ impl<T> Search<'_, T> {
 
     fn begin(&mut self, i: usize, order: u32) -> Result<(), Verdict> {
         self.forget_useless(order);
-        let slot = self.free.trailing_zeros();
-        if slot >= SLOTS {
-            return Err(Verdict::Undecided("too many operations were under way at once"));
+        if self.is_doubtful(i) {
+            self.spare.entry(self.class[i]).or_default().push(i);
+            return self.admit();
         }
-        self.slot[i] = slot;
+        self.open(i)?;
         let bit = self.bit(i);
-        self.free &= !bit;
-        self.open.push(i);
-        if self.ops[i].ended.is_none() {
-            self.doubtful |= bit;
-        }
         if let Deed::See(pattern) = self.ops[i].deed {
             self.seeing |= bit;
             for config in &mut self.configs {
                 if pattern.accepts(config.state) {
                     config.happened |= bit;
                 }
+            }
+            return Ok(());
+        }
+        self.admit()
+    }
+
+    fn open(&mut self, i: usize) -> Result<(), Verdict> {
+        let slot = self.free.trailing_zeros();
+        if slot >= SLOTS {
+            return Err(Verdict::Undecided("too many operations were under way at once"));
+        }
+        self.slot[i] = slot;
+        self.free &= !self.bit(i);
+        self.open.push(i);
+        Ok(())
+    }
+
+    /// Lets unanswered operations take part, as many of each class as can be of use before the next event.
+    ///
+    /// On the way from one operation that must happen to the next, no state needs to be visited twice, so
+    /// no state needs to be reached twice by operations that need not happen. One for each stretch of the
+    /// way is enough, and there is one stretch more than there are operations that must happen.
+    fn admit(&mut self) -> Result<(), Verdict> {
+        if self.spare.is_empty() {
+            return Ok(());
+        }
+        let writing = self.open.iter().filter(|i| !self.is_doubtful(**i) && self.bit(**i) & self.seeing == 0);
+        let stretches = writing.count() + 1;
+        let used = self.configs.iter().fold(0, |used, config| used | config.happened);
+        for class in self.spare.keys().copied().collect::<Vec<_>>() {
+            let alike = |i: &&usize| self.is_doubtful(**i) && self.class[**i] == class;
+            let unused = self.open.iter().filter(alike).filter(|i| used & self.bit(**i) == 0).count();
+            let Some(waiting) = self.spare.get_mut(&class) else { continue };
+            let states = match waiting.first().map(|i| &self.ops[*i].deed) {
+                Some(Deed::WriteOneOf(states)) => states.len(),
+                _ => 1,
+            };
+            let wanted = (stretches * states).saturating_sub(unused).min(waiting.len());
+            let admitted: Vec<usize> = waiting.drain(..wanted).collect();
+            if waiting.is_empty() {
+                self.spare.remove(&class);
+            }
+            for i in admitted {
+                self.open(i)?;
+                self.doubtful |= self.bit(i);
             }
         }
         Ok(())
@@ -248,6 +306,9 @@ impl<T> Search<'_, T> {
             self.budget = self.budget.saturating_sub(cost as u64);
             if self.budget == 0 || seen.len() > CONFIGS || after.len() > CONFIGS {
                 return Err(Verdict::Undecided("there were too many possibilities"));
+            }
+            if self.breadth < CONFIGS && !after.is_empty() && next > self.breadth * 4 {
+                break;
             }
             for at in 0..self.open.len() {
                 let other = self.open[at];
@@ -277,13 +338,21 @@ impl<T> Search<'_, T> {
             let open = self.open.iter().copied().filter(|other| *other != i).collect();
             return Err(Verdict::Illegal { at: i, states, open });
         }
+        if after.len() > CONFIGS {
+            return Err(Verdict::Undecided("there were too many possibilities"));
+        }
+        if after.len() > self.breadth {
+            // What has not happened yet can still be used.
+            after.sort_by_key(|config| (config.happened & self.doubtful).count_ones());
+            after.truncate(self.breadth);
+        }
         self.configs = after;
         self.open.retain(|other| *other != i);
         self.release(bit);
         if let Deed::WriteOnce { number, .. } = self.ops[i].deed {
             self.done_once.insert(number);
         }
-        Ok(())
+        self.admit()
     }
 
     fn is_doubtful(&self, i: usize) -> bool {
@@ -362,6 +431,9 @@ impl<T> Search<'_, T> {
         if self.doubtful == 0 {
             return;
         }
+        // All of one class have the same use.
+        let useful_until = &self.useful_until;
+        self.spare.retain(|_, waiting| waiting.first().is_some_and(|i| useful_until[*i] >= order));
         let (ops, slot, useful_until) = (self.ops, &self.slot, &self.useful_until);
         let mut gone = 0u128;
         self.open.retain(|i| {

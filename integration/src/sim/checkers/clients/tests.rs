@@ -281,10 +281,9 @@ fn a_listing_reads_every_key_of_its_range() {
         [(vec![], "misses a key"), (vec![(K, 1), (other, 5)], "shows a deleted key"), (vec![(other, 1)], "?")]
     {
         let mut again = Told::default();
-        again.did(put(1), stored(1)).did(
-            Call::Put { key: other, blob: value(5), condition: Condition::Always },
-            stored(5),
-        );
+        again
+            .did(put(1), stored(1))
+            .did(Call::Put { key: other, blob: value(5), condition: Condition::Always }, stored(5));
         again.did(DELETE, Answer::Deleted).did(list(), page(&entries));
         let found = check(&again.history).violations;
         assert!(!found.is_empty(), "{why}");
@@ -311,7 +310,8 @@ fn the_form_of_a_listing_is_checked() {
         other => other,
     };
     let put_at = |key: Key, number: u64| Call::Put { key, blob: value(number), condition: Condition::Always };
-    let ask = |prefix, after: Option<u32>, max_keys| Call::List { prefix, start_after: after.map(Key), max_keys };
+    let ask =
+        |prefix, after: Option<u32>, max_keys| Call::List { prefix, start_after: after.map(Key), max_keys };
     for (call, answer) in [
         (ask("", None, 9), lines(&[(Key(5), 5), (K, 1)], false)),
         (ask("", None, 9), lines(&[(K, 1), (K, 1), (Key(5), 5)], false)),

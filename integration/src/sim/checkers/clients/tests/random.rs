@@ -138,8 +138,12 @@ fn run(seed: u64, clients: u16, requests: usize) -> (Vec<Event>, Alone) {
                 let step = session.go_on(logged, &mut context);
                 push(&mut queue, now + delay(&mut dice), Due::Log { request, step });
             }
-            Due::Answer { request: at, answer } => hear(&mut all[at], answer, now, &mut clients, &mut dice, &mut events),
-            Due::GiveUp { request: at } => hear(&mut all[at], LOST, now, &mut clients, &mut dice, &mut events),
+            Due::Answer { request: at, answer } => {
+                hear(&mut all[at], answer, now, &mut clients, &mut dice, &mut events)
+            }
+            Due::GiveUp { request: at } => {
+                hear(&mut all[at], LOST, now, &mut clients, &mut dice, &mut events)
+            }
         }
         // Every client that has heard something asks for the next thing.
         let idle: Vec<usize> = match events.last() {
@@ -169,7 +173,8 @@ fn hear(
     events: &mut Vec<Event>,
 ) {
     // Nobody listens any more: it was heard before, or given up.
-    if std::mem::replace(&mut request.call, Call::CreateBucket) == Call::CreateBucket && request.op != OpId(0) {
+    if std::mem::replace(&mut request.call, Call::CreateBucket) == Call::CreateBucket && request.op != OpId(0)
+    {
         return;
     }
     if request.op == OpId(0) && events.iter().any(|e| matches!(e, Event::Completed(OpId(0), ..))) {
