@@ -4,9 +4,10 @@
 //! before standing, turns, back-off, the first question of a campaign) only takes steps away. An action that is possible
 //! and not taken is a lost packet, a slow disk or a stopped process.
 
+use super::Protocol;
 use super::mutations::Mutation;
+use super::sizes::Size;
 use super::state::{EPOCHS, Grant, LogRole, MEMBERS, Member, Phase, Record, Reign, START, State, has, only};
-use super::{Protocol, Size};
 
 /// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -302,7 +303,7 @@ impl Protocol {
         out.push(Action::StepDown(at));
         if !self.size.in_sync {
             for heir in (0..self.size.members).filter(|heir| *heir != at && self.is_data(*heir)) {
-                if member.holds_lease() {
+                if self.serving(state, at) {
                     out.push(Action::HandOver { primary: at, heir });
                 }
             }
@@ -317,9 +318,7 @@ impl Protocol {
         if member.reign.joining > 0 {
             out.push(Action::CallOff(at));
             let needed = state.first_of(epoch) | START | state.answered & state.writes_of(epoch);
-            let there = |m: usize| {
-                !has(member.log.waits_for, m) || needed & !member.log.acknowledged[m] == 0
-            };
+            let there = |m: usize| !has(member.log.waits_for, m) || needed & !member.log.acknowledged[m] == 0;
             let reached = (0..self.size.members).all(there) || self.is(Mutation::AdmitBeforeCaughtUp);
             if room && pending.is_none() && reached {
                 out.push(Action::Admit(at));
@@ -384,7 +383,8 @@ impl Protocol {
         let epoch = member.promise.epoch;
         let led_by = state.eras[usize::from(epoch)].leader();
         let promised = member.durable.epoch == epoch;
-        let other_role = member.log.role != LogRole::Follows(epoch) && member.log.role != LogRole::Leads(epoch);
+        let other_role =
+            member.log.role != LogRole::Follows(epoch) && member.log.role != LogRole::Leads(epoch);
         if matches!(member.phase, Phase::Waiting)
             && promised
             && other_role

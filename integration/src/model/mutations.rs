@@ -1,5 +1,8 @@
 //! Protocols that are wrong on purpose. The check is worth something only because it finds each of them.
 
+use super::properties::{INSIDE_THE_SET, KEEPS_ANSWERED, ONE_LEASE, ONE_PRIMARY, SERVES_ANSWERED};
+use super::sizes::{LEASE, PAIR, SET, SET_CRASH, Size, VOTES};
+
 /// One rule left out or turned round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mutation {
@@ -66,4 +69,39 @@ impl Mutation {
         Mutation::VoteOnTheCandidatesRecord,
         Mutation::AnswerWithoutStandby,
     ];
+
+    /// The smallest of the checked sizes at which it shows.
+    pub fn size(self) -> Size {
+        match self {
+            Mutation::VoteBeforeDurable | Mutation::OwnVoteBeforeDurable | Mutation::TwoVotesInAnEpoch => {
+                VOTES
+            }
+            Mutation::PairWithoutParity => PAIR,
+            Mutation::LeaseFromAnswer
+            | Mutation::MarginTooShort
+            | Mutation::NoWaitAfterRestart
+            | Mutation::RenewalBlocksNobody
+            | Mutation::ResignsBeforeGateShuts
+            | Mutation::NoticeOfAnEarlierLife => LEASE,
+            Mutation::ShrinkBeforeRecord
+            | Mutation::GrowBeforeWaiting
+            | Mutation::AdmitBeforeCaughtUp
+            | Mutation::RecordWithoutQuorum
+            | Mutation::PromisedVoterAssents
+            | Mutation::VoteIgnoresRecord
+            | Mutation::VoteOnTheCandidatesRecord
+            | Mutation::AnswerWithoutStandby => SET,
+            // A promise that is not on the disk yet is only ever lost in a crash.
+            Mutation::AssentBeforeDurable => SET_CRASH,
+        }
+    }
+
+    /// The properties that it breaks; the shortest way leads to one of them.
+    pub fn breaks(self) -> &'static [&'static str] {
+        match self.size().name {
+            name if name == VOTES.name || name == PAIR.name => &[ONE_PRIMARY],
+            name if name == LEASE.name => &[ONE_LEASE],
+            _ => &[KEEPS_ANSWERED, SERVES_ANSWERED, INSIDE_THE_SET],
+        }
+    }
 }

@@ -63,8 +63,7 @@ fn serves_answered(protocol: &Protocol, state: &State) -> bool {
         // leases that cannot be, which the sizes that have both show.
         let epoch = state.members[at].promise.epoch;
         let superseded = state.newest_reign().is_some_and(|(newest, _)| newest > epoch);
-        protocol.size.lease == 0 && superseded
-            || state.answered & !state.eras[usize::from(epoch)].log == 0
+        protocol.size.lease == 0 && superseded || state.answered & !state.eras[usize::from(epoch)].log == 0
     })
 }
 

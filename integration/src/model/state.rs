@@ -225,14 +225,12 @@ impl State {
             let mut next = *era;
             for candidate in 0..MEMBERS {
                 let member = &self.members[candidate];
-                let asks =
-                    matches!(member.phase, Phase::Campaigning { .. }) && member.promise.epoch == epoch;
+                let asks = matches!(member.phase, Phase::Campaigning { .. }) && member.promise.epoch == epoch;
                 if !asks {
                     next.votes[candidate] = 0;
                 }
-                let voters_left = (0..MEMBERS).any(|voter| {
-                    voter != candidate && self.members[voter].durable.epoch <= epoch
-                });
+                let voters_left = (0..MEMBERS)
+                    .any(|voter| voter != candidate && self.members[voter].durable.epoch <= epoch);
                 // Once won, the reign itself says what the ballot said.
                 if has(era.leaders, candidate) || !voters_left {
                     next.ballots[candidate] = Record::default();
@@ -248,7 +246,8 @@ impl State {
                     next.resigned = 0;
                 }
                 let used = |m: &Member| {
-                    m.durable.epoch <= epoch || m.log.role == LogRole::Leads(epoch)
+                    m.durable.epoch <= epoch
+                        || m.log.role == LogRole::Leads(epoch)
                         || m.log.role == LogRole::Follows(epoch)
                 };
                 let newest = self.newest_reign().is_some_and(|(newest, _)| newest == epoch);
