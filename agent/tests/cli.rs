@@ -130,7 +130,7 @@ fn a_usage_error_is_status_2() {
         &[][..],
         &["nonsense"],
         &["ha"],
-        &["ha", "pause"],
+        &["ha", "stop"],
         &["ha", "failback", "--enable", "--disable"],
         &["ha", "history", "--limit", "many"],
         &["agent"],

@@ -229,7 +229,8 @@ fn advice(status: &Status) -> Vec<String> {
         }
     }
     // Whoever is out for maintenance is known to be missing.
-    if status.solo && status.primary.is_some() && !status.peers.iter().any(|peer| peer.drained) {
+    let out = status.drained || status.peers.iter().any(|peer| peer.drained);
+    if status.solo && status.primary.is_some() && !out {
         let whom = status.primary.as_deref().unwrap_or_default();
         steps.push(format!(
             "a standby has to catch up before {whom} can fail over; its progress: `holdfast replication status` on {whom}"

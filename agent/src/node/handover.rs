@@ -83,6 +83,21 @@ impl Node {
             return Some(Ok(format!("{} is primary already", self.settings.me)));
         }
         let Some(peer) = self.best_successor(now, to.as_ref()) else {
+            let drained = to.as_ref().is_some_and(|to| {
+                let named =
+                    |peer: &&super::peer::Peer| peer.member.as_ref().is_some_and(|member| member.id == *to);
+                let state = self.peers.iter().find(named).and_then(|peer| peer.state.as_ref());
+                state.is_some_and(|state| state.drained)
+            });
+            if let Some(to) = to.as_ref().filter(|_| drained) {
+                return Some(decline(
+                    "no_successor",
+                    format!(
+                        "{to} is drained, so nothing was changed and {} serves on. First, on {to}: holdfast ha resume",
+                        self.settings.me
+                    ),
+                ));
+            }
             let whom = to.map_or("no member".to_owned(), |to| format!("{to} is not a member that"));
             return Some(decline(
                 "no_successor",

@@ -196,8 +196,8 @@ impl Node {
         };
         // In a pause links may well fail, and whoever stands behind the lease stands still: serve on. Only
         // the half of a pair that cannot hear the other does not know whether that one has heard of it.
-        if cause == Cause::LinksFailed && self.paused() && !(self.is_two_node() && !self.peers[0].alive(now))
-        {
+        let bound = !self.is_two_node() || self.peers[0].alive(now);
+        if cause == Cause::LinksFailed && self.paused() && bound {
             return false;
         }
         if role == Role::HandingOver && cause == Cause::Terminating {

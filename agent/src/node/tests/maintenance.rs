@@ -438,6 +438,8 @@ fn a_drained_member_is_never_elected_nor_a_target_of_a_switchover() {
     order(&mut cluster, B, 1, Command::Drain, 500);
     let failover = Command::Failover { to: Some(cluster.hosts[B].settings.me.id.clone()) };
     assert_eq!(ordered(&mut cluster, A, 2, failover, 50), Err("no_successor"));
+    let said = &cluster.hosts[A].answers[&2].as_ref().unwrap_err().message;
+    assert!(said.contains("b is drained") && said.contains("on b: holdfast ha resume"), "{said}");
     cluster.power_off(A);
     cluster.run_until(500 * MS, |c| c.primary() == Some(C));
     cluster.power_off(C);
