@@ -27,8 +27,7 @@ use crate::node::event::Event;
 /// Size of a piece: a good half minute of a pair and its witness on two paths at ten heartbeats a
 /// second, so that little is forgotten at once, and the state, about a kilobyte, is a small part of it.
 pub const PIECE_BYTES: usize = 256 * 1024;
-/// Pieces that are kept: 4 MiB, which is ten minutes and more, or a minute or two where the log grows a
-/// thousand times a second.
+/// Pieces that are kept: 4 MiB, which is ten minutes and more, and some five under a heavy load of writes.
 pub const PIECES: usize = 16;
 /// Before the payload of a state: whether it continues the piece before, length, checksum.
 pub(super) const STATE_HEAD: usize = 9;
