@@ -1,21 +1,25 @@
 //! smoke
-use holdfast_integration::sim::s3::workload::Workload;
-use holdfast_integration::sim::world::World;
-use holdfast_integration::sim::world::network::S;
-use holdfast_integration::sim::world::shape::Shape;
+use holdfast_integration::sim::run::run_seed;
 
 fn main() {
+    let args: Vec<u64> = std::env::args().skip(1).map(|s| s.parse().unwrap()).collect();
+    let (from, to) = (args[0], args.get(1).copied().unwrap_or(args[0]));
     let begun = std::time::Instant::now();
-    let mut world = World::new(Shape::default(), 7);
-    for h in 0..world.hosts.len() {
-        world.start(h);
+    let mut simulated = 0;
+    let mut bad = 0;
+    std::panic::set_hook(Box::new(|_| {}));
+    for seed in from..=to {
+        let verdict = run_seed(seed, None);
+        simulated += verdict.simulated;
+        if let Some(v) = &verdict.violation {
+            bad += 1;
+            println!("seed {seed}: {} at {} ms: {}", v.rule, v.at / 1_000_000, v.what.lines().next().unwrap_or(""));
+            if from == to {
+                println!("{}\n{}\n{}", verdict.plan, verdict.timeline, v.what);
+            }
+        } else if from == to {
+            println!("{verdict:?}");
+        }
     }
-    let workload = Workload::draw(&mut world.dice);
-    world.add_clients(3, &workload);
-    let until: u64 = std::env::args().nth(1).map_or(60, |s| s.parse().unwrap());
-    world.run_until(until * S);
-    let names: Vec<String> = world.hosts.iter().map(|h| h.name.clone()).collect();
-    println!("{}", world.story.timeline(&names));
-    println!("{:?} digest {:016x} history {} violation {:?}", world.counts, world.story.digest(), world.history.len(), world.checkers.as_ref().and_then(|c| c.violation().cloned()));
-    println!("{:?}", begun.elapsed());
+    println!("{} of {} bad; {} simulated s in {:?}; {:.1} h/min/core", bad, to - from + 1, simulated / 1_000_000_000, begun.elapsed(), simulated as f64 / 1e9 / 3600.0 / (begun.elapsed().as_secs_f64() / 60.0));
 }

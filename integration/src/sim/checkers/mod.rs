@@ -7,9 +7,12 @@
 pub mod clients;
 mod linearizable;
 mod listing;
+pub mod facts;
 pub mod r1_one_writer;
+pub mod same_bytes;
 mod search;
 mod uploads;
+pub mod whole;
 mod written;
 
 use super::world::shape::Shape;

@@ -352,7 +352,7 @@ impl World {
         }
     }
 
-    fn look_at_space(&mut self, h: usize) {
+    pub(super) fn look_at_space(&mut self, h: usize) {
         let Some(capacity) = self.capacity[h] else {
             return self.note_space(h, false);
         };

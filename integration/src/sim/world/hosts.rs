@@ -344,6 +344,63 @@ impl World {
         self.tell_story(h, format!("disks are lost (votes: {votes}, log: {log})"));
     }
 
+    /// Limits a host's disk to what is on it and `room` bytes more.
+    pub fn limit_disk(&mut self, h: usize, room: u64) {
+        let capacity = self.hosts[h].disk.used() + room;
+        self.capacity[h] = Some(capacity);
+        self.hosts[h].disk.set_capacity(Some(capacity));
+        self.tell_story(h, format!("{room} bytes are left on the disk"));
+        self.look_at_space(h);
+    }
+
+    /// The disk has room again, and no fault that would come.
+    pub fn mend_disk(&mut self, h: usize) {
+        let disk = &self.hosts[h].disk;
+        disk.set_capacity(None);
+        disk.fail_syncs(0);
+        disk.fail_reads(0);
+        disk.misdirect_reads(0);
+        self.capacity[h] = None;
+        self.look_at_space(h);
+    }
+
+    /// A bit of a log's file turns over on the disk.
+    pub fn rot(&mut self, h: usize) {
+        let files = self.hosts[h].disk.files();
+        let logs: Vec<_> = files.iter().filter(|(name, bytes)| !name.contains('/') && bytes.len() > 64).collect();
+        if logs.is_empty() {
+            return;
+        }
+        let (name, bytes) = *self.dice.pick(&logs);
+        let bit = self.dice.below(bytes.len() as u64 * 8);
+        self.hosts[h].disk.flip_bit(name, bit);
+        self.tell_story(h, format!("bit {bit} of {name} turns over"));
+    }
+
+    /// Whether the log of a host is out of service until its agent is started anew.
+    pub fn log_failed(&self, h: usize) -> bool {
+        let log = self.hosts[h].life.as_ref().and_then(|life| life.log.as_ref());
+        log.is_some_and(|log| log.engine.failure().is_some())
+    }
+
+    /// A person, or systemd, starts the agent if it does not run, and anew if its log has failed.
+    pub fn revive(&mut self, h: usize) {
+        if self.hosts[h].frozen {
+            return;
+        }
+        if self.log_failed(h) {
+            self.kill(h, Death::Agent);
+        }
+        if self.hosts[h].life.is_none() {
+            self.power_on_later(h, 10 * MS);
+        }
+    }
+
+    /// Changes what a running agent reads without a restart: which keys it accepts.
+    pub fn configure_now(&mut self, h: usize, config: Config) {
+        self.configure(h, config);
+    }
+
     /// The epoch in which this host's node reigns; zero if it does not.
     pub fn reign(&self, h: usize) -> Epoch {
         self.hosts[h].life.as_ref().map_or(Epoch::ZERO, |life| life.node.reigning_epoch())

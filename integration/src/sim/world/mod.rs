@@ -158,6 +158,10 @@ pub struct World {
     pub checkers: Option<Box<Checkers>>,
     /// Whether some disk was lost with what it held.
     pub disks_lost: bool,
+    /// An operator has accepted that acknowledged data may be lost.
+    pub price_accepted: bool,
+    /// A clock ran at a rate outside of the bound.
+    pub rate_outside: bool,
     /// Whether clients ask for anything.
     pub clients_work: bool,
     /// Whether the bucket that everybody needs was seen to exist.
@@ -215,6 +219,8 @@ impl World {
             story: Story::default(),
             checkers: Some(Box::new(Checkers::new(&shape))),
             disks_lost: false,
+            price_accepted: false,
+            rate_outside: false,
             clients_work: true,
             bucket_made: false,
             last_success: 0,

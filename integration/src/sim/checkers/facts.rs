@@ -1,0 +1,33 @@
+//! What only somebody knows who sees every disk at once.
+
+use holdfast_heartbeat::{InSyncRecord, Member};
+
+use crate::sim::world::World;
+
+/// More than half of the voters.
+pub fn majority(world: &World) -> usize {
+    world.hosts.len() / 2 + 1
+}
+
+/// The newest in-sync record that is on the disks of a majority; in a pair, where either decides alone, the
+/// newest on any disk.
+pub fn newest_record(world: &World) -> Option<&InSyncRecord> {
+    let needed = if world.shape.is_pair() { 1 } else { majority(world) };
+    let ranks = world.hosts.iter().filter_map(|host| host.hard.record.as_ref());
+    let mut newest: Option<&InSyncRecord> = None;
+    for record in ranks {
+        let holders =
+            world.hosts.iter().filter(|host| host.hard.record.as_ref().is_some_and(|r| r.rank() >= record.rank()));
+        if holders.count() >= needed && newest.is_none_or(|known| known.rank() < record.rank()) {
+            newest = Some(record);
+        }
+    }
+    newest
+}
+
+/// The host on whose disks this very member is, if it is on any.
+pub fn host_of(world: &World, member: &Member) -> Option<usize> {
+    world.hosts.iter().position(|host| {
+        host.name == member.id.as_str() && host.log_incarnation.or(host.state_incarnation) == Some(member.incarnation)
+    })
+}

@@ -1,0 +1,145 @@
+//! What one seed draws: the cluster, what its clients do, and which kinds of faults there are.
+//!
+//! Not every kind is on in every run (swarm testing: Groce et al., "Swarm Testing", 2012): a fault that is
+//! on in all of them hides what only happens without it.
+
+use holdfast_replication::testing::Dice;
+
+use super::chance::Chance;
+use super::faults::Kind;
+use super::s3::workload::Workload;
+use super::world::Ns;
+use super::world::kernel::GateKind;
+use super::world::network::{MS, S, US};
+use super::world::shape::{MOST_HOSTS, Shape};
+
+/// What a run is like.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed that drew it.
+    pub seed: u64,
+    /// The cluster.
+    pub shape: Shape,
+    /// How many clients.
+    pub clients: usize,
+    /// What they do.
+    pub workload: Workload,
+    /// The kinds of faults that are on, a kind as often as it weighs.
+    pub faults: Vec<Kind>,
+    /// How long faults go on.
+    pub trouble: Ns,
+    /// The usual pause between two of them.
+    pub pause: Ns,
+    /// The clock rates of the hosts, in millionths beyond the world's.
+    pub ppm: [i64; MOST_HOSTS],
+    /// What the weather is like all the time.
+    pub weather: Weather,
+    /// Hosts start at once, or one after the other, this much apart at most.
+    pub staggered: Ns,
+}
+
+/// What the networks and disks do all the time.
+#[derive(Clone, Debug)]
+pub struct Weather {
+    /// Of a million packets.
+    pub lost: u64,
+    /// Of a million packets.
+    pub doubled: u64,
+    /// Of a million packets.
+    pub altered: u64,
+    /// A packet takes this long at least.
+    pub delay: Ns,
+    /// And this much longer at most.
+    pub jitter: Ns,
+    /// A sync takes this long at least.
+    pub sync_delay: Ns,
+    /// And this much longer at most.
+    pub sync_jitter: Ns,
+    /// A thread gets the processor this much later at most.
+    pub wake_delay: Ns,
+}
+
+/// The largest difference of rate between two clocks that the drift margin is made for (rule R4: one
+/// percent), as the most that each may be off.
+pub const RATE_BOUND_PPM: i64 = 4_900;
+
+impl Plan {
+    /// Draws the plan of a seed.
+    pub fn draw(seed: u64) -> Plan {
+        let mut dice = Dice(seed ^ 0x686f_6c64_6661_7374);
+        let shape = draw_shape(&mut dice);
+        let mut faults = Vec::new();
+        for (kind, weight) in Kind::ALL {
+            let fits = if shape.is_pair() { kind.fits_a_pair() } else { true };
+            // A third of the kinds is on in the usual run; the dangerous ones seldom.
+            let on = if kind.is_drastic() { dice.one_in(8) } else { dice.one_in(3) };
+            if fits && on {
+                faults.extend(std::iter::repeat_n(kind, weight));
+            }
+        }
+        if faults.is_empty() {
+            faults.push(Kind::PowerOff);
+        }
+        let outside = faults.contains(&Kind::RateOutside);
+        let mut ppm = [0; MOST_HOSTS];
+        let drift = *dice.pick(&[0, 100, RATE_BOUND_PPM]);
+        for host in &mut ppm {
+            *host = dice.between(0, 2 * drift as u64) as i64 - drift;
+        }
+        let interval = shape.interval_ms * MS;
+        let calm = outside || dice.one_in(2);
+        let weather = Weather {
+            lost: if calm { 0 } else { *dice.pick(&[0, 1_000, 20_000, 100_000]) },
+            doubled: *dice.pick(&[0, 0, 50_000]),
+            altered: *dice.pick(&[0, 0, 2_000]),
+            delay: *dice.pick(&[50 * US, 200 * US, MS]),
+            jitter: *dice.pick(&[50 * US, MS, interval / 10, interval / 2]),
+            sync_delay: *dice.pick(&[100 * US, 500 * US, 5 * MS]),
+            sync_jitter: *dice.pick(&[100 * US, 2 * MS, 30 * MS]),
+            wake_delay: *dice.pick(&[20 * US, 100 * US, MS, 5 * MS]),
+        };
+        let trouble = interval * dice.between(200, 1_200);
+        let clients = dice.between(1, 4) as usize;
+        let mut workload = Workload::draw(&mut dice);
+        // A run is worth some thousands of requests, however long it lasts.
+        workload.think_most = workload.think_most.max(trouble / 1_000);
+        let pause = interval * *dice.pick(&[1, 4, 10, 30]);
+        let staggered = *dice.pick(&[0, 10 * MS, 2 * S]);
+        Plan { seed, shape, clients, workload, faults, trouble, pause, ppm, weather, staggered }
+    }
+
+    /// The kinds of faults in this plan, once each.
+    pub fn kinds(&self) -> Vec<Kind> {
+        let mut kinds = self.faults.clone();
+        kinds.dedup();
+        kinds
+    }
+}
+
+fn draw_shape(dice: &mut Dice) -> Shape {
+    let (data, witness) = *dice.pick(&[
+        (2, true),
+        (2, true),
+        (2, true),
+        (2, true),
+        (2, false),
+        (3, false),
+        (3, false),
+        (3, true),
+        (4, true),
+        (5, true),
+    ]);
+    Shape {
+        data,
+        witness,
+        paths: if dice.one_in(4) { 2 } else { 1 },
+        interval_ms: *dice.pick(&[20, 100, 100, 250, 1_000]),
+        threshold: *dice.pick(&[3, 3, 5]),
+        probe: !dice.one_in(4),
+        failback_ms: if dice.one_in(3) { Some(*dice.pick(&[0, 1_000, 10_000])) } else { None },
+        standby_timeout_ms: *dice.pick(&[1_000, 1_000, 3_000]),
+        gate: if dice.one_in(6) { GateKind::LifetimeOnly } else { GateKind::Absolute },
+        segment_size: *dice.pick(&[8 << 10, 64 << 10, 1 << 20]),
+        arp_ping: !dice.one_in(5),
+    }
+}
