@@ -10,7 +10,7 @@
 use std::panic::AssertUnwindSafe;
 
 use super::chance::Chance;
-use super::checkers::{Violation, clients, same_bytes, whole};
+use super::checkers::{Violation, clients, r9_same_bytes, whole};
 use super::faults::Faults;
 use super::plan::Plan;
 use super::world::network::{MS, S};
@@ -88,6 +88,8 @@ fn live(world: &mut World, plan: &Plan) -> (Option<Violation>, usize) {
     let trouble_ends = world.now + plan.trouble;
     while world.now < trouble_ends && !world.violated() {
         faults.strike(world);
+        world.price_accepted = faults.price_accepted;
+        world.rate_outside = faults.rate_outside;
         let quick = world.dice.one_in(4);
         let pause = if quick { world.dice.up_to(5 * MS) } else { world.dice.up_to(2 * plan.pause) };
         let next = world.now + pause;
@@ -96,8 +98,6 @@ fn live(world: &mut World, plan: &Plan) -> (Option<Violation>, usize) {
             faults.relieve(world);
         }
         world.run_until(next);
-        world.price_accepted = faults.price_accepted;
-        world.rate_outside = faults.rate_outside;
     }
     faults.lift(world);
     let deadline = world.now + faults.patience(&plan.shape);
@@ -160,7 +160,7 @@ fn judge(world: &mut World, faults: &Faults) -> (Option<Violation>, usize) {
         return (Some(violation), 0);
     }
     let at = world.now;
-    if let Err(what) = same_bytes::compare(world, faults.damaged) {
+    if let Err(what) = r9_same_bytes::compare(world, faults.damaged) {
         return (Some(Violation { rule: "R9", at, what }), 0);
     }
     let forgiven = faults.price_accepted || faults.rate_outside;

@@ -74,6 +74,11 @@ impl Story {
         self.lines.iter()
     }
 
+    /// How many lines were told, those included that are no longer kept.
+    pub fn told(&self) -> u64 {
+        self.told
+    }
+
     /// The last lines as text, with the names of the hosts.
     pub fn timeline(&self, names: &[String]) -> String {
         let mut text = String::new();

@@ -25,6 +25,13 @@ pub fn newest_record(world: &World) -> Option<&InSyncRecord> {
     newest
 }
 
+/// Every record that may decide who is elected: the newest one that a quorum has, and any newer one.
+pub fn deciding_records(world: &World) -> impl Iterator<Item = &InSyncRecord> {
+    let newest = newest_record(world).map(InSyncRecord::rank);
+    let records = world.hosts.iter().filter_map(|host| host.hard.record.as_ref());
+    records.filter(move |record| newest.is_some_and(|rank| record.rank() >= rank))
+}
+
 /// The host on whose disks this very member is, if it is on any.
 pub fn host_of(world: &World, member: &Member) -> Option<usize> {
     world.hosts.iter().position(|host| {

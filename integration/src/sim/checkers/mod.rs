@@ -9,7 +9,14 @@ mod linearizable;
 mod listing;
 pub mod facts;
 pub mod r1_one_writer;
-pub mod same_bytes;
+mod r2_acknowledged;
+mod r3_in_sync;
+mod r4_lease;
+mod r5_authentic;
+mod r6_kernel;
+mod r7_order;
+mod r8_set_aside;
+pub mod r9_same_bytes;
 mod search;
 mod uploads;
 pub mod whole;
@@ -46,7 +53,17 @@ pub struct Checkers {
 impl Checkers {
     /// The checkers for clusters of this shape.
     pub fn new(_shape: &Shape) -> Checkers {
-        Checkers { all: vec![Box::new(r1_one_writer::OneWriter::default())], violation: None }
+        let all: Vec<Box<dyn Checker>> = vec![
+            Box::new(r1_one_writer::OneWriter::default()),
+            Box::new(r2_acknowledged::Acknowledged::default()),
+            Box::new(r3_in_sync::InSyncSet),
+            Box::new(r4_lease::Lease::default()),
+            Box::new(r5_authentic::Authentic::default()),
+            Box::new(r6_kernel::Kernel::default()),
+            Box::new(r7_order::Order::default()),
+            Box::new(r8_set_aside::SetAside::default()),
+        ];
+        Checkers { all, violation: None }
     }
 
     /// Shows everybody what happened.

@@ -36,7 +36,10 @@ impl Checker for OneWriter {
             Seen::Effect { host, effect: Effect::Send { peer, heartbeat, .. }, .. } => {
                 let voter = &world.hosts[*host];
                 let disk = &voter.hard;
-                if heartbeat.state.epoch > disk.epoch {
+                // A log that reaches into an epoch is as good a promise as one in the state file.
+                let log = voter.life.as_ref().and_then(|life| life.log.as_ref());
+                let reached = log.map_or(Epoch::ZERO, |log| log.engine.log().last_epoch());
+                if heartbeat.state.epoch > disk.epoch.max(reached) {
                     return Err(format!(
                         "{} says that it promised epoch {}, and its disk knows {}",
                         voter.name, heartbeat.state.epoch, disk.epoch

@@ -109,8 +109,7 @@ impl World {
     }
 
     fn lifetime(&self, h: usize) -> Duration {
-        let derived = self.shape.derived(&self.hosts[h].config);
-        Duration::from_secs(valid_lft_seconds(derived.lease))
+        Duration::from_secs(valid_lft_seconds(self.hosts[h].derived.lease))
     }
 
     /// Gratuitous ARP: whoever hears it finds the address here from now on.

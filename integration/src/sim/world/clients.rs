@@ -26,6 +26,8 @@ pub struct WiredClient {
     own: bool,
     serial: u64,
     waiting: Option<OpId>,
+    /// Asks for nothing by itself: [`World::ask`] says what, and when.
+    led: bool,
 }
 
 impl World {
@@ -34,10 +36,47 @@ impl World {
         for _ in 0..count {
             let id = ClientId(self.clients.len() as u16);
             let client = Client::new(id, workload.clone(), &mut self.dice);
-            let wired = WiredClient { client, neighbour: None, call: None, own: false, serial: 0, waiting: None };
-            self.clients.push(wired);
+            self.wire(client, false);
             self.prepare(usize::from(id.0));
         }
+    }
+
+    fn wire(&mut self, client: Client, led: bool) {
+        let wired =
+            WiredClient { client, neighbour: None, call: None, own: false, serial: 0, waiting: None, led };
+        self.clients.push(wired);
+    }
+
+    /// Adds a client that asks for nothing by itself.
+    pub fn add_led_client(&mut self) -> usize {
+        let c = self.clients.len();
+        let workload = Workload::draw(&mut self.dice);
+        let client = Client::new(ClientId(c as u16), workload, &mut self.dice);
+        self.wire(client, true);
+        c
+    }
+
+    /// Lets such a client ask for something: by the virtual address, or by the own one of `host`. It must
+    /// not be waiting for anything, and waits no longer than `patience`.
+    pub fn ask(&mut self, c: usize, call: Call, host: Option<usize>, patience: Ns) -> OpId {
+        assert!(self.clients[c].led && self.clients[c].waiting.is_none(), "one request at a time");
+        let wired = &mut self.clients[c];
+        wired.serial += 1;
+        let request = RequestId { client: c, serial: wired.serial };
+        let op = self.history.invoked(ClientId(c as u16), call.clone(), self.now);
+        self.clients[c].waiting = Some(op);
+        self.future.push(self.now + patience, Future::GiveUp { request });
+        let (route, target) = match host {
+            Some(host) => (Route::Direct, Some(host)),
+            None => (Route::Virtual, self.resolve(c)),
+        };
+        self.send_request(request, route, target, call);
+        op
+    }
+
+    /// Whether this client waits for an answer.
+    pub fn is_waiting(&self, c: usize) -> bool {
+        self.clients[c].waiting.is_some()
     }
 
     fn prepare(&mut self, c: usize) {
@@ -69,6 +108,10 @@ impl World {
         } else {
             (Route::Virtual, self.resolve(c))
         };
+        self.send_request(request, route, target, call);
+    }
+
+    fn send_request(&mut self, request: RequestId, route: Route, target: Option<usize>, call: Call) {
         let Some(host) = target else { return };
         let after = self.network.delay + self.dice.up_to(self.network.jitter);
         self.future.push(self.now + after, Future::Request { host, request, route, call: Box::new(call) });
@@ -128,6 +171,9 @@ impl World {
             // Whoever is sent away looks again for the address.
             Answer::Refused(Code::NotPrimary) | Answer::Unknown(_) => self.clients[c].neighbour = None,
             _ => {}
+        }
+        if self.clients[c].led {
+            return;
         }
         if self.clients[c].own {
             self.clients[c].client.answered(&answer, &mut self.dice);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use holdfast_agent::node::hard_state::HardState;
 use holdfast_config::Config;
+use holdfast_config::timers::Derived;
 use holdfast_heartbeat::{Incarnation, Keyring, MemberKind};
 use holdfast_replication::testing::MemDisk;
 use holdfast_store::index::Index;
@@ -49,6 +50,8 @@ pub struct Host {
     pub index_on_disk: Option<Index>,
     /// What the operator wrote.
     pub config: Arc<Config>,
+    /// The timers that the running agent derived from its configuration.
+    pub derived: Derived,
     /// The keys in that configuration.
     pub keys: Arc<Keyring>,
     /// A sync of this host's disks takes this long at least.

@@ -60,6 +60,7 @@ impl World {
         let lease = Lease::new(host.kernel.gate.clone());
         lease.open_ports_for_standby();
         let derived = self.shape.derived(&host.config);
+        host.derived = derived.clone();
         let settings = assemble::settings(&host.config, member.clone(), boot, &derived);
         let position = log.as_ref().map_or_else(LogPosition::default, |log| LogPosition {
             end: log.engine.log().end(),

@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use holdfast_agent::node::effect::Effect;
 use holdfast_agent::node::event::{Answer as CommandAnswer, Event};
+use holdfast_config::timers::Derived;
 use holdfast_heartbeat::{Epoch, Heartbeat, Keyring, Lsn, Notice, Time};
 use holdfast_replication::replica::{ConnId, Output};
 use holdfast_replication::stream::Frame;
@@ -239,7 +240,9 @@ impl World {
     fn host(shape: &Shape, i: usize, secrets: &[String]) -> Host {
         let config = shape.config(i, secrets);
         let keys = keyring(&config);
+        let derived = shape.derived(&config);
         Host {
+            derived,
             name: shape.name(i),
             kind: shape.kind(i),
             up: true,
@@ -370,6 +373,11 @@ impl World {
     /// The deciding clock of a host.
     pub fn clock(&self, h: usize) -> Time {
         self.hosts[h].clock.at(self.now)
+    }
+
+    /// The timers of a host, as its present configuration gives them.
+    pub fn derived(&self, h: usize) -> &Derived {
+        &self.hosts[h].derived
     }
 
     /// How long the next sync of a host's disk takes.

@@ -1,0 +1,90 @@
+//! R2: a write is answered only when its record is durable on each member of the in-sync set, under the
+//! current epoch.
+
+use std::collections::BTreeMap;
+
+use holdfast_heartbeat::{Lsn, MemberKind};
+
+use super::{Checker, facts};
+use crate::sim::s3::call::Answer;
+use crate::sim::world::service::RequestId;
+use crate::sim::world::shape::MOST_HOSTS;
+use crate::sim::world::{Seen, World};
+
+/// See the module's documentation.
+#[derive(Default)]
+pub struct Acknowledged {
+    /// Where the last record of a request ends, and in whose log.
+    committed: BTreeMap<RequestId, Lsn>,
+    /// What each host's log had on its disk when that was last looked at.
+    durable: [Lsn; MOST_HOSTS],
+}
+
+impl Checker for Acknowledged {
+    fn rule(&self) -> &'static str {
+        "R2"
+    }
+
+    fn see(&mut self, world: &World, seen: &Seen<'_>) -> Result<(), String> {
+        match seen {
+            Seen::Born { host } | Seen::Flushed { host } => {
+                if let Some(log) = world.hosts[*host].life.as_ref().and_then(|life| life.log.as_ref()) {
+                    self.durable[*host] = log.engine.log().durable();
+                }
+            }
+            Seen::Committed { request, end, .. } => {
+                self.committed.insert(*request, *end);
+            }
+            Seen::Answering { host, request, answer, .. } => {
+                let Some(end) = self.committed.remove(request) else { return Ok(()) };
+                let told = !matches!(answer, Answer::Refused(_) | Answer::Unknown(_));
+                if told && !world.price_accepted {
+                    return self.held_by_all(world, *host, end);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Acknowledged {
+    fn held_by_all(&self, world: &World, primary: usize, end: Lsn) -> Result<(), String> {
+        let name = &world.hosts[primary].name;
+        let epoch = world.reign(primary);
+        let chain = |h: usize| {
+            let log = world.hosts[h].life.as_ref()?.log.as_ref()?;
+            log.engine.log().chain_at(end).ok()
+        };
+        for record in facts::deciding_records(world) {
+            if record.epoch > epoch {
+                return Err(format!(
+                    "{name} acknowledges LSN {end} in epoch {epoch}, and a record of epoch {} decides",
+                    record.epoch
+                ));
+            }
+            for member in &record.members {
+                // Whoever lost its disk is not the member that the record means.
+                let Some(h) = facts::host_of(world, member) else { continue };
+                if h == primary || world.hosts[h].kind == MemberKind::Witness {
+                    continue;
+                }
+                let held = match world.hosts[h].life.as_ref().and_then(|life| life.log.as_ref()) {
+                    Some(log) => log.engine.log().durable(),
+                    None => self.durable[h],
+                };
+                if held < end {
+                    return Err(format!(
+                        "{name} acknowledges LSN {end} in epoch {epoch}; {member} is in the in-sync set and has {held} on its disk"
+                    ));
+                }
+                if let (Some(mine), Some(theirs)) = (chain(primary), chain(h))
+                    && mine != theirs
+                {
+                    return Err(format!("{name} acknowledges LSN {end}; {member} has other bytes before it"));
+                }
+            }
+        }
+        Ok(())
+    }
+}

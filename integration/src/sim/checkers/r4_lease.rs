@@ -1,0 +1,101 @@
+//! R4: a primary serves, reads too, only while a majority acknowledged heartbeats sent less than one lease
+//! ago; no two members hold a lease at once; after a restart a voter waits one lease before it votes.
+
+use std::collections::BTreeMap;
+
+use holdfast_agent::node::effect::Effect;
+use holdfast_heartbeat::{Epoch, Role, Time};
+
+use super::{Checker, facts};
+use crate::sim::world::shape::MOST_HOSTS;
+use crate::sim::world::{Seen, World};
+
+/// See the module's documentation.
+#[derive(Default)]
+pub struct Lease {
+    /// For each reign of each life, by its nonce: when the newest heartbeat was sent that a voter acknowledged.
+    granted: BTreeMap<(u64, Epoch), [Option<Time>; MOST_HOSTS]>,
+}
+
+impl Checker for Lease {
+    fn rule(&self) -> &'static str {
+        "R4"
+    }
+
+    fn see(&mut self, world: &World, seen: &Seen<'_>) -> Result<(), String> {
+        match seen {
+            Seen::Effect { host, at, effect: Effect::Send { heartbeat, .. } } => {
+                let state = &heartbeat.state;
+                if let (Some(epoch), Some(echo)) = (state.grants, heartbeat.echo) {
+                    let voters = self.granted.entry((echo.boot.0, epoch)).or_default();
+                    voters[*host] = voters[*host].max(Some(echo.sent_at));
+                }
+                if state.vote.is_some_and(|vote| vote.refusal.is_none()) {
+                    return waited_long_enough(world, *host, *at, "votes");
+                }
+            }
+            Seen::Effect { host, at, effect: Effect::Report(transition) } => {
+                if transition.to == Role::Promoting {
+                    waited_long_enough(world, *host, *at, "is elected")?;
+                    // What was granted to reigns that are long over is of no interest any more.
+                    let horizon = Epoch(transition.epoch.0.saturating_sub(8));
+                    self.granted.retain(|(_, epoch), _| *epoch >= horizon);
+                }
+            }
+            Seen::Stepped { .. } => return one_lease(world),
+            Seen::Answering { host, .. } => return self.majority_stands_behind(world, *host),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The lease as the members state it, the gate's excess included, cannot be voted on sooner after a start.
+fn waited_long_enough(world: &World, h: usize, at: Time, what: &str) -> Result<(), String> {
+    let host = &world.hosts[h];
+    let Some(life) = host.life.as_ref() else { return Ok(()) };
+    let derived = world.derived(h);
+    let lease = derived.lease + derived.gate_extra;
+    let waited = at.since(life.started);
+    if waited < lease {
+        return Err(format!("{} {what} {waited:?} after its start; a lease is {lease:?}", host.name));
+    }
+    Ok(())
+}
+
+fn one_lease(world: &World) -> Result<(), String> {
+    if world.price_accepted || world.rate_outside {
+        return Ok(());
+    }
+    let mut holder: Option<usize> = None;
+    for (h, host) in world.hosts.iter().enumerate() {
+        let held = host.life.as_ref().is_some_and(|life| life.lease.held(world.clock(h)).is_some());
+        if held && let Some(other) = holder.replace(h) {
+            return Err(format!("{} and {} hold a lease at once", world.hosts[other].name, host.name));
+        }
+    }
+    Ok(())
+}
+
+impl Lease {
+    fn majority_stands_behind(&self, world: &World, h: usize) -> Result<(), String> {
+        if world.price_accepted || world.shape.is_pair() {
+            return Ok(());
+        }
+        let host = &world.hosts[h];
+        let Some(life) = host.life.as_ref() else { return Ok(()) };
+        let (now, epoch) = (world.clock(h), world.reign(h));
+        let lease = world.derived(h).lease;
+        let voters = self.granted.get(&(life.boot.0, epoch));
+        let fresh = voters.map_or(0, |voters| {
+            voters.iter().flatten().filter(|sent| now.since(**sent) <= lease).count()
+        });
+        if fresh + 1 < facts::majority(world) {
+            return Err(format!(
+                "{} answers in epoch {epoch}, and {fresh} others acknowledged a heartbeat of the last {lease:?}",
+                host.name
+            ));
+        }
+        Ok(())
+    }
+}
