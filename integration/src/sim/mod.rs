@@ -7,6 +7,7 @@
 //!   faults    what goes wrong, and when it ends
 //!   s3/       clients of the shape of S3 and the host's side of their requests
 //!   checkers/ what must never happen, one file per invariant
+//!   scenario/ texts with the outcome that is expected of them
 //!   story     what happened, for people and as a digest
 //! ```
 
@@ -16,5 +17,6 @@ pub mod faults;
 pub mod plan;
 pub mod run;
 pub mod s3;
+pub mod scenario;
 pub mod story;
 pub mod world;

@@ -70,7 +70,7 @@ impl Story {
     }
 
     /// The last lines, oldest first.
-    pub fn lines(&self) -> impl Iterator<Item = &(Ns, usize, String)> {
+    pub fn lines(&self) -> impl ExactSizeIterator<Item = &(Ns, usize, String)> {
         self.lines.iter()
     }
 
