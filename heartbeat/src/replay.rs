@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::message::{BootNonce, Echo, Heartbeat};
 use crate::packet::Dropped;
+use crate::planted;
 use crate::types::Time;
 
 /// How many ended lives of one peer are remembered, so that none of their packets can come back.
@@ -49,13 +50,16 @@ impl ReplayGuard {
         max_age: Duration,
         heartbeat: &Heartbeat,
     ) -> Result<(), Dropped> {
-        let Some(echo) = heartbeat.echo.filter(|echo| echo.boot == own_boot) else {
+        let Some(echo) =
+            heartbeat.echo.filter(|echo| echo.boot == own_boot || planted::is("echo-of-any-life"))
+        else {
             return Err(Dropped::Unproven);
         };
-        if self.retired.contains(&heartbeat.boot) {
+        if self.retired.contains(&heartbeat.boot) && !planted::is("ended-life-believed") {
             return Err(Dropped::Replayed);
         }
-        if echo.sent_at > now || now.since(echo.sent_at) > max_age {
+        let held_back = now.since(echo.sent_at) > max_age && !planted::is("echo-of-any-age");
+        if echo.sent_at > now || held_back {
             return Err(Dropped::Stale);
         }
         match &mut self.current {
@@ -93,6 +97,9 @@ impl Life {
             return Ok(());
         }
         let behind = self.highest - seq;
+        if planted::is("packet-seen-twice") {
+            return Ok(());
+        }
         if behind >= WINDOW || self.seen >> behind & 1 == 1 {
             return Err(Dropped::Replayed);
         }

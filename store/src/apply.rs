@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use holdfast_heartbeat::planted;
 use holdfast_heartbeat::types::{Epoch, Lsn};
 use md5::{Digest, Md5};
 use serde::Serialize;
@@ -155,7 +156,7 @@ impl<'a> Staged<'a> {
 
 impl Tables for Staged<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
-        match self.changes.get(key) {
+        match self.changes.get(key).filter(|_| !planted::is("batch-blind-to-itself")) {
             Some(change) => Ok(change.clone()),
             None => self.base.get(key),
         }
@@ -297,7 +298,9 @@ fn matches(object: Option<&ObjectState>, wanted: &Match) -> bool {
     match (object, wanted) {
         (None, _) => false,
         (Some(_), Match::Any) => true,
-        (Some(object), Match::Etag(etag)) => object.etag.to_string() == *etag,
+        (Some(object), Match::Etag(etag)) => {
+            object.etag.to_string() == *etag || planted::is("any-etag-matches")
+        }
     }
 }
 
@@ -322,13 +325,13 @@ fn resolve(state: &Staged<'_>, place: Place, source: &Source, size: u64) -> Done
         Source::Inline if place.inline_len == 0 => Vec::new(),
         Source::Inline => vec![Extent { lsn: place.lsn, offset: place.inline_at, len: place.inline_len }],
         Source::Extents { epoch, extents } => {
-            if *epoch != place.epoch {
+            if *epoch != place.epoch && !planted::is("extents-of-earlier-epoch") {
                 refuse!(StaleEpoch);
             }
             extents.clone()
         }
         Source::Object { bucket, key, id, start, len } => match state.object(bucket, key)? {
-            Some(object) if object.id == *id => {
+            Some(object) if object.id == *id || planted::is("copy-of-changed-source") => {
                 if start.checked_add(*len).is_none_or(|end| end > object.size) {
                     refuse!(Malformed);
                 }
@@ -501,7 +504,9 @@ fn complete(
         layout: Layout::Near(Vec::new()),
     };
     store(state, bucket, key, before.as_ref(), object, extents);
-    forget_upload(state, keys::upload(bucket, key, upload), upload)?;
+    if !planted::is("upload-outlives-completion") {
+        forget_upload(state, keys::upload(bucket, key, upload), upload)?;
+    }
     Ok(Ok(Outcome::Stored { etag, modified_ms: wall_ms }))
 }
 

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use holdfast_heartbeat::{Ballot, Epoch, InSyncRecord, MemberKind, Role, Time, Vote};
+use holdfast_heartbeat::{Ballot, Epoch, InSyncRecord, MemberKind, Role, Time, Vote, planted};
 use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
@@ -166,7 +166,7 @@ impl Node {
             cause = Cause::OperatorForced;
         } else {
             match &self.hard.record {
-                Some(record) if !record.contains(&me) => return,
+                Some(record) if !record.contains(&me) && !super::voter::only_by_name(record, &me) => return,
                 Some(_) => {}
                 None if vacancy.cause == Cause::OperatorOrder && self.everybody_is_empty(now) => {}
                 None if self.may_bootstrap(now) => cause = Cause::Bootstrap,
@@ -217,6 +217,7 @@ impl Node {
         // A record is as good a trace of an epoch as a promise: who reigned in it may have lost its disk,
         // and the promise with it.
         let seen = |epoch: Epoch, record: Option<&InSyncRecord>| {
+            let record = record.filter(|_| !planted::is("epoch-of-record-forgotten"));
             epoch.max(record.map_or(Epoch::ZERO, |record| record.epoch))
         };
         let heard = self.peers.iter().filter_map(|peer| peer.state.as_ref());
@@ -249,7 +250,8 @@ impl Node {
     /// alternate numbers, a forced one jumps by a distance that depends on its name.
     fn epoch_after(&self, highest: Epoch, alone: bool, forced: bool) -> Epoch {
         let next = highest.next();
-        if alone && (forced || self.peers.iter().all(|peer| peer.member.is_none())) {
+        let apart = !planted::is("forced-epoch-not-apart");
+        if alone && apart && (forced || self.peers.iter().all(|peer| peer.member.is_none())) {
             let name = self.settings.me.id.as_str().bytes();
             let spread = name.fold(0u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)))
                 % FORCED_STRIDE;
@@ -257,7 +259,7 @@ impl Node {
             let block = FORCED_STRIDE * FORCED_STRIDE;
             return Epoch((highest.0 / block + 1) * block + spread * FORCED_STRIDE);
         }
-        if alone && self.is_two_node() {
+        if alone && self.is_two_node() && !planted::is("pair-shares-epochs") {
             let mine_is_even = self.peers[0].member.as_ref().is_none_or(|peer| self.settings.me.id < peer.id);
             return if next.0.is_multiple_of(2) == mine_is_even { next } else { next.next() };
         }
@@ -296,7 +298,11 @@ impl Node {
         if won && campaign.ballot.pre {
             // What was true when the question was asked must be true of the own vote too.
             let me = &self.settings.me;
-            let outside = self.hard.record.as_ref().is_some_and(|record| !record.contains(me));
+            let outside = self
+                .hard
+                .record
+                .as_ref()
+                .is_some_and(|record| !record.contains(me) && !super::voter::only_by_name(record, me));
             if campaign.ballot.epoch <= self.hard.epoch
                 || outside && !campaign.ballot.forced
                 || self.grant_blocks(now, me)
@@ -379,6 +385,9 @@ impl Node {
             // Only an epoch that no majority can win may be won so.
             return majority(self.voters()).min(self.heard(now));
         }
+        if planted::is("half-of-the-votes") {
+            return if campaign.alone { 1 } else { self.voters().div_ceil(2) };
+        }
         if campaign.alone { 1 } else { majority(self.voters()) }
     }
 
@@ -401,7 +410,7 @@ impl Node {
             self.hard.record.as_ref().is_some_and(|record| record.members == [self.settings.me.clone()]);
         let let_go = self.vacancy.as_ref().is_some_and(|vacancy| vacancy.let_go);
         match self.settings.two_node {
-            TwoNode::Probe => sole || self.seen_in_sync,
+            TwoNode::Probe => sole || self.seen_in_sync || planted::is("pair-trusts-old-record"),
             TwoNode::Manual => sole || let_go && self.seen_in_sync,
         }
     }
@@ -429,7 +438,8 @@ impl Node {
         self.is_pristine()
             && self.peers.iter().all(|peer| match peer.settings.kind {
                 MemberKind::Data => {
-                    peer.alive(now) && peer.state.as_ref().is_some_and(|state| state.pristine)
+                    let missing = peer.state.is_none() && planted::is("bootstrap-with-one-missing");
+                    missing || peer.alive(now) && peer.state.as_ref().is_some_and(|state| state.pristine)
                 }
                 MemberKind::Witness => peer.state.as_ref().is_none_or(|state| state.record.is_none()),
             })

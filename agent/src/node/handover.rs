@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use holdfast_heartbeat::{Epoch, Member, MemberKind, NodeId, Resignation, Role, Time, Wish};
+use holdfast_heartbeat::{Epoch, Member, MemberKind, NodeId, Resignation, Role, Time, Wish, planted};
 use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
@@ -260,7 +260,8 @@ impl Node {
         let Some(handover) = &mut reign.handover else { return };
         if !handover.letting_go {
             let follower = &self.peers[handover.peer].follower;
-            let holds_all = self.log.durable == self.log.end && follower.durable >= self.log.end;
+            let holds_all = self.log.durable == self.log.end && follower.durable >= self.log.end
+                || planted::is("successor-lacks-the-end");
             if handover.service_stopped && holds_all && reign.in_sync.holds(&handover.target) {
                 handover.letting_go = true;
                 reign.serving = false;
@@ -274,6 +275,7 @@ impl Node {
         let Phase::Reigning(reign) = &mut self.phase else { return };
         if let Some(handover) = &reign.handover
             && !handover.vip_released
+            && !(handover.letting_go && planted::is("hands-over-before-release"))
         {
             // The gate is shut, so nobody is served here: the lease must not be renewed for ever.
             if handover.letting_go && now >= handover.started + limit * 2 {

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use holdfast_heartbeat::{Epoch, InSyncRecord, Member, MemberKind, Time};
+use holdfast_heartbeat::{Epoch, InSyncRecord, Member, MemberKind, Time, planted};
 use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
@@ -78,14 +78,14 @@ impl Node {
     fn confirm_in_sync(&mut self, now: Time, out: &mut Vec<Effect>) {
         let Phase::Reigning(reign) = &self.phase else { return };
         let Some((record, token)) = &reign.in_sync.pending else { return };
-        if *token > self.durable_token {
+        if *token > self.durable_token && !planted::is("own-record-not-durable") {
             return;
         }
         // A voter that promised a later epoch does not count: its vote there was given on what it
         // knew before, and the primary of that epoch need not have seen this record.
         let assents = |peer: &&super::peer::Peer| {
             peer.state.as_ref().is_some_and(|state| {
-                state.epoch == reign.epoch
+                (state.epoch == reign.epoch || planted::is("record-below-promise-counts"))
                     && state
                         .record
                         .as_ref()
@@ -93,7 +93,7 @@ impl Node {
             })
         };
         let have = 1 + self.peers.iter().filter(assents).count();
-        if have < self.record_quorum(now) {
+        if have < self.record_quorum(now) && !planted::is("solo-not-recorded") {
             return;
         }
         let Phase::Reigning(reign) = &mut self.phase else { return };
@@ -173,6 +173,11 @@ impl Node {
                 peer.departures.retain(|at| now.since(*at) < DAMPING_WINDOW);
                 peer.departures.push(now);
             }
+        }
+        if planted::is("waits-no-longer-before-recorded") {
+            let Phase::Reigning(reign) = &mut self.phase else { return };
+            let version = reign.in_sync.next_version();
+            out.push(Effect::WaitFor { epoch: reign.epoch, version, members: staying.clone() });
         }
         self.propose_in_sync(now, staying, out);
     }
@@ -269,15 +274,17 @@ impl Node {
         let set = &mut reign.in_sync;
         let version = set.next_version();
         set.joining = Some((member.clone(), version));
-        set.waiting.push(member);
+        if !planted::is("recorded-before-waited-for") {
+            set.waiting.push(member);
+        }
         out.push(Effect::WaitFor { epoch: reign.epoch, version, members: set.waiting.clone() });
     }
 
     /// The newcomer holds everything that was acknowledged before the log began to wait for it.
     pub(super) fn admit_joined(&mut self, now: Time, epoch: Epoch, version: u64, out: &mut Vec<Effect>) {
         let Phase::Reigning(reign) = &mut self.phase else { return };
-        if reign.epoch != epoch || reign.in_sync.joining.as_ref().is_none_or(|(_, waited)| *waited != version)
-        {
+        let joins = |(_, waited): &(Member, u64)| *waited == version || planted::is("any-wait-admits");
+        if reign.epoch != epoch || !reign.in_sync.joining.as_ref().is_some_and(joins) {
             return;
         }
         // A shrink may have been proposed meanwhile: the newcomer waits for its outcome.

@@ -39,6 +39,7 @@ use std::time::Duration;
 
 use holdfast_heartbeat::{
     Dropped, Epoch, Heartbeat, Lsn, MemberKind, MemberState, NodeId, Refusal, Resignation, Role, Time, Vote,
+    planted,
 };
 use serde::{Deserialize, Serialize};
 
@@ -148,6 +149,8 @@ pub struct Node {
     announced: Vec<Announced>,
 
     next_beat: Time,
+    /// When everybody was last told this member's state.
+    said_at: Time,
     role_since: Time,
     now: Time,
     dropped: BTreeMap<Dropped, u64>,
@@ -158,11 +161,13 @@ impl Node {
     /// A node that starts at `now` with what its disk remembers.
     pub fn new(settings: Settings, hard: HardState, log: LogPosition, now: Time) -> Node {
         // A log that reaches into an epoch is as good a promise as one in the state file.
-        let hard = HardState { epoch: hard.epoch.max(log.last_epoch), ..hard };
+        let in_log = if planted::is("epoch-of-log-forgotten") { Epoch::ZERO } else { log.last_epoch };
+        let hard = HardState { epoch: hard.epoch.max(in_log), ..hard };
         let peers =
             settings.peers.iter().map(|peer| Peer::new(peer.clone(), settings.timers.detect)).collect();
         let timers = &settings.timers;
-        let votes_from = now + timers.voter_wait(hard.restart_wait(timers.stated_lease()));
+        let wait = timers.voter_wait(hard.restart_wait(timers.stated_lease()));
+        let votes_from = if planted::is("restart-votes-at-once") { now } else { now + wait };
         Node {
             peers,
             phase: Phase::Waiting,
@@ -205,6 +210,7 @@ impl Node {
             awaited: None,
             announced: Vec::new(),
             next_beat: now,
+            said_at: now,
             role_since: now,
             now,
             dropped: BTreeMap::new(),
@@ -381,11 +387,12 @@ impl Node {
         }
         self.peers[peer].member = Some(heartbeat.from.clone());
         if let (Phase::Reigning(reign), Some(echo)) = (&self.phase, &heartbeat.echo)
-            && heartbeat.state.grants == Some(reign.epoch)
+            && (heartbeat.state.grants == Some(reign.epoch) || planted::is("lease-from-any-heartbeat"))
             && echo.sent_at >= reign.since
         {
             let ack = &mut self.peers[peer].lease_ack;
-            *ack = Some(ack.map_or(echo.sent_at, |known| known.max(echo.sent_at)));
+            let from = if planted::is("lease-from-receipt") { now } else { echo.sent_at };
+            *ack = Some(ack.map_or(from, |known| known.max(from)));
         }
         if let Some(vote) = heartbeat.state.vote {
             self.count_vote(now, peer, vote, out);
@@ -517,7 +524,8 @@ impl Node {
         } else {
             self.in_sync_since = None;
         }
-        if self.durable.epoch == epoch && self.hard.epoch == epoch && self.following != Some((epoch, peer)) {
+        let on_disk = self.durable.epoch == epoch || planted::is("follows-before-promise-durable");
+        if on_disk && self.hard.epoch == epoch && self.following != Some((epoch, peer)) {
             self.following = Some((epoch, peer));
             let leader = self.peers[peer].member.clone().expect("a leader was heard");
             out.push(Effect::Promise { epoch });
@@ -546,6 +554,7 @@ impl Node {
 
     /// Says this member's state to everybody, over every path.
     fn broadcast(&mut self, now: Time, reply_wanted: bool, out: &mut Vec<Effect>) {
+        self.said_at = now;
         for peer in 0..self.peers.len() {
             for path in 0..self.peers[peer].settings.paths {
                 self.send_to(now, peer, path, reply_wanted, None, out);

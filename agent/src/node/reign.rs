@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use holdfast_heartbeat::{Epoch, Member, MemberKind, NodeId, Resignation, Role, Time};
+use holdfast_heartbeat::{Epoch, Member, MemberKind, NodeId, Resignation, Role, Time, planted};
 use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
@@ -123,12 +123,13 @@ impl Node {
     /// Moves the lease forward to what a quorum acknowledged.
     fn renew_lease(&mut self, now: Time, out: &mut Vec<Effect>) {
         // A pair goes on after the loss of either half (policy of `two_node`); its primary watches
-        // its own links instead, and its own clock: a pause longer than the lease ends the reign.
+        // its own links instead, and its own clock: a pause longer than the lease ends the reign. Its
+        // lease too counts from what it said last: whoever heard that waits for as long from then on.
         let needed = self.assents_needed(now);
         let lease = self.settings.timers.lease;
         let acks: Vec<_> = self.peers.iter().map(|peer| peer.lease_ack).collect();
         let Phase::Reigning(reign) = &mut self.phase else { return };
-        let Some(sent) = acknowledged_by(needed, now, acks) else { return };
+        let Some(sent) = acknowledged_by(needed, self.said_at, acks) else { return };
         let until = sent + lease;
         if reign.lease_until.is_none_or(|held| held < until) {
             reign.lease_until = Some(until);
@@ -230,13 +231,15 @@ impl Node {
             return;
         }
         let Phase::Reigning(reign) = &self.phase else { return };
-        let ready = reign.lease_until.is_some() && reign.in_sync.recorded() && reign.log_started;
+        let recorded = reign.in_sync.recorded() || planted::is("serves-before-recorded");
+        let replayed = reign.log_started || planted::is("address-before-replay");
+        let ready = reign.lease_until.is_some() && recorded && replayed;
         if !reign.serving {
             match &self.probe.finished {
                 None if self.probe.started.is_none() => {
                     return self.start_probe(now, self.probe_window(), out);
                 }
-                Some((at, Some(conflict))) => {
+                Some((at, Some(conflict))) if !planted::is("claims-over-an-answer") => {
                     // Before this reign began the former primary had a right to answer. Afterwards
                     // it is a conflict: ask until the address is free, never claim it over an answer.
                     if *at >= reign.since {
@@ -248,7 +251,7 @@ impl Node {
                     return self.start_probe(now, self.settings.timers.probe_window, out);
                 }
                 None => return,
-                Some((_, None)) => {}
+                Some(_) => {}
             }
             if !ready {
                 return;
@@ -273,19 +276,29 @@ impl Node {
     /// Ends the reign now: the gate shuts first, everything else follows.
     pub(super) fn step_down(&mut self, now: Time, cause: Cause, peer: Option<NodeId>, out: &mut Vec<Effect>) {
         let Phase::Reigning(reign) = std::mem::replace(&mut self.phase, Phase::Waiting) else { return };
-        out.push(Effect::EndLease);
+        if !planted::is("gate-open-after-reign") {
+            out.push(Effect::EndLease);
+        }
         out.push(Effect::StopServing { drain: Duration::ZERO });
-        out.push(Effect::ReleaseVip);
+        if !planted::is("address-kept-after-reign") {
+            out.push(Effect::ReleaseVip);
+        }
         out.push(Effect::StandDown { epoch: self.hard.epoch });
         self.releasing = true;
         // Others may go on as soon as the address is off this host.
-        self.resign_on_release = Some(Resignation { epoch: reign.epoch, successor: None });
+        let resigned = Some(Resignation { epoch: reign.epoch, successor: None });
+        if planted::is("resigns-before-release") {
+            self.resigned = resigned;
+        } else {
+            self.resign_on_release = resigned;
+        }
         self.change_role(reign.role, cause, Role::Standby, reign.epoch, peer, out);
         if let Some(handover) = reign.handover {
             self.decline_handover(handover, cause, out);
         }
         self.vacate(now, Cause::NoPrimary, false);
-        self.stand_after = now + self.settings.timers.retry() * 4;
+        // Never sooner than whoever slept may stand (see `Node::handle`).
+        self.stand_after = self.stand_after.max(now + self.settings.timers.retry() * 4);
     }
 
     /// The best member to hand over to: in sync, following, fit, most preferred.

@@ -5,7 +5,8 @@
 //! candidate outside the newest known in-sync set is never helped unless an operator forced it (R3).
 
 use holdfast_heartbeat::{
-    Ballot, Epoch, Heartbeat, InSyncRecord, Lsn, Member, MemberKind, Notice, Refusal, Resignation, Time, Vote,
+    Ballot, Epoch, Heartbeat, InSyncRecord, Lsn, Member, MemberKind, Notice, Refusal, Resignation, Time,
+    Vote, planted,
 };
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +71,7 @@ impl Node {
         let durable = self.durable_token;
         let (ready, waiting) = std::mem::take(&mut self.pending_votes)
             .into_iter()
-            .partition(|p: &PendingVote| p.token <= durable);
+            .partition(|p: &PendingVote| p.token <= durable || planted::is("vote-before-durable"));
         self.pending_votes = waiting;
         for PendingVote { peer, vote, .. } in ready {
             // The promise may have moved on to another candidate while this one was being written.
@@ -100,7 +101,9 @@ impl Node {
             return Some(Refusal::JustStarted);
         }
         let promised_to_another = ballot.epoch < self.hard.epoch
-            || ballot.epoch == self.hard.epoch && self.hard.voted_for.as_ref() != Some(candidate);
+            || ballot.epoch == self.hard.epoch
+                && self.hard.voted_for.as_ref() != Some(candidate)
+                && !planted::is("second-vote-in-epoch");
         if promised_to_another {
             return Some(Refusal::EpochPromised);
         }
@@ -113,11 +116,15 @@ impl Node {
         // Whoever has a record and an empty log was stopped at the very beginning of a new cluster:
         // nothing can have been acknowledged anywhere.
         let blank = heartbeat.state.pristine || heartbeat.state.durable == Lsn::ZERO;
-        if self.memoryless && !blank {
+        if self.memoryless && !blank && !planted::is("vote-without-memory") {
             return Some(Refusal::NotBootstrapped);
         }
-        match newer(self.hard.record.as_ref(), heartbeat.state.record.as_ref()) {
-            Some(record) if !record.contains(candidate) => Some(Refusal::NotInSync),
+        let theirs = heartbeat.state.record.as_ref();
+        let own = self.hard.record.as_ref().filter(|_| !planted::is("candidate-judged-by-its-own-record"));
+        match newer(own, theirs) {
+            Some(record) if !record.contains(candidate) && !only_by_name(record, candidate) => {
+                Some(Refusal::NotInSync)
+            }
             Some(_) => None,
             None if heartbeat.state.pristine && self.pristine_or_witness() => None,
             None => Some(Refusal::NotBootstrapped),
@@ -126,7 +133,8 @@ impl Node {
 
     /// Whether a lease that this member renewed for another than `candidate` may still be in force.
     pub(super) fn grant_blocks(&self, now: Time, candidate: &Member) -> bool {
-        self.grant.as_ref().is_some_and(|grant| grant.holder != *candidate && now < grant.until)
+        let grant = self.grant.as_ref().filter(|_| !planted::is("renewed-lease-forgotten"));
+        grant.is_some_and(|grant| grant.holder != *candidate && now < grant.until)
     }
 
     fn pristine_or_witness(&self) -> bool {
@@ -141,7 +149,8 @@ impl Node {
         let known = &self.peers[peer];
         let (member, state) = (known.member.clone()?, known.state.as_ref()?);
         let epoch = state.epoch;
-        let promised = self.durable.epoch == epoch && self.hard.epoch == epoch;
+        let promised = self.durable.epoch == epoch && self.hard.epoch == epoch
+            || planted::is("renewal-after-another-promise");
         if !promised || !reigning(state.role) || self.phase.reigns() || !known.alive(now) {
             return None;
         }
@@ -154,7 +163,10 @@ impl Node {
         if self.grant.as_ref().is_some_and(|grant| grant.epoch > epoch) {
             return None;
         }
-        let wait = self.settings.timers.voter_wait(std::time::Duration::from_nanos(state.lease_ns));
+        let stated = std::time::Duration::from_nanos(state.lease_ns);
+        let lease =
+            if planted::is("own-lease-instead-of-stated") { self.settings.timers.lease } else { stated };
+        let wait = self.settings.timers.voter_wait(lease);
         let until = known.echo_at + wait;
         self.grant = Some(Grant { holder: member, epoch, until });
         Some(epoch)
@@ -215,7 +227,8 @@ impl Node {
     pub(super) fn adopt_record(&mut self, record: Option<&InSyncRecord>, out: &mut Vec<Effect>) {
         let Some(record) = record else { return };
         let newer = self.hard.record.as_ref().is_none_or(|own| own.rank() < record.rank());
-        if newer && !self.memoryless && record.epoch >= self.hard.epoch && !self.phase.reigns() {
+        let in_time = record.epoch >= self.hard.epoch || planted::is("record-below-promise-counts");
+        if newer && !self.memoryless && in_time && !self.phase.reigns() {
             self.hard.record = Some(record.clone());
             self.persist(out);
         }
@@ -224,8 +237,10 @@ impl Node {
     /// A peer states that it gave up a reign.
     pub(super) fn heed_resignation(&mut self, now: Time, peer: usize, resigned: &Resignation) {
         let Some(member) = self.peers[peer].member.clone() else { return };
-        let ours =
-            self.grant.as_ref().is_some_and(|grant| grant.holder == member && grant.epoch <= resigned.epoch);
+        let ours = self.grant.as_ref().is_some_and(|grant| {
+            let of_it = grant.epoch <= resigned.epoch || planted::is("resignation-of-earlier-reign");
+            grant.holder == member && of_it
+        });
         let led = self.leader == Some((resigned.epoch, peer));
         if !ours && !led {
             return;
@@ -254,7 +269,8 @@ impl Node {
         else {
             return;
         };
-        if self.peers[peer].guard.current_boot() != Some(notice.boot) {
+        let of_this_life = self.peers[peer].guard.current_boot() == Some(notice.boot);
+        if !of_this_life && !planted::is("notice-of-earlier-life") {
             return;
         }
         self.peers[peer].dead_boot = Some(notice.boot);
@@ -265,6 +281,11 @@ impl Node {
             self.vacate(now, Cause::PrimaryDied, false);
         }
     }
+}
+
+/// Planted: takes a member that came back with an empty or damaged log for the one that was recorded.
+pub(super) fn only_by_name(record: &InSyncRecord, member: &Member) -> bool {
+    planted::is("incarnation-ignored") && record.members.iter().any(|recorded| recorded.id == member.id)
 }
 
 /// The record of the higher rank.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use holdfast_heartbeat::{Epoch, Time};
+use holdfast_heartbeat::{Epoch, Time, planted};
 use holdfast_vip::gate::{Gate, OPEN};
 
 /// The lease of this member, shared between the core, which moves it, and the service.
@@ -35,14 +35,17 @@ impl Lease {
         if !self.standby.load(Ordering::Acquire) {
             self.tell("the ports' deadline", self.gate.allow_ports_until(until.0));
         }
-        self.tell("the addresses' deadline", self.gate.allow_address_until(until.0));
+        let deadline = if planted::is("gate-without-deadline") { OPEN } else { until.0 };
+        self.tell("the addresses' deadline", self.gate.allow_address_until(deadline));
     }
 
     /// Ends it at once. The order matters: after the first line nothing begins to answer, after the
     /// second nothing that was already answered can leave by the address.
     pub fn end(&self) {
         self.until.store(0, Ordering::Release);
-        self.tell("closing", self.gate.close());
+        if !planted::is("gate-not-shut") {
+            self.tell("closing", self.gate.close());
+        }
     }
 
     /// The service begins to answer as primary: its port is bound to the lease from now on.

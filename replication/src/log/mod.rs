@@ -18,7 +18,7 @@ mod tests;
 use std::io;
 use std::sync::Arc;
 
-use holdfast_heartbeat::{Epoch, Lsn};
+use holdfast_heartbeat::{Epoch, Lsn, planted};
 
 use self::mark::{Mark, MarkFile};
 use self::reader::Shared;
@@ -421,7 +421,9 @@ impl<D: Disk> Log<D> {
             return Ok(used);
         }
         // Only the last segment may ever have a torn end, so this one is finished first.
-        if let Err(error) = active.file.sync_data() {
+        if !planted::is("full-segment-not-synced")
+            && let Err(error) = active.file.sync_data()
+        {
             return Err(self.poison(error.to_string()));
         }
         self.create_segment()?;
@@ -483,7 +485,9 @@ impl<D: Disk> Log<D> {
         self.usable()?;
         if self.durable < self.tail.lsn {
             let active = self.active.as_ref().expect("records are in a segment");
-            if let Err(error) = active.file.sync_data() {
+            if !planted::is("sync-skipped")
+                && let Err(error) = active.file.sync_data()
+            {
                 return Err(self.poison(error.to_string()));
             }
             self.durable = self.tail.lsn;
@@ -538,7 +542,7 @@ impl<D: Disk> Log<D> {
         let mut copy = |sink: &mut Sink<'_>| -> io::Result<()> {
             for (i, base) in segments.iter().enumerate() {
                 let end = segments.get(i + 1).copied().unwrap_or(to);
-                if end <= from {
+                if end <= from || planted::is("archive-left-empty") {
                     continue;
                 }
                 let file = self.disk.open(&file_name(*base))?;

@@ -1,7 +1,7 @@
 //! The standby's side: introduces itself, cuts what diverges, writes what it is sent, acknowledges.
 
 use bytes::Bytes;
-use holdfast_heartbeat::{Epoch, Lsn, Member};
+use holdfast_heartbeat::{Epoch, Lsn, Member, planted};
 
 use super::{ConnId, Out, Output, Replica, Role, StateMachine};
 use crate::disk::Disk;
@@ -81,7 +81,8 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         if greeted != Some(following.epoch) || following.upstream == Some(conn) {
             return self.close(conn, "a welcome that nobody asked for", out);
         }
-        if welcome.epoch != following.epoch || welcome.leader != following.leader {
+        let epoch_fits = welcome.epoch == following.epoch || planted::is("stream-of-any-epoch");
+        if !epoch_fits || welcome.leader != following.leader {
             let reason = format!(
                 "welcomed by {} in epoch {}, expected {} in epoch {}",
                 welcome.leader, welcome.epoch, following.leader, following.epoch
@@ -140,7 +141,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             if lost { "; acknowledged writes are among these bytes" } else { "" }
         );
         let archive = self.log.set_aside(cut, Cause::Divergent, &reason, self.wall_ms)?;
-        if self.machine.applied() > cut {
+        if self.machine.applied() > cut && !planted::is("index-kept-after-cut") {
             self.machine.reset().map_err(|e| LogError::Poisoned(e.to_string()))?;
         }
         self.log.truncate_to(cut, &archive)?;
@@ -166,7 +167,12 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             return self.close(conn, format!("records of epoch {epoch} out of place"), out);
         }
         match self.log.append_verbatim_of(lsn, bytes, epoch) {
-            Ok(_) => self.told_committed(conn, epoch, committed, out),
+            Ok(end) => {
+                if planted::is("acknowledged-before-synced") {
+                    out.push(Output::Send { conn, frame: Frame::Ack { epoch, durable: end } });
+                }
+                self.told_committed(conn, epoch, committed, out);
+            }
             Err(LogError::Full) => {
                 let error = LogError::Full.to_string();
                 out.push(Output::LogFailed { full: true, error: error.clone() });
@@ -178,7 +184,8 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
     }
 
     fn is_upstream(&self, conn: ConnId, epoch: Epoch) -> bool {
-        matches!(&self.role, Role::Following(f) if f.upstream == Some(conn) && f.epoch == epoch)
+        let of_it = |f: &Following| f.epoch == epoch || planted::is("stream-of-any-epoch");
+        matches!(&self.role, Role::Following(f) if f.upstream == Some(conn) && of_it(f))
     }
 
     pub(super) fn told_committed(&mut self, conn: ConnId, epoch: Epoch, lsn: Lsn, out: &mut Out<R, M>) {
