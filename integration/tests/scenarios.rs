@@ -1,6 +1,6 @@
 //! Every scenario in `scenarios/` goes as it is written there.
 //!
-//! `HOLDFAST_BLESS=1` writes down what came of them instead; read the difference before you commit it.
+//! `HOLDFAST_SCENARIO=NAME` runs one of them alone. `HOLDFAST_BLESS=1` writes down what came of them instead; read the difference before you commit it.
 
 use std::path::{Path, PathBuf};
 

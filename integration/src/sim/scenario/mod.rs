@@ -29,7 +29,7 @@
 pub mod golden;
 pub mod play;
 pub mod script;
-mod watch;
+pub mod watch;
 pub mod words;
 
 use std::path::Path;
@@ -114,4 +114,38 @@ pub fn run_text(file: &str, text: &str) -> Result<Outcome, ParseError> {
         simulated: played.simulated,
         digest: played.digest,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALM: &str = "Calm\n\ncluster: 2 data, witness\nnothing changes for 1s\n";
+
+    fn run(steps: &str) -> Outcome {
+        run_text("some.txt", &format!("{CALM}{steps}")).expect("it is a scenario")
+    }
+
+    #[test]
+    fn a_run_that_differs_from_what_is_written_does_not_pass() {
+        let wrong = run("write x\n>     +2 ms  client  write x: lost\n");
+        assert!(wrong.failure.is_none() && !wrong.passed());
+        assert!(wrong.report().contains("- >     +2 ms  client  write x: lost"), "{}", wrong.report());
+        let right = run_text("some.txt", &wrong.text).expect("it is a scenario");
+        assert!(right.passed(), "{}", right.report());
+        assert_eq!(right.digest, wrong.digest);
+    }
+
+    #[test]
+    fn a_step_that_does_not_come_about_does_not_pass() {
+        for (steps, what) in [
+            ("write x fails\n", "line 5"),
+            ("power off a\nnothing changes for 1s\n", "a role or an epoch changes"),
+            ("power off w\npower off a\nwait until b is primary\n", "does not come about"),
+        ] {
+            let outcome = run(steps);
+            let failure = outcome.failure.expect("it cannot come about");
+            assert!(failure.contains(what), "{failure}");
+        }
+    }
 }

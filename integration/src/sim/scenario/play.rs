@@ -298,7 +298,9 @@ impl Play {
     fn holds(&self, condition: &Condition) -> bool {
         let world = &self.world;
         match condition {
-            Condition::Primary(h) => whole::primary(world) == Some(*h),
+            Condition::Primary(h) => {
+                self.role(*h) == Some(Role::Primary) && world.hosts[*h].answers_on_address(world.now)
+            }
             Condition::Standby(h) => self.role(*h) == Some(Role::Standby),
             Condition::Down(h) => world.hosts[*h].life.is_none(),
             Condition::InSync(members) => whole::primary(world).is_some_and(|primary| {
@@ -332,6 +334,13 @@ impl Play {
         names.join(" ")
     }
 
+    fn known(&self, h: usize) -> String {
+        match self.in_sync(h) {
+            names if names.is_empty() => "no in-sync set".to_owned(),
+            names => format!("the in-sync set {names}"),
+        }
+    }
+
     fn unchanged(&mut self, span: Ns) -> Result<(), String> {
         let state = |play: &Play| -> Vec<_> {
             let views = play.world.hosts.iter().enumerate();
@@ -346,7 +355,8 @@ impl Play {
         let until = self.world.now + span;
         while self.world.now < until {
             self.moment(until)?;
-            if state(self) != before {
+            let differ = |(was, is): (&Option<_>, &Option<_>)| was.is_some() && is.is_some() && was != is;
+            if before.iter().zip(&state(self)).any(differ) {
                 return Err(format!("a role or an epoch changes: {:?} becomes {:?}", before, state(self)));
             }
         }
@@ -363,7 +373,7 @@ impl Play {
                 Some(_) if host.frozen => "is frozen".to_owned(),
                 Some(life) if host.kind == MemberKind::Witness => {
                     let view = life.node.view(self.world.clock(h));
-                    format!("witness, epoch {}, knows the in-sync set {}", view.epoch, self.in_sync(h))
+                    format!("witness, epoch {}, knows {}", view.epoch, self.known(h))
                 }
                 Some(life) => {
                     let view = life.node.view(self.world.clock(h));
@@ -377,6 +387,11 @@ impl Play {
                 }
             };
             self.said.push((now, host.name.clone(), what));
+            let view =
+                host.life.as_ref().filter(|_| !host.frozen).map(|life| life.node.view(self.world.clock(h)));
+            for warning in view.into_iter().flat_map(|view| view.warnings) {
+                self.said.push((now, host.name.clone(), format!("warns: {warning}")));
+            }
         }
         Ok(())
     }

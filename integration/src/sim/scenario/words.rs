@@ -166,7 +166,7 @@ const STEPS: &[(&str, &str, Make)] = &[
         Step::WaitUntil(Condition::Whole)
     }),
     ("nothing changes for SPAN", "nobody's role or epoch changes", |v| Step::Unchanged(v.span(0))),
-    ("show", "the members as they are", |_| Step::Show),
+    ("show", "the members as they are, and what they warn of", |_| Step::Show),
     ("power off HOST", "the host loses its power", |v| Step::PowerOff(v.host(0))),
     ("power on HOST", "the host boots, and its agent starts", |v| Step::Start(v.host(0))),
     ("kill HOST", "SIGKILL of the agent; its supervisor lives", |v| Step::Kill(v.host(0), Death::Agent)),
