@@ -438,8 +438,7 @@ impl Node {
         self.is_pristine()
             && self.peers.iter().all(|peer| match peer.settings.kind {
                 MemberKind::Data => {
-                    let missing = peer.state.is_none() && planted::is("bootstrap-with-one-missing");
-                    missing || peer.alive(now) && peer.state.as_ref().is_some_and(|state| state.pristine)
+                    peer.alive(now) && peer.state.as_ref().is_some_and(|state| state.pristine)
                 }
                 MemberKind::Witness => peer.state.as_ref().is_none_or(|state| state.record.is_none()),
             })

@@ -224,8 +224,11 @@ impl Node {
         // The clock of one host never runs backwards; a caller's rounding must not seem to.
         let now = now.max(self.now);
         // Whoever slept has heard nobody, which says nothing about the others: it listens first.
+        // What it knew of the in-sync set is of no use either: the other half of a pair may have gone on
+        // alone meanwhile, and left again.
         if now.since(self.now) > self.settings.timers.detect {
             self.stand_after = self.stand_after.max(now + self.settings.timers.detect);
+            self.seen_in_sync = false;
         }
         self.now = now;
         self.check_lease(now, out);

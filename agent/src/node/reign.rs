@@ -180,7 +180,8 @@ impl Node {
         let later = self
             .peers
             .iter()
-            .find(|peer| peer.alive(now) && peer.state.as_ref().is_some_and(|state| state.epoch > epoch));
+            .find(|peer| peer.alive(now) && peer.state.as_ref().is_some_and(|state| state.epoch > epoch))
+            .filter(|_| !planted::is("renewal-after-another-promise"));
         if let Some(peer) = later {
             let name = peer.member.as_ref().map(|member| member.id.clone());
             self.step_down(now, Cause::Superseded, name, out);

@@ -331,3 +331,71 @@ fn a_switchover_whose_address_does_not_go_away_ends_with_the_lease() {
     cluster.run_until(5000 * MS, |c| c.hosts[A].serving.is_none());
     cluster.run_until(10_000 * MS, |c| c.primary().is_some());
 }
+
+/// In a pair nobody acknowledges a lease, so it must count from what the other half may have heard: counted
+/// from the holder's own present, it outlived the other half's patience by up to one heartbeat.
+#[test]
+fn the_address_of_a_dead_half_is_silent_before_the_other_half_claims_it_unprobed() {
+    for offset in 0..40 {
+        let mut cluster = Cluster::new(Shape { witness: false, ..Shape::default() });
+        for i in [A, B] {
+            cluster.hosts[i].settings.probe_vip = false;
+            cluster.boot(i);
+            // What B says comes to A between two heartbeats of A's own.
+            cluster.run(MS * 5 * (offset % 20));
+        }
+        cluster.run(1500 * MS + MS * 7 * offset);
+        assert_eq!(cluster.primary(), Some(A));
+        cluster.kill(A);
+        cluster.run_until(1000 * MS, |cluster| {
+            assert!(!cluster.answers_vip(A) || !cluster.answers_vip(B), "{:#?}", cluster.story());
+            cluster.answers_vip(B)
+        });
+    }
+}
+
+/// The former primary of a pair that was stopped for a while has heard nobody, which says nothing: the other
+/// half may have taken over, gone on alone, and been stopped in turn.
+#[test]
+fn a_half_of_a_pair_that_slept_does_not_go_on_alone_from_what_it_knew() {
+    let mut cluster = Cluster::started(Shape { witness: false, ..Shape::default() });
+    // It has followed in this life, and so knows that it was in sync then.
+    cluster.command(A, 1, Command::Failover { to: None });
+    cluster.run_until(1000 * MS, |cluster| cluster.primary() == Some(B));
+    cluster.run(500 * MS);
+    cluster.command(B, 2, Command::Failover { to: None });
+    cluster.run_until(1000 * MS, |cluster| cluster.primary() == Some(A));
+    cluster.run(500 * MS);
+    cluster.pause(A);
+    cluster.run_until(3000 * MS, |cluster| cluster.primary() == Some(B));
+    assert!(cluster.write(B));
+    cluster.run(50 * MS);
+    cluster.pause(B);
+    cluster.run(1000 * MS);
+    cluster.resume(A);
+    for _ in 0..50 {
+        cluster.run(100 * MS);
+        assert_ne!(cluster.role(A), Role::Promoting, "{:#?}", cluster.story());
+        assert_ne!(cluster.primary(), Some(A), "{:#?}", cluster.story());
+    }
+    cluster.resume(B);
+    cluster.run_until(5000 * MS, |cluster| cluster.primary() == Some(B) && cluster.in_sync(B) == [A, B]);
+}
+
+/// Likewise the standby: its primary went on alone while it was stopped, and left.
+#[test]
+fn a_standby_of_a_pair_that_slept_through_solo_waits_for_who_was_solo() {
+    let mut cluster = Cluster::started(Shape { witness: false, ..Shape::default() });
+    cluster.pause(B);
+    cluster.run_until(3000 * MS, |cluster| cluster.in_sync(A) == [A]);
+    assert!(cluster.write(A));
+    cluster.run(50 * MS);
+    cluster.power_off(A);
+    cluster.resume(B);
+    for _ in 0..50 {
+        cluster.run(100 * MS);
+        assert_eq!(cluster.primary(), None, "{:#?}", cluster.story());
+    }
+    cluster.boot(A);
+    cluster.run_until(5000 * MS, |cluster| cluster.primary() == Some(A) && cluster.in_sync(A) == [A, B]);
+}
