@@ -47,6 +47,7 @@ pub enum Kind {
     JumpWall,
     LinkDown,
     StealAddress,
+    ForeignAddress,
     NetlinkTrouble,
     Terminate,
     Failover,
@@ -61,7 +62,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, and how often it comes when it is on.
-    pub const ALL: [(Kind, usize); 42] = [
+    pub const ALL: [(Kind, usize); 43] = [
         (Kind::CutOneWay, 3),
         (Kind::CutBothWays, 3),
         (Kind::CutPath, 2),
@@ -94,6 +95,7 @@ impl Kind {
         (Kind::JumpWall, 2),
         (Kind::LinkDown, 2),
         (Kind::StealAddress, 2),
+        (Kind::ForeignAddress, 1),
         (Kind::NetlinkTrouble, 1),
         (Kind::Terminate, 3),
         (Kind::Failover, 4),
@@ -126,6 +128,8 @@ impl Kind {
                 | Kind::Loss
                 | Kind::CutService
                 | Kind::LinkDown
+                | Kind::SlowLink
+                | Kind::StallPart
                 | Kind::RateOutside
                 | Kind::ForcePromote
                 | Kind::LoseDisk
@@ -152,6 +156,7 @@ enum Relief {
     StateDisk(usize),
     Link(usize),
     Netlink,
+    Foreign,
     Start(usize),
     Resume(usize),
     Rate(usize),
@@ -220,6 +225,7 @@ impl Faults {
             Relief::StateDisk(h) => world.hosts[h].state_disk_fails = false,
             Relief::Link(h) => world.set_link(h, false),
             Relief::Netlink => world.netlink_fails = 0,
+            Relief::Foreign => world.foreign_address = false,
             Relief::Start(h) => world.revive(h),
             Relief::Resume(h) => self.resume(world, h),
             Relief::Rate(h) => {
@@ -405,6 +411,10 @@ impl Faults {
                 self.later(world, 2, 40, Relief::Link(d));
             }
             Kind::StealAddress => world.steal_address(d),
+            Kind::ForeignAddress => {
+                world.foreign_address = true;
+                self.later(world, 5, 60, Relief::Foreign);
+            }
             Kind::NetlinkTrouble => {
                 world.netlink_fails = 300_000;
                 self.later(world, 5, 40, Relief::Netlink);
@@ -526,6 +536,7 @@ impl Faults {
         (world.network.delay, world.network.stream_delay) = weather;
         world.recording = 0;
         world.netlink_fails = 0;
+        world.foreign_address = false;
         world.wake_delay = world.wake_delay.min(MS);
         let now = world.now;
         for h in 0..world.hosts.len() {

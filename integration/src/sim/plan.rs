@@ -87,7 +87,7 @@ impl Plan {
             *host = dice.between(0, 2 * drift as u64) as i64 - drift;
         }
         let interval = shape.interval_ms * MS;
-        let calm = outside || dice.one_in(2);
+        let calm = outside || shape.is_pair() || dice.one_in(2);
         let weather = Weather {
             lost: if calm { 0 } else { *dice.pick(&[0, 1_000, 20_000, 100_000]) },
             doubled: *dice.pick(&[0, 0, 50_000]),
@@ -140,6 +140,7 @@ fn draw_shape(dice: &mut Dice) -> Shape {
         standby_timeout_ms: *dice.pick(&[1_000, 1_000, 3_000]),
         gate: if dice.one_in(6) { GateKind::LifetimeOnly } else { GateKind::Absolute },
         segment_size: *dice.pick(&[8 << 10, 64 << 10, 1 << 20]),
-        arp_ping: !dice.one_in(5),
+        // Without it nothing tells the halves of a pair a dead peer from a cut cable.
+        arp_ping: !dice.one_in(5) || data == 2 && !witness,
     }
 }

@@ -13,11 +13,9 @@ pub fn majority(world: &World) -> usize {
 /// newest on any disk.
 pub fn newest_record(world: &World) -> Option<&InSyncRecord> {
     let needed = if world.shape.is_pair() { 1 } else { majority(world) };
-    let ranks = world.hosts.iter().filter_map(|host| host.hard.record.as_ref());
     let mut newest: Option<&InSyncRecord> = None;
-    for record in ranks {
-        let holders =
-            world.hosts.iter().filter(|host| host.hard.record.as_ref().is_some_and(|r| r.rank() >= record.rank()));
+    for record in records(world) {
+        let holders = records(world).filter(|other| other.rank() >= record.rank());
         if holders.count() >= needed && newest.is_none_or(|known| known.rank() < record.rank()) {
             newest = Some(record);
         }
@@ -25,11 +23,19 @@ pub fn newest_record(world: &World) -> Option<&InSyncRecord> {
     newest
 }
 
+/// The newest record that each host's disk has, or had before it was lost: whoever voted with a record that
+/// is gone now has voted with it all the same.
+fn records(world: &World) -> impl Iterator<Item = &InSyncRecord> {
+    world.hosts.iter().filter_map(|host| match (&host.hard.record, &host.lost_record) {
+        (Some(has), Some(had)) => Some(if has.rank() >= had.rank() { has } else { had }),
+        (has, had) => has.as_ref().or(had.as_ref()),
+    })
+}
+
 /// Every record that may decide who is elected: the newest one that a quorum has, and any newer one.
 pub fn deciding_records(world: &World) -> impl Iterator<Item = &InSyncRecord> {
     let newest = newest_record(world).map(InSyncRecord::rank);
-    let records = world.hosts.iter().filter_map(|host| host.hard.record.as_ref());
-    records.filter(move |record| newest.is_some_and(|rank| record.rank() >= rank))
+    records(world).filter(move |record| newest.is_some_and(|rank| record.rank() >= rank))
 }
 
 /// The host on whose disks this very member is, if it is on any.

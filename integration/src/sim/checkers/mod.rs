@@ -56,7 +56,7 @@ impl Checkers {
         let all: Vec<Box<dyn Checker>> = vec![
             Box::new(r1_one_writer::OneWriter::default()),
             Box::new(r2_acknowledged::Acknowledged::default()),
-            Box::new(r3_in_sync::InSyncSet),
+            Box::new(r3_in_sync::InSyncSet::default()),
             Box::new(r4_lease::Lease::default()),
             Box::new(r5_authentic::Authentic::default()),
             Box::new(r6_kernel::Kernel::default()),

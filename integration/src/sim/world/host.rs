@@ -6,7 +6,7 @@ use std::sync::Arc;
 use holdfast_agent::node::hard_state::HardState;
 use holdfast_config::Config;
 use holdfast_config::timers::Derived;
-use holdfast_heartbeat::{Incarnation, Keyring, MemberKind};
+use holdfast_heartbeat::{InSyncRecord, Incarnation, Keyring, MemberKind};
 use holdfast_replication::testing::MemDisk;
 use holdfast_store::index::Index;
 
@@ -38,6 +38,8 @@ pub struct Host {
     pub stalled: [Ns; Part::COUNT],
     /// What the state directory holds.
     pub hard: HardState,
+    /// The newest record on a disk that was lost: for the checkers alone.
+    pub lost_record: Option<InSyncRecord>,
     /// The incarnation beside the votes, if there is a state directory.
     pub state_incarnation: Option<Incarnation>,
     /// The incarnation beside the log, if there is a data directory.

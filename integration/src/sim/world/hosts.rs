@@ -7,7 +7,7 @@ use holdfast_agent::node::{LogPosition, Node};
 use holdfast_agent::runtime::assemble;
 use holdfast_agent::runtime::lease::Lease;
 use holdfast_config::Config;
-use holdfast_heartbeat::{BootNonce, Epoch, Incarnation, Member, MemberKind, Message, NodeId, Notice};
+use holdfast_heartbeat::{BootNonce, Epoch, Incarnation, Member, MemberKind, Message, NodeId, Notice, planted};
 use holdfast_replication::LogError;
 use holdfast_replication::log::OpenOptions;
 use holdfast_replication::replica::{Replica, ReplicaOptions};
@@ -106,7 +106,7 @@ impl World {
         let host = &mut self.hosts[h];
         let data = host.kind == MemberKind::Data;
         let incarnation = match (host.state_incarnation, host.log_incarnation) {
-            (Some(found), _) if !data => found,
+            (Some(found), _) if !data || planted::is("emptied-log-keeps-its-name") => found,
             (Some(found), Some(beside)) if found == beside => found,
             _ => drawn,
         };
@@ -129,6 +129,7 @@ impl World {
         let machine = |index: &Index| Machine::new(index.clone()).expect("an index in memory opens");
         let opened = match Replica::open(host.disk.clone(), member.clone(), machine(&index), options(false)) {
             Err(LogError::Damaged { lsn, detail }) => {
+                let renewed = if planted::is("damaged-log-keeps-its-name") { member.incarnation } else { renewed };
                 member.incarnation = renewed;
                 host.state_incarnation = Some(renewed);
                 host.log_incarnation = Some(renewed);
@@ -218,8 +219,13 @@ impl World {
         if !self.hosts[h].up {
             return;
         }
-        self.sweep_address(h);
+        if !planted::is("notice-before-sweep") {
+            self.sweep_address(h);
+        }
         let bytes: std::rc::Rc<[u8]> = self.hosts[h].keys.seal(&Message::Notice(notice.clone())).into();
+        if self.recording > 0 {
+            self.notices.push((h, bytes.clone()));
+        }
         for to in (0..self.hosts.len()).filter(|to| *to != h) {
             for path in 0..self.shape.paths {
                 self.send_packet(h, to, path, bytes.clone());
@@ -333,7 +339,7 @@ impl World {
         self.disks_lost = true;
         let host = &mut self.hosts[h];
         if votes {
-            host.hard = Default::default();
+            host.lost_record = std::mem::take(&mut host.hard).record;
             host.state_incarnation = None;
         }
         if log {

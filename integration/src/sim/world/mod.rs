@@ -177,6 +177,10 @@ pub struct World {
     conn_serial: u64,
     life_serial: u64,
     recorded: Vec<(usize, usize, Rc<[u8]>)>,
+    /// Notices of deaths, and whose, that somebody remembers who means harm.
+    notices: Vec<(usize, Rc<[u8]>)>,
+    /// A host that is no member has the address: it answers whoever asks for it.
+    pub foreign_address: bool,
     log_out: Vec<Output<RequestId, Outcome>>,
 }
 
@@ -233,6 +237,8 @@ impl World {
             conn_serial: 0,
             life_serial: 0,
             recorded: Vec::new(),
+            notices: Vec::new(),
+            foreign_address: false,
             log_out: Vec::new(),
         }
     }
@@ -253,6 +259,7 @@ impl World {
             deferred: Default::default(),
             stalled: [0; Part::COUNT],
             hard: Default::default(),
+            lost_record: None,
             state_incarnation: None,
             log_incarnation: None,
             disk: MemDisk::new(),
@@ -426,6 +433,14 @@ impl World {
     /// Somebody who means harm sends an old packet again, or one of his own, from any address.
     pub fn attack(&mut self) {
         let n = self.hosts.len() as u64;
+        if !self.notices.is_empty() && self.dice.below(8) == 0 {
+            let at = self.dice.below(self.notices.len() as u64) as usize;
+            let (from, bytes) = self.notices[at].clone();
+            for to in (0..self.hosts.len()).filter(|to| *to != from) {
+                self.future.push(self.now + MS, Future::Packet { from, to, path: 0, bytes: bytes.clone() });
+            }
+            return;
+        }
         let to = self.dice.below(n) as usize;
         let mut from = self.dice.below(n) as usize;
         let mut path = self.dice.below(self.shape.paths as u64) as usize;
