@@ -380,10 +380,7 @@ impl Play {
                     let address = if host.answers_on_address(now) { ", has the address" } else { "" };
                     let waits = view.waiting_for.map_or_else(String::new, |why| format!("; {why}"));
                     let (role, epoch) = (format!("{:?}", view.role).to_lowercase(), view.epoch);
-                    format!(
-                        "{role}, epoch {epoch}, knows the in-sync set {}{address}{waits}",
-                        self.in_sync(h)
-                    )
+                    format!("{role}, epoch {epoch}, knows {}{address}{waits}", self.known(h))
                 }
             };
             self.said.push((now, host.name.clone(), what));
