@@ -260,8 +260,7 @@ impl Node {
         let Some(handover) = &mut reign.handover else { return };
         if !handover.letting_go {
             let follower = &self.peers[handover.peer].follower;
-            let holds_all = self.log.durable == self.log.end && follower.durable >= self.log.end
-                || planted::is("successor-lacks-the-end");
+            let holds_all = self.log.durable == self.log.end && follower.durable >= self.log.end;
             if handover.service_stopped && holds_all && reign.in_sync.holds(&handover.target) {
                 handover.letting_go = true;
                 reign.serving = false;

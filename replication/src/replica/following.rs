@@ -81,8 +81,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         if greeted != Some(following.epoch) || following.upstream == Some(conn) {
             return self.close(conn, "a welcome that nobody asked for", out);
         }
-        let epoch_fits = welcome.epoch == following.epoch || planted::is("stream-of-any-epoch");
-        if !epoch_fits || welcome.leader != following.leader {
+        if welcome.epoch != following.epoch || welcome.leader != following.leader {
             let reason = format!(
                 "welcomed by {} in epoch {}, expected {} in epoch {}",
                 welcome.leader, welcome.epoch, following.leader, following.epoch
@@ -184,8 +183,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
     }
 
     fn is_upstream(&self, conn: ConnId, epoch: Epoch) -> bool {
-        let of_it = |f: &Following| f.epoch == epoch || planted::is("stream-of-any-epoch");
-        matches!(&self.role, Role::Following(f) if f.upstream == Some(conn) && of_it(f))
+        matches!(&self.role, Role::Following(f) if f.upstream == Some(conn) && f.epoch == epoch)
     }
 
     pub(super) fn told_committed(&mut self, conn: ConnId, epoch: Epoch, lsn: Lsn, out: &mut Out<R, M>) {

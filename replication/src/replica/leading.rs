@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use holdfast_heartbeat::{Epoch, Lsn, Member, planted};
+use holdfast_heartbeat::{Epoch, Lsn, Member};
 
 use super::{ConnId, Done, Out, Output, PeerStatus, Replica, Role, StateMachine, SubmitError, Wait};
 use crate::disk::Disk;
@@ -225,7 +225,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         let Role::Leading(leading) = &self.role else {
             return Err((RejectReason::NotLeading, "this member is not the primary".into()));
         };
-        if hello.promised_epoch > leading.epoch() && !planted::is("stream-of-any-epoch") {
+        if hello.promised_epoch > leading.epoch() {
             let text = format!("you promised epoch {}, this is {}", hello.promised_epoch, leading.epoch());
             return Err((RejectReason::StaleEpoch, text));
         }
@@ -262,8 +262,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
 
     pub(super) fn ack(&mut self, conn: ConnId, epoch: Epoch, durable: Lsn, out: &mut Out<R, M>) {
         let Role::Leading(leading) = &mut self.role else { return };
-        let of_it = epoch == leading.progress.epoch() || planted::is("stream-of-any-epoch");
-        let Some(peer) = leading.peers.get_mut(&conn).filter(|_| of_it) else {
+        let Some(peer) = leading.peers.get_mut(&conn).filter(|_| epoch == leading.progress.epoch()) else {
             return;
         };
         if durable > peer.sent {

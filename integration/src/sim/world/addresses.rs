@@ -136,7 +136,8 @@ impl World {
                 && self.network.service_reaches(h, *other)
         });
         let answering = answering.filter(|_| !self.dice.per_million(lost));
-        let name = answering.map(|other| self.hosts[other].name.clone());
+        let foreign = (self.foreign_address && asked).then(|| "02:00:5e:00:00:99".to_owned());
+        let name = answering.map(|other| self.hosts[other].name.clone()).or(foreign);
         let Some(life) = self.hosts[h].life.as_mut() else { return };
         let Some(conflict) = life.addresses.probes.get_mut(&round) else { return };
         if conflict.is_none() {
@@ -147,6 +148,9 @@ impl World {
             return self.schedule(h, nanos(pause), Part::Addresses, next);
         }
         let conflict = life.addresses.probes.remove(&round).flatten();
+        if life.addresses.probed.is_none_or(|(newest, _)| newest < round) {
+            life.addresses.probed = Some((round, conflict.is_some()));
+        }
         self.schedule(h, nanos(pause), Part::Addresses, Happening::ProbeOver { round, conflict, asked });
     }
 

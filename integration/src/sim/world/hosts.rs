@@ -223,7 +223,7 @@ impl World {
             self.sweep_address(h);
         }
         let bytes: std::rc::Rc<[u8]> = self.hosts[h].keys.seal(&Message::Notice(notice.clone())).into();
-        if self.recording > 0 {
+        if self.recording > 0 && self.notices.len() < super::RECORDED {
             self.notices.push((h, bytes.clone()));
         }
         for to in (0..self.hosts.len()).filter(|to| *to != h) {
@@ -339,7 +339,10 @@ impl World {
         self.disks_lost = true;
         let host = &mut self.hosts[h];
         if votes {
-            host.lost_record = std::mem::take(&mut host.hard).record;
+            let lost = std::mem::take(&mut host.hard).record;
+            if lost.as_ref().map(|record| record.rank()) > host.lost_record.as_ref().map(|record| record.rank()) {
+                host.lost_record = lost;
+            }
             host.state_incarnation = None;
         }
         if log {

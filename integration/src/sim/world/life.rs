@@ -102,6 +102,8 @@ pub struct AddressThread {
     pub serial: u64,
     /// Who answered the probes that are under way.
     pub probes: BTreeMap<u64, Option<String>>,
+    /// The newest probe that has ended, and whether anybody answered it.
+    pub probed: Option<(u64, bool)>,
 }
 
 /// What the S3 service does with requests.
