@@ -25,7 +25,8 @@ fn recordings(cluster: &Cluster, host: &str) -> Result<Vec<PathBuf>> {
 
 fn replay(file: &std::path::Path, more: &[&str]) -> Result<(Option<i32>, String)> {
     let output = Command::new(holdfast_binary()?).args(["ha", "replay"]).arg(file).args(more).output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     Ok((output.status.code(), text))
 }
 
@@ -75,7 +76,8 @@ fn the_standby_that_took_over_can_be_replayed_to_the_same_decisions() {
         // The witness had nothing to write down by itself; asked, it tells its part.
         ensure(recordings(cluster, "w")?.is_empty(), || "the witness's role never changes".into())?;
         cluster.post("w", "/api/ha/recording", None)?;
-        let file = recordings(cluster, "w")?.pop().context("an order is carried out before it is answered")?;
+        let file =
+            recordings(cluster, "w")?.pop().context("an order is carried out before it is answered")?;
         let (code, text) = replay(&file, &["--json"])?;
         ensure(code == Some(0), || format!("{code:?}\n{text}"))?;
         let told: serde_json::Value = serde_json::from_str(&text)?;

@@ -252,7 +252,9 @@ impl Node {
         let next = highest.next();
         let apart = !planted::is("forced-epoch-not-apart");
         if alone && apart && (forced || self.peers.iter().all(|peer| peer.member.is_none())) {
-            let name = self.settings.me.id.as_str().bytes();
+            // The incarnation too: a member that lost its disk does not know which epoch it once forced.
+            let me = &self.settings.me;
+            let name = me.id.as_str().bytes().chain(me.incarnation.0.to_le_bytes());
             let spread = name.fold(0u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)))
                 % FORCED_STRIDE;
             // In whole strides of its own: two names never meet, however far apart their epochs were.

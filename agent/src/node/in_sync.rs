@@ -216,7 +216,7 @@ impl Node {
             return Some(format!("it did not follow the log for {} ms", patience.as_millis()));
         }
         let behind = follower.durable < self.log.durable;
-        if follower.streaming && behind && now.since(follower.progressed_at) > timers.standby_timeout {
+        if behind && now.since(follower.progressed_at) > timers.standby_timeout {
             return Some(format!("it acknowledged nothing for {} ms", timers.standby_timeout.as_millis()));
         }
         None

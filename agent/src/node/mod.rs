@@ -484,7 +484,9 @@ impl Node {
             return;
         };
         let follower = &mut peer.follower;
-        if streaming && (!follower.streaming || durable > follower.durable) {
+        // A stream that comes up is no progress: one that ends and comes up again, for want of space on the
+        // other side say, would hold up writes for ever.
+        if durable > follower.durable {
             follower.progressed_at = now;
         }
         if follower.streaming && !streaming {

@@ -45,8 +45,7 @@ pub(super) struct Peer {
 pub(super) struct Follower {
     pub streaming: bool,
     pub durable: Lsn,
-    /// When it last was seen to owe nothing: `durable` grew, the stream came up, or there was nothing
-    /// to acknowledge.
+    /// When it last was seen to owe nothing: `durable` grew, or there was nothing to acknowledge.
     pub progressed_at: Time,
     /// When the stream was lost, or the reign began.
     pub lost_at: Time,

@@ -27,6 +27,11 @@ const MAX_CONNECTIONS: usize = 16;
 pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(2);
 /// A connection attempt.
 pub const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// A connection over which nothing was acknowledged for this long is given up and made anew. Left to TCP it
+/// would be silent for up to two minutes after a cut of the link has been mended.
+pub const SILENCE: Duration = Duration::from_secs(2);
+/// How often an idle connection is asked whether it still stands.
+const KEEPALIVE: Duration = Duration::from_secs(1);
 /// First wait after a failed attempt; doubles up to [`LONGEST_RETRY`].
 pub const FIRST_RETRY: Duration = Duration::from_millis(5);
 /// See [`FIRST_RETRY`].
@@ -137,6 +142,7 @@ impl Streams {
 
     async fn converse(&self, stream: TcpStream, initiated: bool) -> io::Result<()> {
         stream.set_nodelay(true)?;
+        give_up_when_silent(&stream)?;
         let mut stream = stream;
         let mut early = Vec::new();
         let opened =
@@ -333,6 +339,15 @@ async fn read_some(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usiz
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         read => Ok(read),
     }
+}
+
+/// Lets the kernel end a connection whose other side is silent, be it idle or not.
+fn give_up_when_silent(stream: &TcpStream) -> io::Result<()> {
+    let socket = socket2::SockRef::from(stream);
+    let keepalive =
+        socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(2);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(SILENCE))
 }
 
 async fn connect(at: SocketAddr, from: SocketAddr) -> io::Result<TcpStream> {

@@ -517,7 +517,9 @@ impl Faults {
             let Some(record) = super::checkers::facts::newest_record(world) else { return false };
             let held_elsewhere = record.members.iter().any(|member| {
                 world.hosts.iter().enumerate().any(|(other, host)| {
-                    other != h && host.name == member.id.as_str() && host.log_incarnation == Some(member.incarnation)
+                    other != h
+                        && host.name == member.id.as_str()
+                        && host.log_incarnation == Some(member.incarnation)
                 })
             });
             if !held_elsewhere {

@@ -8,9 +8,11 @@
 //!   s3/       clients of the shape of S3 and the host's side of their requests
 //!   checkers/ what must never happen, one file per invariant
 //!   scenario/ texts with the outcome that is expected of them
+//!   sweep     many runs
 //!   story     what happened, for people and as a digest
 //! ```
 
+pub mod bugs;
 pub mod chance;
 pub mod checkers;
 pub mod faults;
@@ -19,4 +21,5 @@ pub mod run;
 pub mod s3;
 pub mod scenario;
 pub mod story;
+pub mod sweep;
 pub mod world;

@@ -7,6 +7,7 @@
 //!                                                                                   and the same bytes
 //! ```
 
+use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
 
 use super::chance::Chance;
@@ -31,12 +32,24 @@ pub struct Verdict {
     pub happened: u64,
     /// Requests that were answered with success.
     pub answered: u64,
+    /// Members that became primary.
+    pub reigns: u64,
     /// Questions about what clients saw that were left open for want of time.
     pub undecided: usize,
     /// The last lines of every host.
     pub timeline: String,
     /// The plan in words.
     pub plan: String,
+}
+
+thread_local! {
+    /// What the last panic of this thread said, and where.
+    static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// A panic is one more way to break a rule: it is reported with the run, and not on the screen.
+pub fn quiet_panics() {
+    std::panic::set_hook(Box::new(|info| LAST_PANIC.set(info.to_string())));
 }
 
 /// Where the event log of a run goes, if anywhere.
@@ -57,11 +70,8 @@ pub fn run_plan(plan: &Plan, log: EventLog) -> Verdict {
     let (violation, undecided) = match outcome {
         Ok(ended) => ended,
         Err(panic) => {
-            let words = panic
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-                .unwrap_or_else(|| "a panic without words".to_owned());
+            drop(panic);
+            let words = LAST_PANIC.take();
             (Some(Violation { rule: "panic", at: world.now, what: words }), 0)
         }
     };
@@ -72,8 +82,9 @@ pub fn run_plan(plan: &Plan, log: EventLog) -> Verdict {
         simulated: world.now,
         happened: world.counts.happened,
         answered: world.counts.answered,
+        reigns: world.counts.reigns,
         undecided,
-        timeline: if violation.is_some() { world.story.timeline(&names) } else { String::new() },
+        timeline: world.story.timeline(&names),
         plan: format!("{:?}; faults {:?}; {:?}", plan.shape, plan.kinds(), plan.weather),
         violation,
     }

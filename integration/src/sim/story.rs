@@ -83,7 +83,10 @@ impl Story {
     pub fn timeline(&self, names: &[String]) -> String {
         let mut text = String::new();
         if self.told > self.lines.len() as u64 {
-            text.push_str(&format!("  (the first {} lines are left out)\n", self.told - self.lines.len() as u64));
+            text.push_str(&format!(
+                "  (the first {} lines are left out)\n",
+                self.told - self.lines.len() as u64
+            ));
         }
         for (at, host, line) in &self.lines {
             let name = names.get(*host).map_or("-", String::as_str);

@@ -399,3 +399,22 @@ fn a_standby_of_a_pair_that_slept_through_solo_waits_for_who_was_solo() {
     cluster.boot(A);
     cluster.run_until(5000 * MS, |cluster| cluster.primary() == Some(A) && cluster.in_sync(A) == [A, B]);
 }
+
+/// Whoever lost its disk does not know which epoch it once took by force, and may be promoted by force again.
+#[test]
+fn a_member_that_lost_its_disk_does_not_force_the_same_epoch_twice() {
+    let mut forced = Vec::new();
+    let mut cluster = Cluster::started(Shape::default());
+    cluster.price_accepted = true;
+    cluster.power_off(B);
+    cluster.power_off(W);
+    for id in 1..=2 {
+        cluster.wipe(A);
+        cluster.boot(A);
+        cluster.run(1000 * MS);
+        cluster.command(A, id, Command::Promote { accept_data_loss: true });
+        cluster.run_until(2000 * MS, |cluster| cluster.primary() == Some(A));
+        forced.push(cluster.epoch(A));
+    }
+    assert_ne!(forced[0], forced[1]);
+}

@@ -41,6 +41,7 @@ pub fn deciding_records(world: &World) -> impl Iterator<Item = &InSyncRecord> {
 /// The host on whose disks this very member is, if it is on any.
 pub fn host_of(world: &World, member: &Member) -> Option<usize> {
     world.hosts.iter().position(|host| {
-        host.name == member.id.as_str() && host.log_incarnation.or(host.state_incarnation) == Some(member.incarnation)
+        host.name == member.id.as_str()
+            && host.log_incarnation.or(host.state_incarnation) == Some(member.incarnation)
     })
 }

@@ -5,10 +5,10 @@
 //! clients saw is judged after the run, from their history alone.
 
 pub mod clients;
+pub mod facts;
 mod linearizable;
 mod listing;
-pub mod facts;
-pub mod r1_one_writer;
+mod r1_one_writer;
 mod r2_acknowledged;
 mod r3_in_sync;
 mod r4_lease;

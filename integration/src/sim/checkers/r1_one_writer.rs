@@ -10,7 +10,7 @@ use crate::sim::world::{Seen, World};
 
 /// See the module's documentation.
 #[derive(Default)]
-pub struct OneWriter {
+pub(super) struct OneWriter {
     reigned: BTreeMap<Epoch, Member>,
     /// Whom each voter helped in each epoch.
     voted: BTreeMap<(NodeId, Epoch), usize>,
@@ -45,11 +45,13 @@ impl Checker for OneWriter {
                         voter.name, heartbeat.state.epoch, disk.epoch
                     ));
                 }
-                let Some(vote) = heartbeat.state.vote.filter(|vote| !vote.pre && vote.refusal.is_none()) else {
+                let Some(vote) = heartbeat.state.vote.filter(|vote| !vote.pre && vote.refusal.is_none())
+                else {
                     return Ok(());
                 };
                 let candidate = world.host_of_peer(*host, *peer);
-                let helped = disk.voted_for.as_ref().is_some_and(|m| m.id.as_str() == world.hosts[candidate].name);
+                let helped =
+                    disk.voted_for.as_ref().is_some_and(|m| m.id.as_str() == world.hosts[candidate].name);
                 if disk.epoch < vote.epoch || disk.epoch == vote.epoch && !helped {
                     return Err(format!(
                         "{} votes for {} in epoch {} before that is on its disk (which has {}, {:?})",

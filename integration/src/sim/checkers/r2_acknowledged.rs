@@ -13,7 +13,7 @@ use crate::sim::world::{Seen, World};
 
 /// See the module's documentation.
 #[derive(Default)]
-pub struct Acknowledged {
+pub(super) struct Acknowledged {
     /// Where the last record of a request ends, and in whose log.
     committed: BTreeMap<RequestId, Lsn>,
     /// What each host's log had on its disk when that was last looked at.

@@ -9,7 +9,7 @@ use crate::sim::world::{Seen, World};
 
 /// See the module's documentation.
 #[derive(Default)]
-pub struct InSyncSet {
+pub(super) struct InSyncSet {
     /// The newest record in a pair that its primary knows to be written: there one disk is enough, and what
     /// a dying member was writing was never acted upon.
     written: Option<InSyncRecord>,
@@ -32,9 +32,7 @@ impl Checker for InSyncSet {
             return Ok(());
         }
         let Some(life) = world.hosts[*host].life.as_ref() else { return Ok(()) };
-        if world.shape.is_pair()
-            && self.written.as_ref().is_none_or(|record| record.contains(&life.member))
-        {
+        if world.shape.is_pair() && self.written.as_ref().is_none_or(|record| record.contains(&life.member)) {
             return Ok(());
         }
         let mut deciding = facts::deciding_records(world).peekable();

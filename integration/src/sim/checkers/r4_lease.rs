@@ -12,7 +12,7 @@ use crate::sim::world::{Seen, World};
 
 /// See the module's documentation.
 #[derive(Default)]
-pub struct Lease {
+pub(super) struct Lease {
     /// For each reign of each life, by its nonce: when the newest heartbeat was sent that a voter acknowledged.
     granted: BTreeMap<(u64, Epoch), [Option<Time>; MOST_HOSTS]>,
 }
@@ -88,9 +88,8 @@ impl Lease {
         let (now, epoch) = (world.clock(h), world.reign(h));
         let lease = world.derived(h).lease;
         let voters = self.granted.get(&(life.boot.0, epoch));
-        let fresh = voters.map_or(0, |voters| {
-            voters.iter().flatten().filter(|sent| now.since(**sent) <= lease).count()
-        });
+        let fresh = voters
+            .map_or(0, |voters| voters.iter().flatten().filter(|sent| now.since(**sent) <= lease).count());
         if fresh + 1 < facts::majority(world) {
             return Err(format!(
                 "{} answers in epoch {epoch}, and {fresh} others acknowledged a heartbeat of the last {lease:?}",

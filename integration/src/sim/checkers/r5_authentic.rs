@@ -12,7 +12,7 @@ const LOOK_ONE_IN: u64 = 32;
 
 /// See the module's documentation.
 #[derive(Default)]
-pub struct Authentic {
+pub(super) struct Authentic {
     /// When each host last sent something to each other one: what it really sent.
     sent: [[Option<Ns>; MOST_HOSTS]; MOST_HOSTS],
     steps: u64,

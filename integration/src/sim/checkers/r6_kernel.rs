@@ -10,7 +10,7 @@ use crate::sim::world::{Seen, World};
 
 /// See the module's documentation.
 #[derive(Default)]
-pub struct Kernel {
+pub(super) struct Kernel {
     /// Until when each host's lease was last extended, on its own clock.
     until: [Time; MOST_HOSTS],
 }
@@ -22,7 +22,9 @@ impl Checker for Kernel {
 
     fn see(&mut self, world: &World, seen: &Seen<'_>) -> Result<(), String> {
         match seen {
-            Seen::Effect { host, effect: Effect::ExtendLease { until, .. }, .. } => self.until[*host] = *until,
+            Seen::Effect { host, effect: Effect::ExtendLease { until, .. }, .. } => {
+                self.until[*host] = *until
+            }
             Seen::Stepped { .. } | Seen::Claimed { .. } | Seen::Answering { .. } => return self.look(world),
             // The clock of a host that lost its power begins anew, and its kernel holds nothing.
             Seen::Dead { host } if !world.hosts[*host].up => self.until[*host] = Time::ZERO,
@@ -51,7 +53,10 @@ impl Kernel {
                 continue;
             }
             if let Some(other) = answering.replace(h) {
-                return Err(format!("{} and {} both answer on the address", world.hosts[other].name, host.name));
+                return Err(format!(
+                    "{} and {} both answer on the address",
+                    world.hosts[other].name, host.name
+                ));
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use crate::sim::world::{Seen, World};
 
 /// See the module's documentation.
 #[derive(Default)]
-pub struct Order {
+pub(super) struct Order {
     /// The last reign in which each host claimed the address.
     claimed: [Epoch; MOST_HOSTS],
 }

@@ -9,7 +9,7 @@ use crate::sim::world::{Seen, World};
 
 /// See the module's documentation.
 #[derive(Default)]
-pub struct SetAside {
+pub(super) struct SetAside {
     /// The end of each host's log, and what of it was synced, for this incarnation.
     known: [Option<(Option<Incarnation>, Lsn, Lsn)>; MOST_HOSTS],
     /// What was set aside since.
@@ -51,7 +51,8 @@ impl SetAside {
         if born {
             // It may have died between the cut and the word of it; the archive is listed all the same. And
             // after a power cut a flipped bit in the last, unmarked bytes looks like a torn write.
-            aside |= log.engine.status().set_aside.iter().any(|archive| archive.from <= end && archive.to >= kept);
+            aside |=
+                log.engine.status().set_aside.iter().any(|archive| archive.from <= end && archive.to >= kept);
         }
         if end < kept && !aside {
             return Err(format!(
@@ -71,8 +72,13 @@ fn is_readable(world: &World, h: usize, archive: &str, from: Lsn, to: Lsn) -> Re
     if !listed {
         return Err(format!("{} set LSN {from} to {to} aside as {archive} and does not list it", host.name));
     }
-    let bytes: u64 =
-        host.disk.files().iter().filter(|(name, _)| name.contains(archive)).map(|(_, b)| b.len() as u64).sum();
+    let bytes: u64 = host
+        .disk
+        .files()
+        .iter()
+        .filter(|(name, _)| name.contains(archive))
+        .map(|(_, b)| b.len() as u64)
+        .sum();
     if bytes < to.bytes_since(from) {
         return Err(format!(
             "{} set LSN {from} to {to} aside as {archive}, which has {bytes} bytes on its disk",

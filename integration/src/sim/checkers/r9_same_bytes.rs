@@ -38,9 +38,14 @@ pub fn compare(world: &World, damaged: Option<usize>) -> Result<(), String> {
             }
         }
         if a.applied == b.applied && damaged.is_none() {
-            let digest = |index: &holdfast_store::index::Index| index.digest().expect("an index in memory is readable");
+            let digest = |index: &holdfast_store::index::Index| {
+                index.digest().expect("an index in memory is readable")
+            };
             if digest(&reference.index) != digest(&log.index) {
-                return Err(format!("the indexes of {} and {} differ at LSN {}", names.0, names.1, a.applied));
+                return Err(format!(
+                    "the indexes of {} and {} differ at LSN {}",
+                    names.0, names.1, a.applied
+                ));
             }
         }
     }

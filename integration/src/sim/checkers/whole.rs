@@ -27,7 +27,10 @@ pub fn look(world: &World) -> Result<(), String> {
     let Some(primary) = primary(world) else {
         let waits = world.hosts.iter().enumerate().filter_map(|(h, host)| {
             let view = host.life.as_ref()?.node.view(world.clock(h));
-            Some(format!("{} is {:?} in epoch {}, waiting for {:?}", host.name, view.role, view.epoch, view.waiting_for))
+            Some(format!(
+                "{} is {:?} in epoch {}, waiting for {:?}",
+                host.name, view.role, view.epoch, view.waiting_for
+            ))
         });
         return Err(format!("there is no primary: {}", waits.collect::<Vec<_>>().join("; ")));
     };

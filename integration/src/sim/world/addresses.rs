@@ -83,7 +83,8 @@ impl World {
         let Some((epoch, claimed)) = life.addresses.held else {
             return self.next_address_order(h);
         };
-        let entitled = life.lease.held(now) == Some(epoch) || holdfast_heartbeat::planted::is("claim-without-lease");
+        let entitled =
+            life.lease.held(now) == Some(epoch) || holdfast_heartbeat::planted::is("claim-without-lease");
         let refused = self.netlink_fails > 0 && self.dice.per_million(self.netlink_fails);
         if !entitled || refused || self.hosts[h].link_down {
             if !claimed {

@@ -9,7 +9,7 @@ use holdfast_agent::node::event::Event;
 use holdfast_agent::runtime::address::Order;
 use holdfast_agent::runtime::service::ServiceOrder;
 use holdfast_agent::runtime::state_file::RETRY_AFTER;
-use holdfast_heartbeat::{Message, Time};
+use holdfast_heartbeat::{Message, Role, Time, planted};
 use holdfast_replication::replica::{Input, Output};
 use holdfast_store::apply::Outcome;
 
@@ -162,6 +162,7 @@ impl World {
             Effect::Serve { .. } => self.call_service(h, ServiceOrder::Serve),
             Effect::StopServing { drain } => self.call_service(h, ServiceOrder::Stop { drain }),
             Effect::Report(transition) => {
+                self.counts.reigns += u64::from(transition.to == Role::Primary);
                 let line = format!(
                     "{:?} -> {:?} in epoch {} ({:?}): {}",
                     transition.from, transition.to, transition.epoch, transition.cause, transition.reason
@@ -218,8 +219,12 @@ impl World {
     ) {
         self.hosts[h].hard = state;
         self.see(Seen::Persisted { host: h });
+        let mut token = token;
         if let Some(life) = self.hosts[h].life.as_mut() {
             life.state.writing = None;
+            if planted::is("newest-write-reported") {
+                token = life.state.waiting.as_ref().map_or(token, |(newest, _)| *newest);
+            }
         }
         self.tell_core(h, Event::Persisted { token });
         self.write_state(h);

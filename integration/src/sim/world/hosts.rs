@@ -7,7 +7,9 @@ use holdfast_agent::node::{LogPosition, Node};
 use holdfast_agent::runtime::assemble;
 use holdfast_agent::runtime::lease::Lease;
 use holdfast_config::Config;
-use holdfast_heartbeat::{BootNonce, Epoch, Incarnation, Member, MemberKind, Message, NodeId, Notice, planted};
+use holdfast_heartbeat::{
+    BootNonce, Epoch, Incarnation, Member, MemberKind, Message, NodeId, Notice, planted,
+};
 use holdfast_replication::LogError;
 use holdfast_replication::log::OpenOptions;
 use holdfast_replication::replica::{Replica, ReplicaOptions};
@@ -121,7 +123,12 @@ impl World {
         let wall_ms = self.hosts[h].clock.wall_ms(self.now);
         let host = &mut self.hosts[h];
         let options = |cut_damage| ReplicaOptions {
-            log: OpenOptions { segment_size: self.shape.segment_size, cut_damage, verify_all: false, wall_ms },
+            log: OpenOptions {
+                segment_size: self.shape.segment_size,
+                cut_damage,
+                verify_all: false,
+                wall_ms,
+            },
             new_log_id: LOG_ID,
             ..ReplicaOptions::default()
         };
@@ -129,11 +136,16 @@ impl World {
         let machine = |index: &Index| Machine::new(index.clone()).expect("an index in memory opens");
         let opened = match Replica::open(host.disk.clone(), member.clone(), machine(&index), options(false)) {
             Err(LogError::Damaged { lsn, detail }) => {
-                let renewed = if planted::is("damaged-log-keeps-its-name") { member.incarnation } else { renewed };
+                let renewed =
+                    if planted::is("damaged-log-keeps-its-name") { member.incarnation } else { renewed };
                 member.incarnation = renewed;
                 host.state_incarnation = Some(renewed);
                 host.log_incarnation = Some(renewed);
-                self.story.tell(self.now, h, format!("the log is damaged at LSN {lsn} ({detail}); starting as a new member"));
+                self.story.tell(
+                    self.now,
+                    h,
+                    format!("the log is damaged at LSN {lsn} ({detail}); starting as a new member"),
+                );
                 Replica::open(host.disk.clone(), member.clone(), machine(&index), options(true))
             }
             other => other,
@@ -340,7 +352,9 @@ impl World {
         let host = &mut self.hosts[h];
         if votes {
             let lost = std::mem::take(&mut host.hard).record;
-            if lost.as_ref().map(|record| record.rank()) > host.lost_record.as_ref().map(|record| record.rank()) {
+            if lost.as_ref().map(|record| record.rank())
+                > host.lost_record.as_ref().map(|record| record.rank())
+            {
                 host.lost_record = lost;
             }
             host.state_incarnation = None;
@@ -377,7 +391,8 @@ impl World {
     /// A bit of a log's file turns over on the disk.
     pub fn rot(&mut self, h: usize) {
         let files = self.hosts[h].disk.files();
-        let logs: Vec<_> = files.iter().filter(|(name, bytes)| !name.contains('/') && bytes.len() > 64).collect();
+        let logs: Vec<_> =
+            files.iter().filter(|(name, bytes)| !name.contains('/') && bytes.len() > 64).collect();
         if logs.is_empty() {
             return;
         }

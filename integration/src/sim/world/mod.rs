@@ -119,6 +119,8 @@ pub struct Counts {
     pub bad_packets: u64,
     /// Requests that were answered with success.
     pub answered: u64,
+    /// Members that became primary.
+    pub reigns: u64,
     /// Things that happened in the world.
     pub happened: u64,
 }
@@ -311,7 +313,9 @@ impl World {
             }
             Future::Bury { host, notice } => self.bury(host, &notice),
             Future::Client { client } => self.client_acts(client),
-            Future::Request { host, request, route, call } => self.request_arrives(host, request, route, call),
+            Future::Request { host, request, route, call } => {
+                self.request_arrives(host, request, route, call)
+            }
             Future::Answer { request, answer } => self.answer_arrives(request, *answer),
             Future::GiveUp { request } => self.client_gives_up(request),
         }

@@ -61,7 +61,8 @@ impl World {
         }
         let epoch = life.lease.held(now).unwrap_or(Epoch::ZERO);
         let changes = !call.is_read();
-        let Some((session, step)) = self.with_context(h, epoch, |context| Session::begin(call, context)) else {
+        let Some((session, step)) = self.with_context(h, epoch, |context| Session::begin(call, context))
+        else {
             return;
         };
         let life = self.hosts[h].life.as_mut().expect("it lives");
@@ -69,7 +70,12 @@ impl World {
         self.take_step(h, request, step);
     }
 
-    fn with_context<T>(&mut self, h: usize, epoch: Epoch, run: impl FnOnce(&mut Context<'_>) -> T) -> Option<T> {
+    fn with_context<T>(
+        &mut self,
+        h: usize,
+        epoch: Epoch,
+        run: impl FnOnce(&mut Context<'_>) -> T,
+    ) -> Option<T> {
         let wall_ms = self.hosts[h].clock.wall_ms(self.now);
         let log = self.hosts[h].life.as_ref()?.log.as_ref()?;
         let (index, reader) = (log.index.clone(), log.reader.clone());
@@ -139,7 +145,8 @@ impl World {
         let held = life.lease.held(now);
         if held.is_none() && !holdfast_heartbeat::planted::is("answer-without-lease") {
             let open = underway.submitted && underway.changes;
-            let away = if open { Answer::Unknown(Doubt::NotPrimary) } else { Answer::Refused(Code::NotPrimary) };
+            let away =
+                if open { Answer::Unknown(Doubt::NotPrimary) } else { Answer::Refused(Code::NotPrimary) };
             return self.leave(h, request, underway.route, away);
         }
         self.see(Seen::Answering { host: h, request, route: underway.route, answer: &answer });

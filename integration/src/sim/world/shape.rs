@@ -107,13 +107,16 @@ impl Shape {
             0 => "primary",
             _ => "replica",
         };
-        let quoted = |items: Vec<String>| {
-            items.iter().map(|item| format!("{item:?}")).collect::<Vec<_>>().join(", ")
-        };
+        let quoted =
+            |items: Vec<String>| items.iter().map(|item| format!("{item:?}")).collect::<Vec<_>>().join(", ");
         let peers: Vec<usize> = (0..self.data).filter(|j| *j != i).collect();
         writeln!(out, "replication {{\n  mode = \"{mode}\"\n  node_id = \"{}\"", self.name(i))?;
         writeln!(out, "  listen_addr = \"10.0.0.{}:9001\"", i + 1)?;
-        writeln!(out, "  peer_addrs = [{}]", quoted(peers.iter().map(|j| format!("10.0.0.{}:9001", j + 1)).collect()))?;
+        writeln!(
+            out,
+            "  peer_addrs = [{}]",
+            quoted(peers.iter().map(|j| format!("10.0.0.{}:9001", j + 1)).collect())
+        )?;
         if data && self.witness {
             writeln!(out, "  witness_addrs = [\"10.0.0.{}:9002\"]", self.data + 1)?;
         }
@@ -134,7 +137,10 @@ impl Shape {
                 Some(ms) => writeln!(out, "    failback_mode = \"auto\"\n    failback_delay = \"{ms}ms\"")?,
                 None => writeln!(out, "    failback_mode = \"manual\"")?,
             }
-            writeln!(out, "    virtual_ip {{\n      address = \"10.0.1.100/24\"\n      interface = \"eth1\"")?;
+            writeln!(
+                out,
+                "    virtual_ip {{\n      address = \"10.0.1.100/24\"\n      interface = \"eth1\""
+            )?;
             writeln!(out, "      arp_ping = {}\n    }}", self.arp_ping)?;
         }
         if self.paths > 1 {
@@ -160,7 +166,8 @@ mod tests {
         for data in 2..=5 {
             for (witness, paths, secrets) in [(true, 1, 1), (false, 2, 2), (true, 2, 2)] {
                 let shape = Shape { data, witness, paths, failback_ms: Some(500), ..Shape::default() };
-                let secrets: Vec<String> = (0..secrets).map(|n| format!("a simulated secret, number {n}")).collect();
+                let secrets: Vec<String> =
+                    (0..secrets).map(|n| format!("a simulated secret, number {n}")).collect();
                 for i in 0..shape.hosts() {
                     let config = shape.config(i, &secrets);
                     assert_eq!(config.peers.len(), shape.hosts() - 1);

@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use holdfast_agent::runtime::core::Leader;
-use holdfast_agent::runtime::stream::{CONNECT_WITHIN, FIRST_RETRY, HANDSHAKE_WITHIN, LONGEST_RETRY};
+use holdfast_agent::runtime::stream::{
+    CONNECT_WITHIN, FIRST_RETRY, HANDSHAKE_WITHIN, LONGEST_RETRY, SILENCE,
+};
 use holdfast_heartbeat::MemberKind;
 use holdfast_replication::replica::{ConnId, Input};
 use holdfast_replication::stream::Frame;
@@ -18,8 +20,8 @@ use crate::sim::chance::Chance;
 
 /// The first wait of a sender that gets no acknowledgement (RFC 6298 section 2, Linux's minimum).
 const RETRANSMIT: Ns = 200 * MS;
-/// The longest such wait.
-const LONGEST_RETRANSMIT: Ns = 120 * S;
+/// An idle connection whose other machine is gone is noticed after this long.
+const KEEPALIVE: Ns = 3 * S;
 
 /// A connection.
 pub struct Conn {
@@ -98,7 +100,8 @@ impl World {
             std::iter::once(&keys.signing).chain(&keys.previous).map(|secret| secret.expose()).collect();
         let spoken = secrets[turn % secrets.len()];
         let theirs = &there.config.keys;
-        let understood = std::iter::once(&theirs.signing).chain(&theirs.previous).any(|s| s.expose() == spoken);
+        let understood =
+            std::iter::once(&theirs.signing).chain(&theirs.previous).any(|s| s.expose() == spoken);
         let far = End { host: target, life: accepting.number, open: true, announced: false };
         let near = End { host: h, life: number, open: true, announced: false };
         let life = self.hosts[h].life.as_mut().expect("it lives");
@@ -197,7 +200,7 @@ impl World {
     /// A process ended: its kernel closes what it had open. With the power gone nobody does.
     pub(super) fn close_all(&mut self, h: usize, number: u64, power_gone: bool) {
         let lost = self.dice.one_in(2);
-        let mut told = Vec::new();
+        let (mut told, mut gone) = (Vec::new(), Vec::new());
         for (conn, stands) in &mut self.conns {
             for side in 0..2 {
                 let end = &mut stands.ends[side];
@@ -207,7 +210,10 @@ impl World {
                     if power_gone || lost {
                         flow.queue.clear();
                     }
-                    if !power_gone {
+                    if power_gone {
+                        let other = &stands.ends[1 - side];
+                        gone.push((other.host, other.life, *conn));
+                    } else {
                         let ready = flow.queue.back().map_or(0, |(ready, _)| *ready).max(self.now + 100 * US);
                         flow.queue.push_back((ready, Parcel::Fin));
                         if !flow.pumping {
@@ -217,6 +223,9 @@ impl World {
                     }
                 }
             }
+        }
+        for (host, life, conn) in gone {
+            self.schedule_for(host, life, KEEPALIVE, Part::Service, Happening::Ended { conn });
         }
         for (ready, conn, side) in told {
             self.future.push(ready, Future::Flow { conn, side });
@@ -240,7 +249,10 @@ impl World {
         if self.network.stream_is_cut(from, to.host) || !self.hosts[to.host].up {
             // What is not acknowledged is sent again after twice the time each time.
             let since = *flow.stuck_since.get_or_insert(self.now);
-            let again = (self.now - since).clamp(RETRANSMIT, LONGEST_RETRANSMIT);
+            if self.now - since >= nanos(SILENCE) {
+                return self.reset(conn, side);
+            }
+            let again = (self.now - since).clamp(RETRANSMIT, nanos(SILENCE));
             flow.pumping = true;
             return self.future.push(self.now + again, Future::Flow { conn, side });
         }
@@ -259,7 +271,13 @@ impl World {
             // The stream is authenticated: altered bytes end the connection and nothing else.
             Parcel::Bytes(_) if altered => self.reset(conn, side),
             Parcel::Bytes(bytes) => {
-                self.schedule_for(to.host, to.life, 5 * US, Part::Service, Happening::Stretch { conn, bytes });
+                self.schedule_for(
+                    to.host,
+                    to.life,
+                    5 * US,
+                    Part::Service,
+                    Happening::Stretch { conn, bytes },
+                );
             }
             Parcel::Fin => {
                 self.schedule_for(to.host, to.life, 5 * US, Part::Service, Happening::Ended { conn });
