@@ -292,7 +292,11 @@ impl DiskFile for MemFile {
         let mut from = inode.now.len().min(offset as usize);
         if astray && inode.now.len() - from >= buf.len() {
             let elsewhere = inode.now.len() - buf.len();
-            from = if from >= SECTOR as usize { from - SECTOR as usize } else { elsewhere.min(from + SECTOR as usize) };
+            from = if from >= SECTOR as usize {
+                from - SECTOR as usize
+            } else {
+                elsewhere.min(from + SECTOR as usize)
+            };
         }
         let len = buf.len().min(inode.now.len() - from);
         buf[..len].copy_from_slice(&inode.now[from..from + len]);

@@ -86,7 +86,7 @@ fn main() -> ExitCode {
             None => sweep(&cli.sweep),
         },
         Some(What::Known) => known(cli.sweep.twice),
-        Some(What::Scenario { files }) => files.iter().fold(true, |good, file| play(file) && good),
+        Some(What::Scenario { files }) => files.iter().filter(|file| !play(file)).count() == 0,
         Some(What::Bugs { name, seeds, from }) => bugs(name.as_deref(), from, seeds),
     };
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -339,7 +339,9 @@ impl Faults {
                     Part::Service,
                     Part::Stream,
                 ]);
-                let span = self.interval * world.dice.between(1, 60) / 10;
+                // A request may hang for as long as two changes of primary take.
+                let most = if part == Part::Service { 600 } else { 60 };
+                let span = self.interval * world.dice.between(1, most) / 10;
                 world.stall(h, part, span);
             }
             Kind::StallDisk => {
@@ -379,8 +381,8 @@ impl Faults {
                 }
             }
             Kind::LoseDisk => {
-                let votes = world.dice.one_in(2);
-                let log = h < data && (!votes || world.dice.one_in(2));
+                let votes = world.dice.below(3) > 0;
+                let log = h < data && (!votes || world.dice.one_in(3));
                 if self.may_damage(world, h) {
                     self.kill(world, h, Death::Power);
                     world.lose_disks(h, votes || !log, log);

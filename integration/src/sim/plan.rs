@@ -20,6 +20,8 @@ pub struct Plan {
     pub seed: u64,
     /// The cluster.
     pub shape: Shape,
+    /// A pair whose halves may both reign for a while: what is acknowledged then may be set aside.
+    pub split: bool,
     /// How many clients.
     pub clients: usize,
     /// What they do.
@@ -68,9 +70,11 @@ impl Plan {
     pub fn draw(seed: u64) -> Plan {
         let mut dice = Dice(seed ^ 0x686f_6c64_6661_7374);
         let shape = draw_shape(&mut dice);
+        // One pair in four is cut in two, with what the policy `probe` says of it.
+        let split = shape.is_pair() && dice.one_in(4);
         let mut faults = Vec::new();
         for (kind, weight) in Kind::ALL {
-            let fits = if shape.is_pair() { kind.fits_a_pair() } else { true };
+            let fits = !shape.is_pair() || split || kind.fits_a_pair();
             // A third of the kinds is on in the usual run; the dangerous ones seldom.
             let on = if kind.is_drastic() { dice.one_in(8) } else { dice.one_in(3) };
             if fits && on {
@@ -80,6 +84,9 @@ impl Plan {
         if faults.is_empty() {
             faults.push(Kind::PowerOff);
         }
+        if split {
+            faults.extend([Kind::Isolate; 4]);
+        }
         let outside = faults.contains(&Kind::RateOutside);
         let mut ppm = [0; MOST_HOSTS];
         let drift = *dice.pick(&[0, 100, RATE_BOUND_PPM]);
@@ -87,7 +94,7 @@ impl Plan {
             *host = dice.between(0, 2 * drift as u64) as i64 - drift;
         }
         let interval = shape.interval_ms * MS;
-        let calm = outside || shape.is_pair() || dice.one_in(2);
+        let calm = outside || shape.is_pair() && !split || dice.one_in(2);
         let weather = Weather {
             lost: if calm { 0 } else { *dice.pick(&[0, 1_000, 20_000, 100_000]) },
             doubled: *dice.pick(&[0, 0, 50_000]),
@@ -105,7 +112,7 @@ impl Plan {
         workload.think_most = workload.think_most.max(trouble / 1_000);
         let pause = interval * *dice.pick(&[1, 4, 10, 30]);
         let staggered = *dice.pick(&[0, 10 * MS, 2 * S]);
-        Plan { seed, shape, clients, workload, faults, trouble, pause, ppm, weather, staggered }
+        Plan { seed, shape, split, clients, workload, faults, trouble, pause, ppm, weather, staggered }
     }
 
     /// The kinds of faults in this plan, once each.

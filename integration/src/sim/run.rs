@@ -92,6 +92,8 @@ pub fn run_plan(plan: &Plan, log: EventLog) -> Verdict {
 
 fn live(world: &mut World, plan: &Plan) -> (Option<Violation>, usize) {
     let mut faults = Faults::new(plan.faults.clone(), &plan.shape, plan.weather.lost);
+    faults.price_accepted = plan.split;
+    world.price_accepted = plan.split;
     begin(world, plan);
     let interval = plan.shape.interval_ms * MS;
     world.run_until(interval * 30 + plan.staggered * 2 + S);

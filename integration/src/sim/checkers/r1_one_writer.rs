@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use holdfast_agent::node::effect::Effect;
 use holdfast_heartbeat::{Epoch, Member, NodeId};
 
+use holdfast_replication::stream::Frame;
+
 use super::Checker;
 use crate::sim::world::{Seen, World};
 
@@ -23,6 +25,17 @@ impl Checker for OneWriter {
 
     fn see(&mut self, world: &World, seen: &Seen<'_>) -> Result<(), String> {
         match seen {
+            Seen::Frame { host, frame: Frame::Ack { epoch, .. } } => {
+                let host = &world.hosts[*host];
+                let log = host.life.as_ref().and_then(|life| life.log.as_ref());
+                let in_log = log.map_or(Epoch::ZERO, |log| log.engine.log().last_epoch());
+                if *epoch > host.hard.epoch.max(in_log) {
+                    return Err(format!(
+                        "{} acknowledges in epoch {epoch}, and its disk knows {}",
+                        host.name, host.hard.epoch
+                    ));
+                }
+            }
             Seen::Stepped { host } => {
                 let epoch = world.reign(*host);
                 let Some(life) = world.hosts[*host].life.as_ref().filter(|_| epoch > Epoch::ZERO) else {

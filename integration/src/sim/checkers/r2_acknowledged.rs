@@ -18,6 +18,8 @@ pub(super) struct Acknowledged {
     committed: BTreeMap<RequestId, Lsn>,
     /// What each host's log had on its disk when that was last looked at.
     durable: [Lsn; MOST_HOSTS],
+    /// The end of the last record that any client heard to be stored.
+    told: Lsn,
 }
 
 impl Checker for Acknowledged {
@@ -38,8 +40,36 @@ impl Checker for Acknowledged {
             Seen::Answering { host, request, answer, .. } => {
                 let Some(end) = self.committed.remove(request) else { return Ok(()) };
                 let told = !matches!(answer, Answer::Refused(_) | Answer::Unknown(_));
+                if told {
+                    self.told = self.told.max(end);
+                }
                 if told && !world.price_accepted {
                     return self.held_by_all(world, *host, end);
+                }
+            }
+            Seen::SetAside { host, from, .. } if *from < self.told && !world.shape.is_pair() => {
+                // A member that was taken out of the set may hold other bytes there, and only such a one.
+                let member = world.hosts[*host].life.as_ref().map(|life| &life.member);
+                let counts = facts::newest_record(world)
+                    .is_some_and(|record| member.is_some_and(|m| record.contains(m)));
+                if counts && !world.price_accepted {
+                    return Err(format!(
+                        "{} cuts its log at LSN {from}, and LSN {} was acknowledged",
+                        world.hosts[*host].name, self.told
+                    ));
+                }
+            }
+            // A record that takes effect names nobody who lacks a byte that was acknowledged before.
+            Seen::Persisted { .. } if !world.price_accepted => {
+                for member in facts::newest_record(world).iter().flat_map(|record| &record.members) {
+                    let Some(h) = facts::host_of(world, member) else { continue };
+                    if self.on_disk(world, h) < self.told {
+                        return Err(format!(
+                            "{member} is in the recorded in-sync set with {} on its disk, and LSN {} was acknowledged",
+                            self.on_disk(world, h),
+                            self.told
+                        ));
+                    }
                 }
             }
             _ => {}
@@ -49,6 +79,11 @@ impl Checker for Acknowledged {
 }
 
 impl Acknowledged {
+    fn on_disk(&self, world: &World, h: usize) -> Lsn {
+        let log = world.hosts[h].life.as_ref().and_then(|life| life.log.as_ref());
+        log.map_or(self.durable[h], |log| log.engine.log().durable())
+    }
+
     fn held_by_all(&self, world: &World, primary: usize, end: Lsn) -> Result<(), String> {
         let name = &world.hosts[primary].name;
         let epoch = world.reign(primary);

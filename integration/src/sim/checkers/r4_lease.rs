@@ -30,17 +30,21 @@ impl Checker for Lease {
                     let voters = self.granted.entry((echo.boot.0, epoch)).or_default();
                     voters[*host] = voters[*host].max(Some(echo.sent_at));
                 }
-                if state.vote.is_some_and(|vote| vote.refusal.is_none()) {
+                let vote = state.vote.filter(|vote| vote.refusal.is_none());
+                if let Some(vote) = vote.filter(|vote| !vote.pre) {
+                    self.lapsed_before_vote(world, *host, vote.epoch)?;
+                }
+                if vote.is_some() {
                     return waited_long_enough(world, *host, *at, "votes");
                 }
             }
-            Seen::Effect { host, at, effect: Effect::Report(transition) } => {
-                if transition.to == Role::Promoting {
-                    waited_long_enough(world, *host, *at, "is elected")?;
-                    // What was granted to reigns that are long over is of no interest any more.
-                    let horizon = Epoch(transition.epoch.0.saturating_sub(8));
-                    self.granted.retain(|(_, epoch), _| *epoch >= horizon);
-                }
+            Seen::Effect { host, at, effect: Effect::Report(transition) }
+                if transition.to == Role::Promoting =>
+            {
+                waited_long_enough(world, *host, *at, "is elected")?;
+                // What was granted to reigns that are long over is of no interest any more.
+                let horizon = Epoch(transition.epoch.0.saturating_sub(8));
+                self.granted.retain(|(_, epoch), _| *epoch >= horizon);
             }
             Seen::Stepped { .. } => return one_lease(world),
             Seen::Answering { host, .. } => return self.majority_stands_behind(world, *host),
@@ -79,6 +83,28 @@ fn one_lease(world: &World) -> Result<(), String> {
 }
 
 impl Lease {
+    /// Whoever votes for another has waited until the lease that it renewed is over on the holder's clock too.
+    fn lapsed_before_vote(&self, world: &World, voter: usize, epoch: Epoch) -> Result<(), String> {
+        if world.price_accepted || world.rate_outside || world.disks_lost || world.shape.is_pair() {
+            return Ok(());
+        }
+        for (h, host) in world.hosts.iter().enumerate().filter(|(h, _)| *h != voter) {
+            let reign = world.reign(h);
+            let Some(life) = host.life.as_ref().filter(|_| reign > Epoch::ZERO && reign < epoch) else {
+                continue;
+            };
+            let renewed = self.granted.get(&(life.boot.0, reign)).and_then(|voters| voters[voter]);
+            let until = renewed.map(|sent| sent + world.derived(h).lease);
+            if until.is_some_and(|until| world.clock(h) < until) {
+                return Err(format!(
+                    "{} votes in epoch {epoch}, and the lease of {} in epoch {reign} that it renewed is in force",
+                    world.hosts[voter].name, host.name
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn majority_stands_behind(&self, world: &World, h: usize) -> Result<(), String> {
         if world.price_accepted || world.shape.is_pair() {
             return Ok(());

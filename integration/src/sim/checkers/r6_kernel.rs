@@ -5,6 +5,7 @@ use holdfast_agent::node::effect::Effect;
 use holdfast_heartbeat::Time;
 
 use super::Checker;
+use crate::sim::world::kernel::GateKind;
 use crate::sim::world::shape::MOST_HOSTS;
 use crate::sim::world::{Seen, World};
 
@@ -24,6 +25,10 @@ impl Checker for Kernel {
         match seen {
             Seen::Effect { host, effect: Effect::ExtendLease { until, .. }, .. } => {
                 self.until[*host] = *until
+            }
+            // The lease is over at once; a gate with a deadline shuts in the same moment.
+            Seen::Effect { host, at, effect: Effect::EndLease } if world.shape.gate == GateKind::Absolute => {
+                self.until[*host] = self.until[*host].min(*at);
             }
             Seen::Stepped { .. } | Seen::Claimed { .. } | Seen::Answering { .. } => return self.look(world),
             // The clock of a host that lost its power begins anew, and its kernel holds nothing.

@@ -24,6 +24,13 @@ impl Checker for Order {
         match seen {
             Seen::Effect { host, effect: Effect::ClaimVip { epoch }, .. } => {
                 self.claimed[*host] = *epoch;
+                let probed = world.hosts[*host].life.as_ref().and_then(|life| life.addresses.probed);
+                if probed.is_some_and(|(_, answered)| answered) {
+                    return Err(format!(
+                        "{} claims the address, and its probe was answered",
+                        world.hosts[*host].name
+                    ));
+                }
                 ready(world, *host, *epoch)
             }
             Seen::Claimed { host, epoch } => ready(world, *host, *epoch),

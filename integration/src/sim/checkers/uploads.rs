@@ -20,6 +20,8 @@ struct Story {
     created: Option<(u32, OpId)>,
     /// When somebody first tried to end it, and was not refused.
     ended: Option<u32>,
+    /// When somebody was first told that it is ended.
+    over: Option<(u32, OpId)>,
     /// By number: the tries that were not refused.
     parts: BTreeMap<u16, Vec<Part>>,
 }
@@ -40,6 +42,10 @@ pub(super) fn check(history: &History, report: &mut Report) {
         learn(&mut stories, id, op, forgotten);
     }
     for (id, op) in history.ops() {
+        if let Some((text, earlier)) = goes_on(&stories, op) {
+            let text = format!("{text}\n{}\n{}", history.line(earlier), history.line(id));
+            report.violations.push(Violation { invariant: NAME, key: op.call.key(), text });
+        }
         let Heard::Refused(code) = op.heard else { continue };
         let (Call::UploadPart { upload, .. } | Call::Complete { upload, .. } | Call::Abort { upload, .. }) =
             &op.call
@@ -70,9 +76,26 @@ fn learn(stories: &mut BTreeMap<UploadId, Story>, id: OpId, op: &Recorded, forgo
         (Call::Complete { upload, .. } | Call::Abort { upload, .. }, _) if !refused => {
             let ended = &mut stories.entry(*upload).or_default().ended;
             *ended = Some(ended.map_or(op.invoked.0, |known| known.min(op.invoked.0)));
+            let told = end.filter(|_| matches!(op.heard, Heard::Done | Heard::Stored(_)));
+            let over = &mut stories.entry(*upload).or_default().over;
+            if let Some(at) = told.filter(|at| over.is_none_or(|(known, _)| known > *at)) {
+                *over = Some((at, id));
+            }
         }
         _ => {}
     }
+}
+
+/// An upload that was ended takes no part any more and cannot be aborted.
+fn goes_on(stories: &BTreeMap<UploadId, Story>, op: &Recorded) -> Option<(String, OpId)> {
+    let upload = match (&op.call, &op.heard) {
+        (Call::UploadPart { upload, .. }, Heard::Stored(_)) | (Call::Abort { upload, .. }, Heard::Done) => {
+            upload
+        }
+        _ => return None,
+    };
+    let (over, end) = stories.get(upload)?.over?;
+    (over < op.invoked.0).then(|| ("an upload goes on that was ended".to_owned(), end))
 }
 
 fn complaint(story: &Story, op: &Recorded, code: Code) -> Option<(String, OpId)> {

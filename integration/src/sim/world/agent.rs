@@ -338,6 +338,11 @@ impl World {
                 }
                 Output::Following { .. } => {}
                 Output::SetAside { archive, from, to } => {
+                    // An index that was ahead of the cut was emptied, durably.
+                    let host = &mut self.hosts[h];
+                    if let Some(log) = host.life.as_ref().and_then(|life| life.log.as_ref()) {
+                        host.index_on_disk = log.index.fork();
+                    }
                     self.see(Seen::SetAside { host: h, archive: &archive, from, to });
                     self.tell_story(h, format!("LSN {from} to {to} set aside as {archive}"));
                 }

@@ -469,3 +469,14 @@ impl World {
 pub fn keyring(config: &holdfast_config::Config) -> Keyring {
     holdfast_agent::runtime::assemble::keyring(config)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The queue moves its entries about: what is large goes behind a pointer.
+    #[test]
+    fn what_lies_in_the_future_is_small() {
+        assert!(size_of::<Future>() <= 96, "{}", size_of::<Future>());
+    }
+}
