@@ -11,6 +11,10 @@ use holdfast_integration::sim::run::{Verdict, quiet_panics, run_seed};
 use holdfast_integration::sim::scenario;
 use holdfast_integration::sim::sweep::{Sweep, Tally};
 
+/// A simulated world is many small things that come and go: a seventh of the time is the allocator's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Seeds that found something once. A seed draws the same run only as long as nothing is drawn otherwise;
 /// what it found is kept as a scenario or a test as well.
 const KNOWN: &str = include_str!("../../seeds.txt");
