@@ -261,6 +261,16 @@ impl Node {
         }
     }
 
+    /// From when on this member votes: a lease that it renewed in an earlier life is over by then.
+    pub fn votes_from(&self) -> Time {
+        self.votes_from
+    }
+
+    /// How many authentic heartbeats were not believed, in this life.
+    pub fn disbelieved(&self) -> u64 {
+        self.dropped.values().sum()
+    }
+
     /// The reign that a supervisor would have to bury if this process died now.
     pub fn reigning_epoch(&self) -> Epoch {
         match &self.phase {

@@ -105,7 +105,7 @@ impl Kind {
         (Kind::Pause, 1),
         (Kind::Drain, 1),
         (Kind::RotateKeys, 1),
-        (Kind::ChangeTimers, 1),
+        (Kind::ChangeTimers, 2),
     ];
 
     /// What costs data or safety by the rules themselves, and so hides other things when it is on.
@@ -450,7 +450,7 @@ impl Faults {
             Kind::RotateKeys => self.rotate_keys(world),
             Kind::ChangeTimers => {
                 // One member after the other comes back with longer, or shorter, timers.
-                let factor = *world.dice.pick(&[1, 2]);
+                let factor = *world.dice.pick(&[1, 2, 4]);
                 let mut shape = world.shape.clone();
                 shape.interval_ms *= factor;
                 shape.standby_timeout_ms *= factor;
@@ -458,7 +458,7 @@ impl Faults {
                 let secrets = if self.generation == 1 { secrets.to_vec() } else { self.accepted() };
                 world.configure(h, shape.config(h, &secrets));
                 world.terminate(h);
-                self.later(world, 10, 40, Relief::Start(h));
+                self.later(world, 1, 40, Relief::Start(h));
             }
         }
     }
@@ -502,7 +502,9 @@ impl Faults {
     fn kill(&mut self, world: &mut World, h: usize, death: Death) {
         if world.hosts[h].life.is_some() {
             world.kill(h, death);
-            self.later(world, 1, 60, Relief::Start(h));
+            // Now and then it is back before anybody has missed it.
+            let most = if world.dice.one_in(4) { 3 } else { 60 };
+            self.later(world, 1, most, Relief::Start(h));
         }
     }
 

@@ -8,6 +8,7 @@ pub mod clients;
 pub mod facts;
 mod linearizable;
 mod listing;
+mod own_epoch;
 mod r1_one_writer;
 mod r2_acknowledged;
 mod r3_in_sync;
@@ -62,6 +63,7 @@ impl Checkers {
             Box::new(r6_kernel::Kernel::default()),
             Box::new(r7_order::Order::default()),
             Box::new(r8_set_aside::SetAside::default()),
+            Box::new(own_epoch::OwnEpoch),
         ];
         Checkers { all, violation: None }
     }

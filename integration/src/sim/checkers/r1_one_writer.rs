@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use holdfast_agent::node::effect::Effect;
+use holdfast_agent::node::hard_state::HardState;
 use holdfast_heartbeat::{Epoch, Member, NodeId};
 
 use holdfast_replication::stream::Frame;
 
 use super::Checker;
+use crate::sim::world::shape::MOST_HOSTS;
 use crate::sim::world::{Seen, World};
 
 /// See the module's documentation.
@@ -16,6 +18,8 @@ pub(super) struct OneWriter {
     reigned: BTreeMap<Epoch, Member>,
     /// Whom each voter helped in each epoch.
     voted: BTreeMap<(NodeId, Epoch), usize>,
+    /// The epoch that each host promised last, in this life.
+    promised: [Epoch; MOST_HOSTS],
 }
 
 impl Checker for OneWriter {
@@ -35,6 +39,10 @@ impl Checker for OneWriter {
                         host.name, host.hard.epoch
                     ));
                 }
+            }
+            Seen::Born { host } => return self.remembers(world, *host),
+            Seen::Effect { host, effect: Effect::Persist { state, .. }, .. } => {
+                return self.stands_above_its_record(world, *host, state);
             }
             Seen::Stepped { host } => {
                 let epoch = world.reign(*host);
@@ -80,6 +88,39 @@ impl Checker for OneWriter {
                 }
             }
             _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl OneWriter {
+    /// A member that starts has promised at least the epoch that its log reaches into.
+    fn remembers(&mut self, world: &World, h: usize) -> Result<(), String> {
+        let host = &world.hosts[h];
+        let Some(life) = host.life.as_ref() else { return Ok(()) };
+        let promised = life.node.view(world.clock(h)).epoch;
+        self.promised[h] = promised;
+        let reached = life.log.as_ref().map_or(Epoch::ZERO, |log| log.engine.log().last_epoch());
+        if promised < reached {
+            return Err(format!(
+                "{} starts with the promise of epoch {promised}, and its log reaches into {reached}",
+                host.name
+            ));
+        }
+        Ok(())
+    }
+
+    /// Who stands for an epoch knows of no in-sync record of it or a later one: somebody has reigned in that.
+    fn stands_above_its_record(&mut self, world: &World, h: usize, state: &HardState) -> Result<(), String> {
+        let before = std::mem::replace(&mut self.promised[h], state.epoch);
+        let host = &world.hosts[h];
+        let itself = host.life.as_ref().is_some_and(|life| state.voted_for.as_ref() == Some(&life.member));
+        let known = state.record.as_ref().map_or(Epoch::ZERO, |record| record.epoch);
+        if itself && state.epoch > before && known >= state.epoch {
+            return Err(format!(
+                "{} stands for epoch {}, and has a record of epoch {known}",
+                host.name, state.epoch
+            ));
         }
         Ok(())
     }

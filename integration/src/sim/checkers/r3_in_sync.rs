@@ -2,9 +2,11 @@
 //! in any order of boots.
 
 use holdfast_agent::node::effect::Effect;
-use holdfast_heartbeat::{InSyncRecord, Role};
+use holdfast_agent::node::hard_state::HardState;
+use holdfast_heartbeat::{Epoch, InSyncRecord, Role};
 
 use super::{Checker, facts};
+use crate::sim::world::shape::MOST_HOSTS;
 use crate::sim::world::{Seen, World};
 
 /// See the module's documentation.
@@ -13,7 +15,11 @@ pub(super) struct InSyncSet {
     /// The newest record in a pair that its primary knows to be written: there one disk is enough, and what
     /// a dying member was writing was never acted upon.
     written: Option<InSyncRecord>,
+    /// What each host wanted to remember last, in this life.
+    remembered: [(Epoch, Option<Rank>); MOST_HOSTS],
 }
+
+type Rank = (Epoch, u64);
 
 impl Checker for InSyncSet {
     fn rule(&self) -> &'static str {
@@ -26,6 +32,16 @@ impl Checker for InSyncSet {
             && self.written.as_ref().is_none_or(|written| written.rank() < record.rank())
         {
             self.written = Some(record.clone());
+        }
+        match seen {
+            Seen::Born { host } => {
+                let disk = &world.hosts[*host].hard;
+                self.remembered[*host] = (disk.epoch, disk.record.as_ref().map(InSyncRecord::rank));
+            }
+            Seen::Effect { host, effect: Effect::Persist { state, .. }, .. } => {
+                return self.adopts_in_time(world, *host, state);
+            }
+            _ => {}
         }
         let Seen::Effect { host, effect: Effect::Report(transition), .. } = seen else { return Ok(()) };
         if transition.to != Role::Promoting || world.price_accepted {
@@ -54,5 +70,21 @@ impl Checker for InSyncSet {
             newest.epoch,
             newest.version
         ))
+    }
+}
+
+impl InSyncSet {
+    /// Who promised an epoch voted on what it knew then: it does not help to record anything of an earlier one
+    /// any more.
+    fn adopts_in_time(&mut self, world: &World, h: usize, state: &HardState) -> Result<(), String> {
+        let rank = state.record.as_ref().map(InSyncRecord::rank);
+        let (promised, known) = std::mem::replace(&mut self.remembered[h], (state.epoch, rank));
+        match rank {
+            Some((epoch, version)) if rank > known && epoch < promised => Err(format!(
+                "{} takes version {version} of epoch {epoch} for the in-sync set after it promised epoch {promised}",
+                world.hosts[h].name
+            )),
+            _ => Ok(()),
+        }
     }
 }

@@ -46,6 +46,7 @@ impl Checker for Lease {
                 let horizon = Epoch(transition.epoch.0.saturating_sub(8));
                 self.granted.retain(|(_, epoch), _| *epoch >= horizon);
             }
+            Seen::Born { host } => return self.will_wait_long_enough(world, *host),
             Seen::Stepped { .. } => return one_lease(world),
             Seen::Answering { host, .. } => return self.majority_stands_behind(world, *host),
             _ => {}
@@ -83,6 +84,28 @@ fn one_lease(world: &World) -> Result<(), String> {
 }
 
 impl Lease {
+    /// Whoever starts will not vote before the leases that its earlier lives renewed are over.
+    fn will_wait_long_enough(&self, world: &World, voter: usize) -> Result<(), String> {
+        if world.rate_outside || world.disks_lost || world.shape.is_pair() {
+            return Ok(());
+        }
+        let Some(born) = world.hosts[voter].life.as_ref() else { return Ok(()) };
+        let waits = born.node.votes_from().since(world.clock(voter));
+        for (h, host) in world.hosts.iter().enumerate().filter(|(h, _)| *h != voter) {
+            let reign = world.reign(h);
+            let Some(life) = host.life.as_ref().filter(|_| reign > Epoch::ZERO) else { continue };
+            let renewed = self.granted.get(&(life.boot.0, reign)).and_then(|voters| voters[voter]);
+            let left = renewed.map(|sent| (sent + world.derived(h).lease).since(world.clock(h)));
+            if let Some(left) = left.filter(|left| *left > waits) {
+                return Err(format!(
+                    "{} will vote {waits:?} after its start, and {} counts on what it renewed for {left:?} more",
+                    world.hosts[voter].name, host.name
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Whoever votes for another has waited until the lease that it renewed is over on the holder's clock too.
     fn lapsed_before_vote(&self, world: &World, voter: usize, epoch: Epoch) -> Result<(), String> {
         if world.price_accepted || world.rate_outside || world.disks_lost || world.shape.is_pair() {

@@ -1,7 +1,8 @@
 //! R5: nothing unauthenticated, and nothing old, shortens a lease, raises suspicion, or makes a silent member
-//! seem alive.
+//! seem alive; nothing is believed twice, or of a life that was seen to end.
 
 use holdfast_agent::node::effect::Effect;
+use holdfast_heartbeat::BootNonce;
 
 use super::Checker;
 use crate::sim::world::shape::MOST_HOSTS;
@@ -15,7 +16,40 @@ const LOOK_ONE_IN: u64 = 32;
 pub(super) struct Authentic {
     /// When each host last sent something to each other one: what it really sent.
     sent: [[Option<Ns>; MOST_HOSTS]; MOST_HOSTS],
+    /// What each host, in this life of its, believed of each peer.
+    believed: [[Believed; MOST_HOSTS]; MOST_HOSTS],
     steps: u64,
+}
+
+/// What was believed of one peer.
+#[derive(Default)]
+struct Believed {
+    boot: Option<BootNonce>,
+    /// Lives before that one.
+    ended: Vec<BootNonce>,
+    /// The sequence numbers of the present life, one bit each.
+    seen: Vec<u64>,
+}
+
+impl Believed {
+    fn add(&mut self, boot: BootNonce, seq: u64) -> Result<(), &'static str> {
+        if self.ended.contains(&boot) {
+            return Err("of a life after which it had believed a later one");
+        }
+        if self.boot != Some(boot) {
+            self.ended.extend(self.boot.replace(boot));
+            self.seen.clear();
+        }
+        let (word, bit) = (seq as usize / 64, 1 << (seq % 64));
+        if self.seen.len() <= word {
+            self.seen.resize(word + 1, 0);
+        }
+        if self.seen[word] & bit != 0 {
+            return Err("for the second time");
+        }
+        self.seen[word] |= bit;
+        Ok(())
+    }
 }
 
 impl Checker for Authentic {
@@ -27,6 +61,14 @@ impl Checker for Authentic {
         match seen {
             Seen::Effect { host, effect: Effect::Send { peer, .. }, .. } => {
                 self.sent[*host][world.host_of_peer(*host, *peer)] = Some(world.now);
+            }
+            Seen::Born { host } => self.believed[*host] = Default::default(),
+            Seen::Believed { host, peer, boot, seq } => {
+                self.believed[*host][*peer].add(*boot, *seq).map_err(|how| {
+                    let (host, other) =
+                        (&world.hosts[*host].name, &world.hosts[world.host_of_peer(*host, *peer)].name);
+                    format!("{host} believes packet {seq} of {other} {how}")
+                })?;
             }
             Seen::Stepped { host } => {
                 self.steps += 1;

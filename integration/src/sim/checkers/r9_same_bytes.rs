@@ -15,6 +15,15 @@ pub fn compare(world: &World, damaged: Option<usize>) -> Result<(), String> {
         .filter_map(|(h, host)| Some((h, host.life.as_ref()?.log.as_ref()?)))
         .collect();
     let Some(((first, reference), others)) = logs.split_first() else { return Ok(()) };
+    for (h, log) in &logs {
+        let status = log.engine.status();
+        if status.applied > status.committed {
+            return Err(format!(
+                "the index of {} has what is in the log before LSN {}, of which {} is committed",
+                world.hosts[*h].name, status.applied, status.committed
+            ));
+        }
+    }
     for (h, log) in others {
         let names = (&world.hosts[*first].name, &world.hosts[*h].name);
         let (a, b) = (reference.engine.status(), log.engine.status());

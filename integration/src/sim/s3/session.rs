@@ -154,6 +154,11 @@ impl Session {
         step.unwrap_or_else(|Stop::Refused(code)| refuse(code))
     }
 
+    /// The epoch in which a body was received that has records of its own, if there is one.
+    pub fn received_in(&self) -> Option<Epoch> {
+        (!self.extents.is_empty()).then_some(self.epoch)
+    }
+
     /// What was asked for.
     pub fn call(&self) -> &Call {
         &self.call

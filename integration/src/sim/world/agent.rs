@@ -106,8 +106,19 @@ impl World {
         let Some(life) = self.hosts[h].life.as_mut() else { return };
         let number = life.number;
         let mut effects = std::mem::take(&mut life.effects);
+        let heard = match &event {
+            Event::HeartbeatReceived { peer, heartbeat, .. } => {
+                Some((*peer, heartbeat.boot, heartbeat.seq, life.node.disbelieved()))
+            }
+            _ => None,
+        };
         life.node.handle(now, event, &mut effects);
         self.counts.events += 1;
+        if let Some((peer, boot, seq, disbelieved)) = heard
+            && life.node.disbelieved() == disbelieved
+        {
+            self.see(Seen::Believed { host: h, peer, boot, seq });
+        }
         for effect in effects.drain(..) {
             if let Some(left) = &mut self.hosts[h].dies_after {
                 if *left == 0 {

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use holdfast_agent::node::effect::Effect;
 use holdfast_agent::node::event::{Answer as CommandAnswer, Event};
 use holdfast_config::timers::Derived;
-use holdfast_heartbeat::{Epoch, Heartbeat, Keyring, Lsn, Notice, Time};
+use holdfast_heartbeat::{BootNonce, Epoch, Heartbeat, Keyring, Lsn, Notice, Time};
 use holdfast_replication::replica::{ConnId, Output};
 use holdfast_replication::stream::Frame;
 use holdfast_replication::testing::{Dice, MemDisk};
@@ -84,6 +84,8 @@ pub enum Future {
 pub enum Seen<'a> {
     /// An authentic heartbeat was taken out of a socket.
     Received { host: usize, from: usize, heartbeat: &'a Heartbeat },
+    /// A node has taken a heartbeat for true and new.
+    Believed { host: usize, peer: usize, boot: BootNonce, seq: u64 },
     /// A node wants something done; it is not done yet.
     Effect { host: usize, at: Time, effect: &'a Effect },
     /// A node has taken an event in, and its effects were carried out.
@@ -94,8 +96,9 @@ pub enum Seen<'a> {
     Frame { host: usize, frame: &'a Frame },
     /// A log was synced; acknowledgements are on their way.
     Flushed { host: usize },
-    /// A primary's log says that a write is committed.
-    Committed { host: usize, request: RequestId, lsn: Lsn, end: Lsn },
+    /// A primary's log says that a write is committed, and in which epoch the host had received the bytes
+    /// that lie before it in the log, where they are stored now.
+    Committed { host: usize, request: RequestId, lsn: Lsn, end: Lsn, received_in: Option<Epoch> },
     /// An answer is about to leave a host, having passed the looks at the lease.
     Answering { host: usize, request: RequestId, route: Route, answer: &'a Answer },
     /// The address was put on an interface.

@@ -115,7 +115,11 @@ impl World {
         let logged = match result {
             Ok(Done::Appended { lsn, end }) => Logged::Appended { lsn, end },
             Ok(Done::Committed { lsn, end, outcome }) => {
-                self.see(Seen::Committed { host: h, request, lsn, end });
+                let life = self.hosts[h].life.as_ref();
+                let underway = life.and_then(|life| life.service.underway.get(&request));
+                let received_in = underway.and_then(|underway| underway.session.received_in());
+                let received_in = received_in.filter(|_| matches!(outcome, Outcome::Stored { .. }));
+                self.see(Seen::Committed { host: h, request, lsn, end, received_in });
                 Logged::Committed(outcome)
             }
             Err(error) => Logged::Refused(error),
