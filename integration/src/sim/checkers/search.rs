@@ -289,25 +289,27 @@ impl<T> Search<'_, T> {
         self.forget_useless(order);
         let bit = self.bit(i);
         let before = std::mem::take(&mut self.configs);
-        let mut after: Vec<Config> = Vec::new();
+        let mut after = Kept::new(self.seeing, self.doubtful);
         let mut seen: Vec<Config> = Vec::new();
+        let mut known = Kept::new(self.seeing, self.doubtful);
         for config in &before {
             if config.happened & bit != 0 {
-                self.keep(&mut after, Config { happened: config.happened & !bit, ..*config });
+                after.keep(Config { happened: config.happened & !bit, ..*config });
             } else {
                 seen.push(*config);
+                known.add(*config);
             }
         }
         let mut next = 0;
         let mut states = Vec::new();
         while let Some(config) = seen.get(next).copied() {
             next += 1;
-            let cost = self.open.len() + seen.len() / 8 + after.len() / 8 + 1;
+            let cost = self.open.len() + seen.len() / 64 + after.len() / 64 + 1;
             self.budget = self.budget.saturating_sub(cost as u64);
             if self.budget == 0 || seen.len() > CONFIGS || after.len() > CONFIGS {
                 return Err(Verdict::Undecided("there were too many possibilities"));
             }
-            if self.breadth < CONFIGS && !after.is_empty() && next > self.breadth * 4 {
+            if self.breadth < CONFIGS && after.len() > 0 && next > self.breadth * 4 {
                 break;
             }
             for at in 0..self.open.len() {
@@ -324,13 +326,15 @@ impl<T> Search<'_, T> {
                     }
                     let then = self.settled(Config { state: *state, happened: config.happened | its_bit });
                     if then.happened & bit != 0 {
-                        self.keep(&mut after, Config { happened: then.happened & !bit, ..then });
-                    } else if !seen.iter().any(|known| self.covers(*known, then)) {
+                        after.keep(Config { happened: then.happened & !bit, ..then });
+                    } else if !known.covers(then) {
                         seen.push(then);
+                        known.add(then);
                     }
                 }
             }
         }
+        let mut after = after.into_configs();
         if after.is_empty() {
             let mut states: Vec<State> = before.iter().map(|config| config.state).collect();
             states.sort();
@@ -404,23 +408,6 @@ impl<T> Search<'_, T> {
         config
     }
 
-    /// Whether `a` explains everything that `b` explains.
-    fn covers(&self, a: Config, b: Config) -> bool {
-        let writing = !(self.seeing | self.doubtful);
-        a.state == b.state
-            && a.happened & writing == b.happened & writing
-            && b.happened & self.seeing & !a.happened == 0
-            && a.happened & self.doubtful & !b.happened == 0
-    }
-
-    fn keep(&self, configs: &mut Vec<Config>, config: Config) {
-        if configs.iter().any(|known| self.covers(*known, config)) {
-            return;
-        }
-        configs.retain(|known| !self.covers(config, *known));
-        configs.push(config);
-    }
-
     fn release(&mut self, bits: u128) {
         self.free |= bits;
         self.seeing &= !bits;
@@ -451,10 +438,96 @@ impl<T> Search<'_, T> {
             config.happened &= !gone;
         }
         self.release(gone);
+        let mut kept = Kept::new(self.seeing, self.doubtful);
         for config in configs {
-            let mut kept = std::mem::take(&mut self.configs);
-            self.keep(&mut kept, config);
-            self.configs = kept;
+            kept.keep(config);
         }
+        self.configs = kept.into_configs();
+    }
+}
+
+/// In how many buckets configurations are looked for.
+const BUCKETS: usize = 256;
+
+/// Configurations, none of which explains everything that another one explains: those that could are alike in
+/// their state and in what has happened for certain, and so lie in one bucket.
+struct Kept {
+    seeing: u128,
+    doubtful: u128,
+    buckets: Vec<Vec<(u32, Config)>>,
+    /// How many were ever added: gives them their order.
+    added: u32,
+    len: usize,
+}
+
+impl Kept {
+    fn new(seeing: u128, doubtful: u128) -> Kept {
+        Kept { seeing, doubtful, buckets: Vec::new(), added: 0, len: 0 }
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Which bucket `config` belongs into. As long as there are few, one is enough.
+    fn bucket(&self, config: Config) -> usize {
+        let certain = config.happened & !(self.seeing | self.doubtful);
+        let folded = certain as u64 ^ (certain >> 64) as u64 ^ u64::from(config.state.0) << 32;
+        let mixed = folded.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 32) as usize % self.buckets.len().max(1)
+    }
+
+    /// Whether `a` explains everything that `b` explains.
+    fn explains(&self, a: Config, b: Config) -> bool {
+        let certain = !(self.seeing | self.doubtful);
+        a.state == b.state
+            && a.happened & certain == b.happened & certain
+            && b.happened & self.seeing & !a.happened == 0
+            && a.happened & self.doubtful & !b.happened == 0
+    }
+
+    /// Whether one of these explains everything that `config` explains.
+    fn covers(&self, config: Config) -> bool {
+        let bucket = self.buckets.get(self.bucket(config));
+        bucket.is_some_and(|bucket| bucket.iter().any(|(_, known)| self.explains(*known, config)))
+    }
+
+    /// Adds `config`, which none of these covers.
+    fn add(&mut self, config: Config) {
+        if self.buckets.is_empty() {
+            self.buckets.push(Vec::new());
+        } else if self.len == 16 && self.buckets.len() == 1 {
+            let few = std::mem::replace(&mut self.buckets, vec![Vec::new(); BUCKETS]);
+            for (order, known) in few.into_iter().flatten() {
+                let bucket = self.bucket(known);
+                self.buckets[bucket].push((order, known));
+            }
+        }
+        let bucket = self.bucket(config);
+        self.buckets[bucket].push((self.added, config));
+        self.added += 1;
+        self.len += 1;
+    }
+
+    /// Adds `config` unless it is covered, in place of those that it covers.
+    fn keep(&mut self, config: Config) {
+        if self.covers(config) {
+            return;
+        }
+        if !self.buckets.is_empty() {
+            let bucket = self.bucket(config);
+            let mut known = std::mem::take(&mut self.buckets[bucket]);
+            let before = known.len();
+            known.retain(|(_, known)| !self.explains(config, *known));
+            self.len -= before - known.len();
+            self.buckets[bucket] = known;
+        }
+        self.add(config);
+    }
+
+    fn into_configs(self) -> Vec<Config> {
+        let mut all: Vec<_> = self.buckets.into_iter().flatten().collect();
+        all.sort_unstable_by_key(|(order, _)| *order);
+        all.into_iter().map(|(_, config)| config).collect()
     }
 }
