@@ -268,6 +268,13 @@ impl Node {
         next
     }
 
+    /// Whether the in-sync record says that somebody has reigned in `epoch` or a later one. Who asked before it
+    /// came to know that asks for too little.
+    pub(super) fn has_record_of(&self, epoch: Epoch) -> bool {
+        let record = self.hard.record.as_ref().filter(|_| !planted::is("epoch-of-record-forgotten"));
+        record.is_some_and(|record| record.epoch >= epoch)
+    }
+
     /// Asks, counts, and goes on to the next step of a campaign.
     pub(super) fn progress_campaign(&mut self, now: Time, out: &mut Vec<Effect>) {
         let Phase::Campaigning(campaign) = &self.phase else { return };
@@ -306,6 +313,7 @@ impl Node {
                 .as_ref()
                 .is_some_and(|record| !record.contains(me) && !super::voter::only_by_name(record, me));
             if campaign.ballot.epoch <= self.hard.epoch
+                || self.has_record_of(campaign.ballot.epoch)
                 || outside && !campaign.ballot.forced
                 || self.grant_blocks(now, me)
             {

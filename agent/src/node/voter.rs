@@ -104,7 +104,9 @@ impl Node {
             || ballot.epoch == self.hard.epoch
                 && self.hard.voted_for.as_ref() != Some(candidate)
                 && !planted::is("second-vote-in-epoch");
-        if promised_to_another {
+        // Who helped a candidate in this very epoch says so again, as often as it is asked.
+        let over = ballot.epoch > self.hard.epoch && self.has_record_of(ballot.epoch);
+        if promised_to_another || over {
             return Some(Refusal::EpochPromised);
         }
         if self.grant_blocks(now, candidate) {

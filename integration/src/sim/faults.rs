@@ -1,7 +1,7 @@
 //! What goes wrong: one kind after another, each with its own end.
 
 use holdfast_agent::node::event::Command;
-use holdfast_heartbeat::MemberKind;
+use holdfast_heartbeat::{Epoch, MemberKind};
 
 use super::chance::Chance;
 use super::plan::RATE_BOUND_PPM;
@@ -33,6 +33,7 @@ pub enum Kind {
     DieInDisk,
     Freeze,
     StallPart,
+    HangRequests,
     StallDisk,
     SlowDisk,
     FullDisk,
@@ -62,7 +63,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, and how often it comes when it is on.
-    pub const ALL: [(Kind, usize); 43] = [
+    pub const ALL: [(Kind, usize); 44] = [
         (Kind::CutOneWay, 3),
         (Kind::CutBothWays, 3),
         (Kind::CutPath, 2),
@@ -81,6 +82,7 @@ impl Kind {
         (Kind::DieInDisk, 3),
         (Kind::Freeze, 4),
         (Kind::StallPart, 4),
+        (Kind::HangRequests, 3),
         (Kind::StallDisk, 2),
         (Kind::SlowDisk, 1),
         (Kind::FullDisk, 1),
@@ -130,6 +132,7 @@ impl Kind {
                 | Kind::LinkDown
                 | Kind::SlowLink
                 | Kind::StallPart
+                | Kind::HangRequests
                 | Kind::RateOutside
                 | Kind::ForcePromote
                 | Kind::LoseDisk
@@ -322,6 +325,7 @@ impl Faults {
             Kind::DieInDisk => {
                 if world.hosts[d].life.is_some() {
                     let steps = world.dice.up_to(60);
+                    world.hosts[d].disk_harmed = true;
                     world.hosts[d].disk.stop_after(Some(steps + 1));
                 }
             }
@@ -339,10 +343,23 @@ impl Faults {
                     Part::Service,
                     Part::Stream,
                 ]);
-                // A request may hang for as long as two changes of primary take.
-                let most = if part == Part::Service { 600 } else { 60 };
-                let span = self.interval * world.dice.between(1, most) / 10;
+                let span = self.interval * world.dice.between(1, 60) / 10;
                 world.stall(h, part, span);
+            }
+            Kind::HangRequests => {
+                // What was asked in one reign goes on in the next one of the same member, which nobody
+                // else could be meanwhile.
+                let hangs = (0..data).find(|d| world.reign(*d) > Epoch::ZERO).unwrap_or(d);
+                let span = self.interval * world.dice.between(100, 600) / 10;
+                world.stall(hangs, Part::Service, span);
+                let alone = self.interval * world.dice.between(20, 100) / 10;
+                for (from, to) in (0..n).flat_map(|from| (0..n).map(move |to| (from, to))) {
+                    if from != to {
+                        world.network.set_cut(from, to, None, true);
+                        let what = Relief::Mend { from, to, path: None };
+                        self.endings.push(Ending { at: world.now + alone, what });
+                    }
+                }
             }
             Kind::StallDisk => {
                 world.hosts[h].disk_stalled_until = world.now + self.interval * world.dice.between(1, 60);
@@ -359,18 +376,21 @@ impl Faults {
             }
             Kind::FailSync => {
                 if world.hosts[d].life.is_some() && self.may_damage(world, d) {
+                    world.hosts[d].disk_harmed = true;
                     world.hosts[d].disk.fail_syncs(1);
                     self.restart_later(world, d);
                 }
             }
             Kind::FailRead => {
                 if world.hosts[d].life.is_some() {
+                    world.hosts[d].disk_harmed = true;
                     world.hosts[d].disk.fail_reads(world.dice.between(1, 3));
                     self.restart_later(world, d);
                 }
             }
             Kind::MisdirectRead => {
                 if world.hosts[d].life.is_some() {
+                    world.hosts[d].disk_harmed = true;
                     world.hosts[d].disk.misdirect_reads(world.dice.between(1, 3));
                     self.restart_later(world, d);
                 }

@@ -8,7 +8,8 @@
 //! It also says whether this log was `behind`: whether it was sent bytes that the rest of the
 //! in-sync set had committed before they were durable here. Then a record's word that earlier bytes
 //! were committed does not prove that they were ever durable on this disk. That flag is made durable
-//! before the first such record is written, and taken back lazily.
+//! before the first such record is written. Until it is taken back the mark is all that proves anything,
+//! so it is synced after each sync of the log, and so is its taking back.
 
 use std::io;
 use std::sync::Arc;
@@ -83,8 +84,8 @@ impl MarkFile {
         file.write_at(&mark.encode(), 0)
     }
 
-    /// Overwrites the mark and makes it durable: before the log is cut, since a mark above the
-    /// log's end would be taken for damage, and before the log falls behind.
+    /// Overwrites the mark and makes it durable: before the log is cut, since a mark above the log's end would
+    /// be taken for damage, before the log falls behind, and as long as it is behind.
     pub(super) fn write_through(&mut self, disk: &dyn Disk, mark: Mark) -> io::Result<()> {
         self.write(disk, mark)?;
         self.0.as_ref().expect("written above").sync_data()?;

@@ -494,10 +494,29 @@ impl<D: Disk> Log<D> {
             self.durable_chain = self.tail.chain;
             self.shared.set_durable(self.durable);
             self.calm_syncs = self.calm_syncs.saturating_add(1);
-            self.behind &= self.calm_syncs < CALM_SYNCS;
-            self.write_mark();
+            if self.behind {
+                self.behind = self.calm_syncs < CALM_SYNCS;
+                self.keep_mark()?;
+            } else {
+                self.write_mark();
+            }
         }
         Ok(self.durable)
+    }
+
+    /// While a log is behind nothing but the mark proves that a byte was durable once, and what is durable is
+    /// acknowledged: so the mark goes first. That it is no longer behind is kept in the same way, since what
+    /// comes after is written without.
+    fn keep_mark(&mut self) -> Result<(), LogError> {
+        let mark = self.mark_at(self.durable, self.durable_chain);
+        match self.mark.write_through(&*self.disk, mark) {
+            Ok(()) => Ok(()),
+            Err(error) if is_full(&error) => {
+                self.behind = true;
+                Ok(())
+            }
+            Err(error) => Err(self.poison(error.to_string())),
+        }
     }
 
     fn write_mark(&mut self) {

@@ -236,6 +236,42 @@ fn on_a_log_that_was_behind_a_word_of_commitment_proves_no_damage_here() {
 }
 
 #[test]
+fn what_was_synced_while_behind_is_known_to_have_been_durable() {
+    for (seed, syncs) in (0..20).flat_map(|seed| [(seed, 1), (seed, 5), (seed, CALM_SYNCS + 1)]) {
+        let mut from = fresh(&MemDisk::new());
+        start(&mut from, 1);
+        put(&mut from, 1, b"committed by others");
+        from.note_committed(from.end());
+        put(&mut from, 1, b"says so");
+        let disk = MemDisk::new();
+        let mut log = fresh(&disk);
+        let run = from.reader().read_run(Lsn::ZERO, 10_000).unwrap();
+        log.append_verbatim(Lsn::ZERO, &run).unwrap();
+        let mut hole = Lsn::ZERO;
+        for _ in 0..syncs {
+            hole = put(&mut log, 1, b"acknowledged");
+            log.sync().unwrap();
+        }
+        if syncs > CALM_SYNCS {
+            // Not behind any more, which is to be known as well.
+            log.note_committed(log.end());
+            put(&mut log, 1, b"says so");
+            log.sync().unwrap();
+        }
+        let base = *log.reader().segments().last().unwrap();
+        assert!(base <= hole, "the record of interest must be in the last segment");
+        drop(log);
+        disk.flip_bit(&file_name(base), (SEGMENT_HEADER_LEN + hole.bytes_since(base)) * 8);
+        let opened = reopen(&disk.crash(seed));
+        assert!(
+            matches!(opened, Err(LogError::Damaged { lsn, .. }) if lsn == hole),
+            "seed {seed}, {syncs} syncs: {:?}",
+            opened.map(|(log, _)| log.end())
+        );
+    }
+}
+
+#[test]
 fn what_a_killed_process_left_unsynced_is_durable_before_it_counts() {
     for seed in 0..20 {
         let disk = MemDisk::new();

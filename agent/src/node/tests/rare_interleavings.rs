@@ -418,3 +418,43 @@ fn a_member_that_lost_its_disk_does_not_force_the_same_epoch_twice() {
     }
     assert_ne!(forced[0], forced[1]);
 }
+
+/// A candidate hears of a later epoch, from a record and not from a promise, between its question and its vote;
+/// or the voter does.
+#[test]
+fn a_candidate_that_hears_of_a_later_epoch_does_not_stand_for_an_earlier_one() {
+    fn granted_pre(_: usize, to: usize, heartbeat: &Heartbeat) -> bool {
+        to == A && heartbeat.state.vote.is_some_and(|vote| vote.pre && vote.refusal.is_none())
+    }
+    for (learns, offset) in (0..60).flat_map(|offset| [(A, offset), (W, offset)]) {
+        let mut cluster = pair_with_witness();
+        cluster.price_accepted = true;
+        // B is cut off, is promoted by force, and is the only one that knows of its epoch.
+        cluster.cut.extend([(A, B), (B, A), (W, B), (B, W)]);
+        cluster.run(1000 * MS);
+        cluster.command(B, 1, Command::Promote { accept_data_loss: true });
+        let knows = |c: &Cluster, i: usize| c.hosts[i].disk.record.as_ref().map(|record| record.epoch);
+        cluster.run_until(2000 * MS, |c| knows(c, B) > Some(Epoch(1)));
+        let forced = cluster.epoch(B);
+        cluster.power_off(A);
+        cluster.power_off(B);
+        cluster.boot(B);
+        cluster.feed(B, Event::LinksJudged { good: false, detail: "carrier".into() });
+        cluster.run(1000 * MS);
+        // A has asked W; only then one of them hears from B.
+        cluster.boot(A);
+        cluster.command(A, 2, Command::Promote { accept_data_loss: true });
+        cluster.held_back = Some(granted_pre);
+        cluster.run_until(2000 * MS, |c| c.role(A) == Role::Candidate);
+        cluster.cut.retain(|(from, to)| *from != learns && *to != learns);
+        cluster.run(MS * 3 * offset);
+        cluster.held_back = None;
+        let mut before = (cluster.hosts[A].disk.epoch, knows(&cluster, A));
+        for _ in 0..2000 {
+            cluster.run(MS / 4);
+            let epoch = cluster.hosts[A].disk.epoch;
+            assert!(epoch == before.0 || Some(epoch) > before.1, "{:#?}", cluster.story());
+            before = (epoch, knows(&cluster, A));
+        }
+    }
+}

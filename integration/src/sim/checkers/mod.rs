@@ -19,6 +19,7 @@ mod r7_order;
 mod r8_set_aside;
 pub mod r9_same_bytes;
 mod search;
+mod sound_log;
 mod uploads;
 pub mod whole;
 mod written;
@@ -64,6 +65,7 @@ impl Checkers {
             Box::new(r7_order::Order::default()),
             Box::new(r8_set_aside::SetAside::default()),
             Box::new(own_epoch::OwnEpoch),
+            Box::new(sound_log::SoundLog),
         ];
         Checkers { all, violation: None }
     }

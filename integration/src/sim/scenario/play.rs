@@ -205,7 +205,10 @@ impl Play {
             Step::Order { host, command } => return self.order(*host, command.clone()),
             Step::FillDisk(h) => world.limit_disk(*h, 0),
             Step::FreeDisk(h) => world.mend_disk(*h),
-            Step::FailSync(h) => world.hosts[*h].disk.fail_syncs(1),
+            Step::FailSync(h) => {
+                world.hosts[*h].disk_harmed = true;
+                world.hosts[*h].disk.fail_syncs(1);
+            }
             Step::StateDisk { host, fails } => world.hosts[*host].state_disk_fails = *fails,
             Step::Rot(h) => {
                 self.damaged = Some(*h);

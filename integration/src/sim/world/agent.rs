@@ -357,7 +357,10 @@ impl World {
                     self.see(Seen::SetAside { host: h, archive: &archive, from, to });
                     self.tell_story(h, format!("LSN {from} to {to} set aside as {archive}"));
                 }
-                Output::LogFailed { full, error } => self.tell_core(h, Event::LogFailed { full, error }),
+                Output::LogFailed { full, error } => {
+                    self.see(Seen::LogFailed { host: h, error: &error });
+                    self.tell_core(h, Event::LogFailed { full, error });
+                }
             }
         }
     }

@@ -46,6 +46,8 @@ pub struct Host {
     pub log_incarnation: Option<Incarnation>,
     /// The disk of the log.
     pub disk: MemDisk,
+    /// That disk was made to fail, to lie, to be full, or to end in the middle of something.
+    pub disk_harmed: bool,
     /// The index, as the last life left it, and as it was on the disk some time before.
     pub index: Option<Index>,
     /// What a power cut would leave of the index.

@@ -370,6 +370,7 @@ impl World {
 
     /// Limits a host's disk to what is on it and `room` bytes more.
     pub fn limit_disk(&mut self, h: usize, room: u64) {
+        self.hosts[h].disk_harmed = true;
         let capacity = self.hosts[h].disk.used() + room;
         self.capacity[h] = Some(capacity);
         self.hosts[h].disk.set_capacity(Some(capacity));
@@ -398,6 +399,7 @@ impl World {
         }
         let (name, bytes) = *self.dice.pick(&logs);
         let bit = self.dice.below(bytes.len() as u64 * 8);
+        self.hosts[h].disk_harmed = true;
         self.hosts[h].disk.flip_bit(name, bit);
         self.tell_story(h, format!("bit {bit} of {name} turns over"));
     }

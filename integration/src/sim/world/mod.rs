@@ -105,6 +105,8 @@ pub enum Seen<'a> {
     Claimed { host: usize, epoch: Epoch },
     /// A divergent tail was set aside.
     SetAside { host: usize, archive: &'a str, from: Lsn, to: Lsn },
+    /// A log is out of service until its agent is started anew.
+    LogFailed { host: usize, error: &'a str },
     /// An agent has begun to live; its log is open.
     Born { host: usize },
     /// An agent's life is over; its disk is as the next life will find it.
@@ -269,6 +271,7 @@ impl World {
             log_incarnation: None,
             disk: MemDisk::new(),
             index: None,
+            disk_harmed: false,
             index_on_disk: None,
             config: Arc::new(config),
             keys: Arc::new(keys),
