@@ -133,6 +133,8 @@ pub struct Service {
     pub in_flight: usize,
     /// Requests that are not answered yet.
     pub underway: BTreeMap<RequestId, Underway>,
+    /// The epoch in which the body of a request was received whose operation the log has: for the checkers.
+    pub received: BTreeMap<RequestId, Epoch>,
 }
 
 impl Default for Service {
@@ -145,6 +147,7 @@ impl Default for Service {
             drain_until: 0,
             in_flight: 0,
             underway: BTreeMap::new(),
+            received: BTreeMap::new(),
         }
     }
 }

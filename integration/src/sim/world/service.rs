@@ -101,6 +101,9 @@ impl World {
         life.service.in_flight += 1;
         if let Some(underway) = life.service.underway.get_mut(&request) {
             underway.submitted = true;
+            if let (RecordKind::Op, Some(epoch)) = (kind, underway.session.received_in()) {
+                life.service.received.insert(request, epoch);
+            }
         }
         self.tell_log(h, Input::Submit { kind, payload, wait, reply: request });
     }
@@ -115,9 +118,8 @@ impl World {
         let logged = match result {
             Ok(Done::Appended { lsn, end }) => Logged::Appended { lsn, end },
             Ok(Done::Committed { lsn, end, outcome }) => {
-                let life = self.hosts[h].life.as_ref();
-                let underway = life.and_then(|life| life.service.underway.get(&request));
-                let received_in = underway.and_then(|underway| underway.session.received_in());
+                let life = self.hosts[h].life.as_mut();
+                let received_in = life.and_then(|life| life.service.received.remove(&request));
                 let received_in = received_in.filter(|_| matches!(outcome, Outcome::Stored { .. }));
                 self.see(Seen::Committed { host: h, request, lsn, end, received_in });
                 Logged::Committed(outcome)
