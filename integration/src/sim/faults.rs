@@ -341,17 +341,20 @@ impl Faults {
                     Part::Log,
                     Part::Addresses,
                     Part::Service,
+                    Part::Control,
                     Part::Stream,
                 ]);
                 let span = self.interval * world.dice.between(1, 60) / 10;
                 world.stall(h, part, span);
             }
             Kind::HangRequests => {
-                // What was asked in one reign goes on in the next one of the same member, which nobody
-                // else could be meanwhile.
+                // What was asked in one reign goes on in the next one of the same member: the client is slow, nobody
+                // ends the request, and nobody else can be primary meanwhile.
                 let hangs = (0..data).find(|d| world.reign(*d) > Epoch::ZERO).unwrap_or(d);
                 let span = self.interval * world.dice.between(100, 600) / 10;
-                world.stall(hangs, Part::Service, span);
+                world.stall(hangs, Part::Control, span);
+                world.slow_bodies_until = world.now + span;
+                world.slow_body = span;
                 let alone = self.interval * world.dice.between(20, 100) / 10;
                 for (from, to) in (0..n).flat_map(|from| (0..n).map(move |to| (from, to))) {
                     if from != to {

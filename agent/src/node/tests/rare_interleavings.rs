@@ -435,7 +435,6 @@ fn a_candidate_that_hears_of_a_later_epoch_does_not_stand_for_an_earlier_one() {
         cluster.command(B, 1, Command::Promote { accept_data_loss: true });
         let knows = |c: &Cluster, i: usize| c.hosts[i].disk.record.as_ref().map(|record| record.epoch);
         cluster.run_until(2000 * MS, |c| knows(c, B) > Some(Epoch(1)));
-        let forced = cluster.epoch(B);
         cluster.power_off(A);
         cluster.power_off(B);
         cluster.boot(B);

@@ -92,6 +92,8 @@ pub struct Session {
     epoch: Epoch,
     chunks: VecDeque<Bytes>,
     extents: Vec<Extent>,
+    /// Whether there ever were any.
+    has_extents: bool,
     asked: Asked,
     tries_left: u32,
 }
@@ -121,6 +123,7 @@ impl Session {
             epoch: context.epoch,
             chunks: VecDeque::new(),
             extents: Vec::new(),
+            has_extents: false,
             asked: Asked::Nothing,
             tries_left: COPY_TRIES,
         };
@@ -134,6 +137,7 @@ impl Session {
             (Asked::Data, Logged::Appended { lsn, .. }) => {
                 let len = self.chunks.pop_front().map_or(0, |chunk| chunk.len() as u32);
                 self.extents.push(Extent { lsn, offset: 0, len });
+                self.has_extents = true;
                 self.store_body(context)
             }
             // Without its operation the body's bytes mean nothing: whatever becomes of them, the client
@@ -156,7 +160,7 @@ impl Session {
 
     /// The epoch in which a body was received that has records of its own, if there is one.
     pub fn received_in(&self) -> Option<Epoch> {
-        (!self.extents.is_empty()).then_some(self.epoch)
+        self.has_extents.then_some(self.epoch)
     }
 
     /// What was asked for.

@@ -199,7 +199,7 @@ impl World {
 
     fn call_service(&mut self, h: usize, order: ServiceOrder) {
         let after = self.dice.between(US, self.wake_delay.max(US));
-        self.schedule(h, after, Part::Service, Happening::ServiceOrder(order));
+        self.schedule(h, after, Part::Control, Happening::ServiceOrder(order));
     }
 
     // ---- the state file ----------------------------------------------------------------------------

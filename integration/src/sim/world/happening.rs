@@ -27,13 +27,15 @@ pub enum Part {
     Addresses,
     /// Answers clients.
     Service,
+    /// Begins and ends the service.
+    Control,
     /// Keeps the stream to the primary.
     Stream,
 }
 
 impl Part {
     /// How many there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
 }
 
 /// Something that will happen to an agent's part, if that agent still lives then.
@@ -70,6 +72,8 @@ pub enum Happening {
     Stopped { serial: u64 },
     /// A request reached the service.
     Request { request: RequestId, route: Route, call: Box<Call> },
+    /// The next bytes of a request's body have come.
+    Body { request: RequestId, payload: Vec<Bytes> },
     /// The log has answered for a request.
     Logged { request: RequestId, logged: Logged },
     /// The answer of a request is about to leave.

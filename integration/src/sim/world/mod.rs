@@ -32,7 +32,8 @@ use holdfast_agent::node::effect::Effect;
 use holdfast_agent::node::event::{Answer as CommandAnswer, Event};
 use holdfast_config::timers::Derived;
 use holdfast_heartbeat::{BootNonce, Epoch, Heartbeat, Keyring, Lsn, Notice, Time};
-use holdfast_replication::replica::{ConnId, Output};
+use holdfast_replication::RecordKind;
+use holdfast_replication::replica::{ConnId, Output, Wait};
 use holdfast_replication::stream::Frame;
 use holdfast_replication::testing::{Dice, MemDisk};
 use holdfast_store::apply::Outcome;
@@ -148,6 +149,10 @@ pub struct World {
     pub wake_delay: Ns,
     /// A request is worked on for this long at most.
     pub service_delay: Ns,
+    /// Until when clients are slow to send bodies.
+    pub slow_bodies_until: Ns,
+    /// A slow client makes a service wait this long at most for the next bytes.
+    pub slow_body: Ns,
     /// A change of an address takes this long at most.
     pub netlink_delay: Ns,
     /// So many changes of addresses of a million fail.
@@ -222,6 +227,8 @@ impl World {
             capacity: [None; MOST_HOSTS],
             wake_delay: 50 * US,
             service_delay: 200 * US,
+            slow_bodies_until: 0,
+            slow_body: 0,
             netlink_delay: 500 * US,
             netlink_fails: 0,
             recording: 0,
@@ -370,6 +377,9 @@ impl World {
             Happening::Drained { serial } => self.drained(h, serial),
             Happening::Stopped { serial } => self.service_stopped(h, serial),
             Happening::Request { request, route, call } => self.take_request(h, request, route, *call),
+            Happening::Body { request, payload } => {
+                self.submit(h, request, RecordKind::Data, payload, Wait::Appended);
+            }
             Happening::Logged { request, logged } => self.take_logged(h, request, logged),
             Happening::Leave { request, answer } => self.let_leave(h, request, *answer),
             Happening::Connect { serial } => self.connect(h, serial),

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use holdfast_agent::node::event::Event;
 use holdfast_agent::runtime::service::{LAST_WORDS, REFUSE_FOR, ServiceOrder};
 use holdfast_heartbeat::Epoch;
@@ -83,27 +84,41 @@ impl World {
     }
 
     fn take_step(&mut self, h: usize, request: RequestId, step: Step) {
-        let (kind, payload, wait) = match step {
+        match step {
             Step::Answer(answer) => {
                 let after = self.dice.up_to(self.service_delay);
                 let answer = Box::new(answer);
-                return self.schedule(h, after, Part::Service, Happening::Leave { request, answer });
+                self.schedule(h, after, Part::Service, Happening::Leave { request, answer });
             }
-            Step::Append(payload) => (RecordKind::Data, payload, Wait::Appended),
-            Step::Commit(payload) => (RecordKind::Op, payload, Wait::Committed),
-        };
+            Step::Append(payload) if self.now < self.slow_bodies_until && self.dice.one_in(4) => {
+                let after = self.dice.up_to(self.slow_body);
+                self.schedule(h, after, Part::Service, Happening::Body { request, payload });
+            }
+            Step::Append(payload) => self.submit(h, request, RecordKind::Data, payload, Wait::Appended),
+            Step::Commit(payload) => self.submit(h, request, RecordKind::Op, payload, Wait::Committed),
+        }
+    }
+
+    /// Hands a record of a request that still waits to the log.
+    pub(super) fn submit(
+        &mut self,
+        h: usize,
+        request: RequestId,
+        kind: RecordKind,
+        payload: Vec<Bytes>,
+        wait: Wait,
+    ) {
         let Some(life) = self.hosts[h].life.as_mut() else { return };
         let Some(log) = life.log.as_mut() else { return };
+        let Some(underway) = life.service.underway.get_mut(&request) else { return };
         if log.full {
             let logged = Logged::Refused(SubmitError::DiskFull);
             return self.schedule(h, US, Part::Service, Happening::Logged { request, logged });
         }
         life.service.in_flight += 1;
-        if let Some(underway) = life.service.underway.get_mut(&request) {
-            underway.submitted = true;
-            if let (RecordKind::Op, Some(epoch)) = (kind, underway.session.received_in()) {
-                life.service.received.insert(request, epoch);
-            }
+        underway.submitted = true;
+        if let (RecordKind::Op, Some(epoch)) = (kind, underway.session.received_in()) {
+            life.service.received.insert(request, epoch);
         }
         self.tell_log(h, Input::Submit { kind, payload, wait, reply: request });
     }
@@ -199,7 +214,7 @@ impl World {
                 life.service.mode = Mode::Draining;
                 life.service.drain_until = self.now + drain.as_nanos() as u64;
                 let after = nanos(REFUSE_FOR.min(drain));
-                self.schedule(h, after, Part::Service, Happening::Drained { serial });
+                self.schedule(h, after, Part::Control, Happening::Drained { serial });
             }
         }
     }
@@ -211,7 +226,7 @@ impl World {
             return;
         }
         if life.service.in_flight > 0 && now < life.service.drain_until {
-            return self.schedule(h, MS, Part::Service, Happening::Drained { serial });
+            return self.schedule(h, MS, Part::Control, Happening::Drained { serial });
         }
         self.stop_answering(h, serial);
     }
@@ -223,7 +238,7 @@ impl World {
         for (request, underway) in std::mem::take(&mut life.service.underway) {
             self.leave(h, request, underway.route, Answer::Unknown(Doubt::ConnectionLost));
         }
-        self.schedule(h, nanos(LAST_WORDS), Part::Service, Happening::Stopped { serial });
+        self.schedule(h, nanos(LAST_WORDS), Part::Control, Happening::Stopped { serial });
     }
 
     pub(super) fn service_stopped(&mut self, h: usize, serial: u64) {
