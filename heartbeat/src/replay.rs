@@ -6,7 +6,8 @@
 //!
 //! 1. it echoes *this* life of ours, so it was not recorded in an earlier one,
 //! 2. the clock in the echo, which is our own, is younger than `max_age`, so it was not held back,
-//! 3. it does not come from a life of the sender that has ended since, and
+//! 3. it does not come from a life of the sender that has ended since: of two lives the one is over that
+//!    echoes the older clock of ours, however late its last packets arrive, and
 //! 4. its sequence number was not seen before (64-packet window, RFC 4302 section 3.4.3).
 //!
 //! Whoever is not heard cannot be believed either: a one-way cut looks the same from both ends.
@@ -20,8 +21,7 @@ use crate::packet::Dropped;
 use crate::planted;
 use crate::types::Time;
 
-/// How many ended lives of one peer are remembered, so that none of their packets can come back.
-/// An older one fails on the age of its echo.
+/// How many ended lives of one peer are remembered. An older one fails on the age of its echo.
 const RETIRED: usize = 4;
 /// Width of the replay window in packets, one bit each.
 const WINDOW: u64 = 64;
@@ -38,6 +38,8 @@ struct Life {
     boot: BootNonce,
     highest: u64,
     seen: u64,
+    /// The newest clock of ours that it echoed.
+    echoed: Time,
 }
 
 impl ReplayGuard {
@@ -55,26 +57,36 @@ impl ReplayGuard {
         else {
             return Err(Dropped::Unproven);
         };
-        if self.retired.contains(&heartbeat.boot) && !planted::is("ended-life-believed") {
-            return Err(Dropped::Replayed);
-        }
         let held_back = now.since(echo.sent_at) > max_age && !planted::is("echo-of-any-age");
         if echo.sent_at > now || held_back {
             return Err(Dropped::Stale);
         }
         match &mut self.current {
-            Some(life) if life.boot == heartbeat.boot => life.admit(heartbeat.seq),
-            _ => {
-                if let Some(ended) = self.current.take() {
+            Some(life) if life.boot == heartbeat.boot => {
+                life.admit(heartbeat.seq)?;
+                life.echoed = life.echoed.max(echo.sent_at);
+            }
+            current => {
+                let newest = current.as_ref().map(|life| life.echoed);
+                let back = self.retired.contains(&heartbeat.boot);
+                let over = Some(echo.sent_at) < newest || back && Some(echo.sent_at) == newest;
+                if over && !planted::is("ended-life-believed") {
+                    return Err(Dropped::Replayed);
+                }
+                // Of a life that was taken for ended nobody knows any more what was seen.
+                let seen = if back { u64::MAX } else { 1 };
+                let (boot, highest) = (heartbeat.boot, heartbeat.seq);
+                let life = Life { boot, highest, seen, echoed: echo.sent_at };
+                self.retired.retain(|boot| *boot != life.boot);
+                if let Some(ended) = current.replace(life) {
                     if self.retired.len() == RETIRED {
                         self.retired.remove(0);
                     }
                     self.retired.push(ended.boot);
                 }
-                self.current = Some(Life { boot: heartbeat.boot, highest: heartbeat.seq, seen: 1 });
-                Ok(())
             }
         }
+        Ok(())
     }
 
     /// Whether `boot` is a life of the peer that is known to have ended.

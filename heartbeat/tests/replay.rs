@@ -124,6 +124,21 @@ fn a_new_life_counts_anew_and_the_old_one_is_over() {
 }
 
 #[test]
+fn the_late_packets_of_an_ended_life_do_not_end_the_present_one() {
+    let mut guard = ReplayGuard::default();
+    let mut judge = |boot, seq, echoed| guard.check(ms(1000), OWN, MAX_AGE, &packet(boot, seq, ms(echoed)));
+    // The last packet of life 20 was slow: the first ones of life 21 have overtaken it.
+    assert_eq!(judge(21, 2, 900), Ok(()));
+    assert_eq!(judge(20, 5, 850), Err(Dropped::Replayed));
+    assert_eq!(judge(21, 3, 950), Ok(()));
+    // Where our own packets overtook each other the order shows only later.
+    assert_eq!(judge(22, 1, 950), Ok(()), "what it answers was sent before");
+    assert_eq!(judge(21, 4, 960), Ok(()), "taken for alive");
+    assert_eq!(judge(22, 2, 970), Ok(()), "until the present one answers something newer");
+    assert_eq!(judge(21, 5, 970), Err(Dropped::Replayed));
+}
+
+#[test]
 fn the_last_lives_stay_over_and_older_ones_fail_by_their_age() {
     let mut guard = ReplayGuard::default();
     for boot in 20..26 {

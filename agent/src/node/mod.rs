@@ -24,7 +24,7 @@ mod handover;
 pub mod hard_state;
 mod in_sync;
 mod maintenance;
-mod peer;
+pub mod peer;
 pub mod quorum;
 mod reign;
 pub mod settings;
@@ -163,8 +163,12 @@ impl Node {
         // A log that reaches into an epoch is as good a promise as one in the state file.
         let in_log = if planted::is("epoch-of-log-forgotten") { Epoch::ZERO } else { log.last_epoch };
         let hard = HardState { epoch: hard.epoch.max(in_log), ..hard };
-        let peers =
-            settings.peers.iter().map(|peer| Peer::new(peer.clone(), settings.timers.detect)).collect();
+        let peers = settings
+            .peers
+            .iter()
+            .enumerate()
+            .map(|(slot, peer)| Peer::new(slot, peer.clone(), settings.timers.detect))
+            .collect();
         let timers = &settings.timers;
         let wait = timers.voter_wait(hard.restart_wait(timers.stated_lease()));
         let votes_from = if planted::is("restart-votes-at-once") { now } else { now + wait };

@@ -13,6 +13,11 @@ use super::settings::PeerSettings;
 /// packets can fill the places but not keep the true one out, since each is echoed in turn.
 const INTRODUCTIONS: usize = 4;
 
+/// A packet's number has the place of the peer that it was sent to from this bit on, in the sender's
+/// configuration. The peer echoes it: so an echo proves that this very peer was asked, and a packet of another
+/// one, sent on from the peer's address, does not make the peer seem alive.
+pub const SLOT_AT: u32 = 40;
+
 /// One other voter.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Peer {
@@ -52,7 +57,7 @@ pub(super) struct Follower {
 }
 
 impl Peer {
-    pub(super) fn new(settings: PeerSettings, detect: Duration) -> Peer {
+    pub(super) fn new(slot: usize, settings: PeerSettings, detect: Duration) -> Peer {
         let detector = Detector::new(detect, settings.paths);
         Peer {
             settings,
@@ -63,7 +68,7 @@ impl Peer {
             echo: None,
             echo_at: Time::ZERO,
             introductions: Vec::new(),
-            sent_seq: 0,
+            sent_seq: (slot as u64) << SLOT_AT,
             asked: None,
             lease_ack: None,
             dead_boot: None,
@@ -103,6 +108,11 @@ impl Peer {
     ) -> Result<bool, Dropped> {
         if self.dead_boot == Some(heartbeat.boot) {
             return Err(Dropped::Replayed);
+        }
+        let of_another =
+            |echo: &Echo| echo.boot == own_boot && echo.seq >> SLOT_AT != self.sent_seq >> SLOT_AT;
+        if heartbeat.echo.as_ref().is_some_and(of_another) {
+            return Err(Dropped::UnknownSender);
         }
         let boot_before = self.guard.current_boot();
         match self.guard.check(now, own_boot, max_age, heartbeat) {
@@ -150,11 +160,13 @@ impl Peer {
     }
 
     fn introduce(&mut self, echo: Echo) {
-        let newer = |known: &Echo| known.boot == echo.boot && known.seq >= echo.seq;
+        // What that life sent to another member is numbered otherwise, and may have been sent on to here.
+        let alike = |known: &Echo| known.boot == echo.boot && known.seq >> SLOT_AT == echo.seq >> SLOT_AT;
+        let newer = |known: &Echo| alike(known) && known.seq >= echo.seq;
         if self.introductions.iter().chain(&self.echo).any(newer) {
             return;
         }
-        self.introductions.retain(|known| known.boot != echo.boot);
+        self.introductions.retain(|known| !alike(known));
         if self.introductions.len() == INTRODUCTIONS {
             self.introductions.remove(0);
         }

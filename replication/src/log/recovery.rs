@@ -7,6 +7,10 @@
 //! then); or the bad byte is not in the last segment (a segment is
 //! synced before the next one begins). Without such a proof whole records behind a bad one are what
 //! a disk that writes out of order leaves of one unsynced batch, and belong to the torn tail.
+//!
+//! What no proof covers: the last batch before a power cut, if the mark was lost with the power and a
+//! bit of the batch turned over besides. That looks like a torn tail and is taken for one; the other
+//! members of the in-sync set have the batch.
 
 use std::io;
 use std::sync::Arc;

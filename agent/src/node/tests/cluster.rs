@@ -171,6 +171,8 @@ pub(super) struct Cluster {
     pub stream_delay: Duration,
     /// Packets that `held_back` names are lost: (from, to, what it says).
     pub held_back: Option<fn(usize, usize, &Heartbeat) -> bool>,
+    /// Packets of one host to another are sent on as well, from the address of a third: (from, to, seemingly from).
+    pub sent_on: Option<(usize, usize, usize)>,
     /// What clients were told is stored, by place in the log.
     pub told: BTreeMap<usize, Record>,
     written: u64,
@@ -297,6 +299,7 @@ impl Cluster {
             },
             stream_delay: Duration::ZERO,
             held_back: None,
+            sent_on: None,
             told: BTreeMap::new(),
             written: 0,
             price_accepted: shape.data == 2 && !shape.witness,
@@ -508,6 +511,11 @@ impl Cluster {
                 let bytes = self.keys.seal(&Message::Heartbeat(heartbeat));
                 if self.record_packets {
                     self.packets.push((i, to, bytes.clone()));
+                }
+                if let Some((_, _, seemingly)) = self.sent_on.filter(|(from, at, _)| (*from, *at) == (i, to))
+                {
+                    let bytes = bytes.clone();
+                    self.post(2 * MS, Arrival::Packet { to, from: seemingly, path, bytes });
                 }
                 let copies = match self.weather.draw(1000) {
                     n if n < self.weather.lost => 0,

@@ -457,3 +457,24 @@ fn a_candidate_that_hears_of_a_later_epoch_does_not_stand_for_an_earlier_one() {
         }
     }
 }
+
+/// What one member sends is sent on by somebody from the address of another one, which is dead.
+#[test]
+fn a_packet_that_is_sent_on_from_another_address_makes_nobody_seem_alive() {
+    const C: usize = 2;
+    let mut cluster = Cluster::started(Shape { data: 3, witness: false, ..Shape::default() });
+    cluster.power_off(A);
+    cluster.run_until(2000 * MS, |cluster| cluster.primary() == Some(B));
+    cluster.power_off(C);
+    cluster.boot(C);
+    // C has not heard B yet, and takes whoever comes first from A's address for A.
+    cluster.cut.insert((B, C));
+    cluster.sent_on = Some((B, C, A));
+    for _ in 0..100 {
+        cluster.run(10 * MS);
+        let peers = cluster.hosts[C].node.as_ref().map(|node| node.view(cluster.now).peers);
+        assert!(peers.is_some_and(|peers| !peers[0].alive), "{:#?}", cluster.story());
+    }
+    cluster.cut.clear();
+    cluster.run_until(2000 * MS, |cluster| cluster.in_sync(B) == [B, C]);
+}

@@ -20,6 +20,8 @@ pub(super) struct OneWriter {
     voted: BTreeMap<(NodeId, Epoch), usize>,
     /// The epoch that each host promised last, in this life.
     promised: [Epoch; MOST_HOSTS],
+    /// How far each host's log reached when it was open last.
+    reached: [Epoch; MOST_HOSTS],
 }
 
 impl Checker for OneWriter {
@@ -58,8 +60,10 @@ impl Checker for OneWriter {
                 let voter = &world.hosts[*host];
                 let disk = &voter.hard;
                 // A log that reaches into an epoch is as good a promise as one in the state file.
-                let log = voter.life.as_ref().and_then(|life| life.log.as_ref());
-                let reached = log.map_or(Epoch::ZERO, |log| log.engine.log().last_epoch());
+                if let Some(log) = voter.life.as_ref().and_then(|life| life.log.as_ref()) {
+                    self.reached[*host] = log.engine.log().last_epoch();
+                }
+                let reached = self.reached[*host];
                 if heartbeat.state.epoch > disk.epoch.max(reached) {
                     return Err(format!(
                         "{} says that it promised epoch {}, and its disk knows {}",

@@ -2,6 +2,7 @@
 //! seem alive; nothing is believed twice, or of a life that was seen to end.
 
 use holdfast_agent::node::effect::Effect;
+use holdfast_agent::node::peer::SLOT_AT;
 use holdfast_heartbeat::BootNonce;
 
 use super::Checker;
@@ -25,21 +26,21 @@ pub(super) struct Authentic {
 #[derive(Default)]
 struct Believed {
     boot: Option<BootNonce>,
-    /// Lives before that one.
-    ended: Vec<BootNonce>,
     /// The sequence numbers of the present life, one bit each.
     seen: Vec<u64>,
 }
 
 impl Believed {
     fn add(&mut self, boot: BootNonce, seq: u64) -> Result<(), &'static str> {
-        if self.ended.contains(&boot) {
+        // In the world's order a later life has the larger number.
+        if Some(boot.0) < self.boot.map(|newest| newest.0) {
             return Err("of a life after which it had believed a later one");
         }
         if self.boot != Some(boot) {
-            self.ended.extend(self.boot.replace(boot));
+            self.boot = Some(boot);
             self.seen.clear();
         }
+        let seq = seq & ((1 << SLOT_AT) - 1);
         let (word, bit) = (seq as usize / 64, 1 << (seq % 64));
         if self.seen.len() <= word {
             self.seen.resize(word + 1, 0);

@@ -13,6 +13,7 @@ use holdfast_heartbeat::{
 use holdfast_replication::LogError;
 use holdfast_replication::log::OpenOptions;
 use holdfast_replication::replica::{Replica, ReplicaOptions};
+use holdfast_replication::segment::{SEGMENT_HEADER_LEN, base_of};
 use holdfast_store::index::Index;
 use holdfast_store::machine::Machine;
 
@@ -389,16 +390,27 @@ impl World {
         self.look_at_space(h);
     }
 
-    /// A bit of a log's file turns over on the disk.
+    /// A bit of a log's file turns over on the disk, somewhere where the disk proves that it once was durable: no
+    /// disk tells a bad byte of the last batch before a power cut from one that was never written
+    /// (`replication/src/log/recovery.rs`).
     pub fn rot(&mut self, h: usize) {
         let files = self.hosts[h].disk.files();
-        let logs: Vec<_> =
-            files.iter().filter(|(name, bytes)| !name.contains('/') && bytes.len() > 64).collect();
+        let mark = files.get("durable").filter(|mark| mark.len() == 40 && self.hosts[h].life.is_none());
+        let mark = mark.map_or(0, |mark| u64::from_le_bytes(mark[16..24].try_into().expect("eight bytes")));
+        let last = files.keys().filter_map(|name| base_of(name)).max().unwrap_or_default();
+        let sound = |(name, bytes): (&String, &Vec<u8>)| {
+            let base = base_of(name)?;
+            let len = bytes.len() as u64;
+            let upto =
+                if base < last { len } else { len.min(SEGMENT_HEADER_LEN + mark.saturating_sub(base.0)) };
+            (upto > SEGMENT_HEADER_LEN).then(|| (name.clone(), upto))
+        };
+        let logs: Vec<_> = files.iter().filter_map(sound).collect();
         if logs.is_empty() {
             return;
         }
-        let (name, bytes) = *self.dice.pick(&logs);
-        let bit = self.dice.below(bytes.len() as u64 * 8);
+        let (name, upto) = self.dice.pick(&logs);
+        let bit = self.dice.below(upto * 8);
         self.hosts[h].disk_harmed = true;
         self.hosts[h].disk.flip_bit(name, bit);
         self.tell_story(h, format!("bit {bit} of {name} turns over"));
