@@ -10,7 +10,6 @@
 
 pub mod disk;
 pub mod history;
-pub mod in_sync;
 pub mod log;
 pub mod progress;
 pub mod record;

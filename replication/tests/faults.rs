@@ -8,7 +8,6 @@ mod cluster;
 use std::collections::BTreeMap;
 
 use cluster::Cluster;
-use holdfast_replication::in_sync::{may_elect, next_after_grow, next_after_shrink};
 use holdfast_replication::replica::{Done, Input, Output, ReplicaRole};
 use holdfast_replication::testing::Dice;
 use holdfast_replication::{Epoch, InSyncRecord, Lsn, Member};
@@ -76,7 +75,7 @@ impl Coordinator {
 
     fn elect(&mut self) {
         let n = self.pick();
-        if !may_elect(&self.record, &self.c.nodes[n].member) {
+        if !self.record.contains(&self.c.nodes[n].member) {
             return;
         }
         // The vote: the quorum knows the new epoch from here on; the old primary may not.
@@ -91,10 +90,16 @@ impl Coordinator {
         // The candidate votes for itself before anything else.
         self.c.tell(n, Input::Promise { epoch: Epoch(self.epoch) });
         // It records the set under its own epoch, then leads with it.
-        self.record = next_after_shrink(&self.record, Epoch(self.epoch), &[]).unwrap();
+        self.record = self.next_record(self.record.members.clone());
         let members = self.numbers(&self.record.members);
         // The rest of the set must have promised too before it is waited for (they hear of it in order).
         self.c.lead(n, self.epoch, &members);
+    }
+
+    fn next_record(&self, members: Vec<Member>) -> InSyncRecord {
+        let epoch = Epoch(self.epoch);
+        let version = if epoch == self.record.epoch { self.record.version + 1 } else { 1 };
+        InSyncRecord { epoch, version, members }
     }
 
     fn shrink(&mut self) {
@@ -105,7 +110,8 @@ impl Coordinator {
             return;
         }
         // Record first, then stop waiting.
-        self.record = next_after_shrink(&self.record, Epoch(self.epoch), &[leaving]).unwrap();
+        let staying = self.record.members.iter().filter(|member| **member != leaving).cloned().collect();
+        self.record = self.next_record(staying);
         let members = self.numbers(&self.record.members);
         self.c.wait_for(leader, self.epoch, self.record.version, &members);
     }
@@ -118,7 +124,7 @@ impl Coordinator {
             return;
         }
         // Wait first; the record is written when `WaitReached` comes.
-        let next = next_after_grow(&self.record, Epoch(self.epoch), &[joining]).unwrap();
+        let next = self.next_record([self.record.members.clone(), vec![joining]].concat());
         let members = self.numbers(&next.members);
         self.c.wait_for(leader, self.epoch, next.version, &members);
         self.growing = Some(next);
@@ -236,14 +242,13 @@ impl Coordinator {
     fn heal(&mut self) {
         self.c.settle();
         self.look();
-        let n =
-            (0..3).find(|n| may_elect(&self.record, &self.c.nodes[*n].member)).expect("the set has members");
+        let n = (0..3).find(|n| self.record.contains(&self.c.nodes[*n].member)).expect("the set has members");
         self.epoch += 1;
         (self.leader, self.growing) = (Some(n), None);
         for other in 0..3 {
             self.c.tell(other, Input::Promise { epoch: Epoch(self.epoch) });
         }
-        self.record = next_after_shrink(&self.record, Epoch(self.epoch), &[]).unwrap();
+        self.record = self.next_record(self.record.members.clone());
         let members = self.numbers(&self.record.members);
         self.c.lead(n, self.epoch, &members);
         for a in 0..3 {
