@@ -29,6 +29,7 @@ impl Checker for InSyncSet {
     fn see(&mut self, world: &World, seen: &Seen<'_>) -> Result<(), String> {
         if let Seen::Persisted { host } = seen
             && let Some(record) = &world.hosts[*host].hard.record
+            && world.reign(*host) == record.epoch
             && self.written.as_ref().is_none_or(|written| written.rank() < record.rank())
         {
             self.written = Some(record.clone());

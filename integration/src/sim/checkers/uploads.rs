@@ -76,7 +76,8 @@ fn learn(stories: &mut BTreeMap<UploadId, Story>, id: OpId, op: &Recorded, forgo
         (Call::Complete { upload, .. } | Call::Abort { upload, .. }, _) if !refused => {
             let ended = &mut stories.entry(*upload).or_default().ended;
             *ended = Some(ended.map_or(op.invoked.0, |known| known.min(op.invoked.0)));
-            let told = end.filter(|_| matches!(op.heard, Heard::Done | Heard::Stored(_)));
+            let told = end
+                .filter(|_| op.invoked.0 > forgotten && matches!(op.heard, Heard::Done | Heard::Stored(_)));
             let over = &mut stories.entry(*upload).or_default().over;
             if let Some(at) = told.filter(|at| over.is_none_or(|(known, _)| known > *at)) {
                 *over = Some((at, id));

@@ -193,13 +193,21 @@ impl World {
     }
 
     fn order_addresses(&mut self, h: usize, order: Order) {
-        let after = self.dice.between(US, self.wake_delay.max(US));
-        self.schedule(h, after, Part::Addresses, Happening::AddressOrder(order));
+        self.order(h, Part::Addresses, Happening::AddressOrder(order));
     }
 
     fn call_service(&mut self, h: usize, order: ServiceOrder) {
+        self.order(h, Part::Control, Happening::ServiceOrder(order));
+    }
+
+    /// Puts an order into a part's queue.
+    fn order(&mut self, h: usize, part: Part, what: Happening) {
         let after = self.dice.between(US, self.wake_delay.max(US));
-        self.schedule(h, after, Part::Control, Happening::ServiceOrder(order));
+        let Some(life) = self.hosts[h].life.as_mut() else { return };
+        let last = &mut life.ordered[part as usize];
+        *last = (self.now + after).max(*last + 1);
+        let after = *last - self.now;
+        self.schedule(h, after, part, what);
     }
 
     // ---- the state file ----------------------------------------------------------------------------

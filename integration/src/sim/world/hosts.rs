@@ -74,6 +74,7 @@ impl World {
         host.life = Some(Life {
             number,
             boot,
+            ordered: [0; Part::COUNT],
             member,
             started: now,
             node,
@@ -298,7 +299,9 @@ impl World {
         self.tell_story(h, "the agent goes on".into());
         let now = self.now;
         for part in 0..Part::COUNT {
-            self.hosts[h].stalled[part] = now + self.dice.up_to(2 * MS);
+            let until = now + self.dice.up_to(2 * MS);
+            let stalled = &mut self.hosts[h].stalled[part];
+            *stalled = if *stalled > now { *stalled } else { until };
         }
         let Some(life) = self.hosts[h].life.as_ref().map(|life| life.number) else { return };
         for (part, what) in std::mem::take(&mut self.hosts[h].deferred) {
@@ -308,7 +311,11 @@ impl World {
 
     /// One thread of an agent gets no processor time for a while.
     pub fn stall(&mut self, h: usize, part: Part, span: Ns) {
-        self.hosts[h].stalled[part as usize] = self.now + span;
+        let until = &mut self.hosts[h].stalled[part as usize];
+        // What waits already stays in its order: it waits no longer than it was told.
+        if *until <= self.now {
+            *until = self.now + span;
+        }
     }
 
     /// Gives an operator's command.

@@ -19,6 +19,7 @@ use holdfast_store::index::Index;
 use holdfast_store::machine::Machine;
 
 use super::Ns;
+use super::happening::Part;
 use super::service::{RequestId, Underway};
 
 /// The replica as a simulated agent runs it.
@@ -30,6 +31,8 @@ pub struct Life {
     pub number: u64,
     /// What it calls itself.
     pub boot: BootNonce,
+    /// When the last order reaches each part: none overtakes the one before.
+    pub ordered: [Ns; Part::COUNT],
     /// Who it is.
     pub member: Member,
     /// When it began, on its host's clock.
