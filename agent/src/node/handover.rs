@@ -287,6 +287,7 @@ impl Node {
         }
         let handover = reign.handover.take().expect("looked at above");
         let epoch = reign.epoch;
+        self.take_back_removal(out);
         self.phase = Phase::Waiting;
         out.push(Effect::StandDown { epoch: self.hard.epoch });
         self.change_role(

@@ -74,6 +74,32 @@ impl Node {
         self.confirm_in_sync(now, out);
     }
 
+    /// Whether this half of a pair is writing down that it goes on alone. It may act upon that at any moment, so
+    /// the other half, should it hear anything, is told ahead of the disk: it must not take over from what it
+    /// knew before.
+    pub(super) fn removing_other_half(&self) -> bool {
+        let Phase::Reigning(reign) = &self.phase else { return false };
+        let Some((pending, _)) = reign.in_sync.pending.as_ref().filter(|_| self.is_two_node()) else {
+            return false;
+        };
+        let confirmed = reign.in_sync.confirmed.iter().flat_map(|record| &record.members);
+        confirmed.into_iter().any(|member| !pending.contains(member))
+    }
+
+    /// A reign ends. What it was writing down and never acted upon is taken back: the other half of a pair may
+    /// take over now, and this one must not think later that it was the last one.
+    pub(super) fn take_back_removal(&mut self, out: &mut Vec<Effect>) {
+        if !self.removing_other_half() {
+            return;
+        }
+        let Phase::Reigning(reign) = &mut self.phase else { return };
+        let version = reign.in_sync.next_version();
+        let Some(confirmed) = &reign.in_sync.confirmed else { return };
+        self.hard.record = Some(InSyncRecord { version, ..confirmed.clone() });
+        reign.in_sync.pending = None;
+        self.persist(out);
+    }
+
     /// Counts who has the pending record; at a quorum it takes effect.
     fn confirm_in_sync(&mut self, now: Time, out: &mut Vec<Effect>) {
         let Phase::Reigning(reign) = &self.phase else { return };

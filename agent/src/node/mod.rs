@@ -527,7 +527,12 @@ impl Node {
         };
         let recorded =
             self.durable.record.as_ref().is_some_and(|r| r.epoch == epoch && r.contains(&self.settings.me));
-        if recorded && self.peers[peer].alive(now) {
+        // The other half of a pair says so before it goes on alone.
+        let stated = self.peers[peer].state.as_ref().and_then(|state| state.record.as_ref());
+        if self.is_two_node() && stated.is_none_or(|record| !record.contains(&self.settings.me)) {
+            self.seen_in_sync = false;
+            self.in_sync_since = None;
+        } else if recorded && self.peers[peer].alive(now) {
             self.seen_in_sync = true;
             self.in_sync_since.get_or_insert(now);
         } else {
@@ -620,7 +625,7 @@ impl Node {
             follows,
             ballot,
             vote,
-            record: self.durable.record.clone(),
+            record: if self.removing_other_half() { &self.hard } else { &self.durable }.record.clone(),
             resigned: self.resigned.clone(),
             durable: self.log.durable,
             last_epoch: self.log.last_epoch,

@@ -276,6 +276,7 @@ impl Node {
 
     /// Ends the reign now: the gate shuts first, everything else follows.
     pub(super) fn step_down(&mut self, now: Time, cause: Cause, peer: Option<NodeId>, out: &mut Vec<Effect>) {
+        self.take_back_removal(out);
         let Phase::Reigning(reign) = std::mem::replace(&mut self.phase, Phase::Waiting) else { return };
         if !planted::is("gate-open-after-reign") {
             out.push(Effect::EndLease);

@@ -478,3 +478,41 @@ fn a_packet_that_is_sent_on_from_another_address_makes_nobody_seem_alive() {
     cluster.cut.clear();
     cluster.run_until(2000 * MS, |cluster| cluster.in_sync(B) == [B, C]);
 }
+
+/// A half of a pair is about to go on alone, and its disk is slow; the other half comes back, hears it, and is
+/// alone the next moment. Nobody can tell whether that disk has it by then: the other half waits.
+#[test]
+fn a_half_of_a_pair_that_is_being_left_out_does_not_go_on_alone() {
+    for offset in 0..35 {
+        let mut cluster = Cluster::started(Shape { witness: false, ..Shape::default() });
+        cluster.power_off(B);
+        cluster.disk_delay = 800 * MS;
+        cluster.run(350 * MS);
+        cluster.disk_delay = MS;
+        cluster.boot(B);
+        cluster.run(MS * 20 * offset);
+        if cluster.hosts[A].disk.record.as_ref().is_some_and(|record| record.version > 3) {
+            break;
+        }
+        cluster.power_off(A);
+        for _ in 0..200 {
+            cluster.run(10 * MS);
+            assert_ne!(cluster.primary(), Some(B), "{:#?}", cluster.story());
+        }
+        cluster.boot(A);
+        cluster.run_until(5000 * MS, |cluster| cluster.primary().is_some());
+    }
+}
+
+/// A half of a pair ends its reign while it writes down that it goes on alone, and never does.
+#[test]
+fn a_half_of_a_pair_takes_back_what_it_never_acted_upon() {
+    let mut cluster = Cluster::started(Shape { witness: false, ..Shape::default() });
+    cluster.disk_delay = 300 * MS;
+    cluster.power_off(B);
+    cluster.run(350 * MS);
+    cluster.feed(A, Event::LogFailed { full: false, error: "input/output error".into() });
+    cluster.run(3000 * MS);
+    let record = cluster.hosts[A].disk.record.clone().expect("a reigned");
+    assert_eq!((record.members.len(), record.version > 3), (2, true), "{record:?}");
+}
