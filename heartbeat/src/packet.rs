@@ -134,18 +134,21 @@ impl Keyring {
 
     /// Signs and encodes `message`.
     pub fn seal(&self, message: &Message) -> Vec<u8> {
-        let payload = postcard::to_stdvec(message).expect("messages always encode");
+        let mut packet = [0; MAX_PACKET];
+        let (header, room) = packet.split_at_mut(HEADER);
+        let payload = match postcard::to_slice(message, room) {
+            Ok(payload) => payload,
+            Err(error) => panic!("a heartbeat outgrew its bound of {MAX_PACKET} bytes: {error}"),
+        };
         let key = &self.keys[0];
-        let mut packet = Vec::with_capacity(HEADER + payload.len());
-        packet.extend_from_slice(&MAGIC);
-        packet.extend_from_slice(&[VERSION, 0]);
-        packet.extend_from_slice(&u16::try_from(payload.len()).unwrap_or(u16::MAX).to_be_bytes());
-        packet.extend_from_slice(&key.id);
-        let tag = key.mac.clone().chain_update(&packet).chain_update(&payload).finalize();
-        packet.extend_from_slice(&tag.into_bytes());
-        packet.extend_from_slice(&payload);
-        assert!(packet.len() <= MAX_PACKET, "a heartbeat outgrew its bound: {} bytes", packet.len());
-        packet
+        header[..4].copy_from_slice(&MAGIC);
+        header[4] = VERSION;
+        header[6..8].copy_from_slice(&(payload.len() as u16).to_be_bytes());
+        header[8..TAG_AT].copy_from_slice(&key.id);
+        let tag = key.mac.clone().chain_update(&header[..TAG_AT]).chain_update(&*payload).finalize();
+        header[TAG_AT..].copy_from_slice(&tag.into_bytes());
+        let length = HEADER + payload.len();
+        packet[..length].to_vec()
     }
 
     /// Checks and decodes a packet that came from the network.

@@ -474,7 +474,8 @@ impl Kept {
         let certain = config.happened & !(self.seeing | self.doubtful);
         let folded = certain as u64 ^ (certain >> 64) as u64 ^ u64::from(config.state.0) << 32;
         let mixed = folded.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> 32) as usize % self.buckets.len().max(1)
+        // One bucket, or BUCKETS, which is a power of two.
+        (mixed >> 32) as usize & self.buckets.len().saturating_sub(1)
     }
 
     /// Whether `a` explains everything that `b` explains.

@@ -21,6 +21,8 @@ pub struct Clock {
 /// What a wall clock shows at the beginning of the world: an hour in 2026.
 const WALL_AT_ZERO_MS: i64 = 1_790_000_000_000;
 
+const MILLION: i64 = 1_000_000;
+
 impl Clock {
     /// The clocks of a host that is switched on at `now`.
     pub fn new(now: Ns, ppm: i64) -> Clock {
@@ -30,8 +32,10 @@ impl Clock {
 
     /// The deciding clock at `now`.
     pub fn at(&self, now: Ns) -> Time {
-        let passed = i128::from(now - self.since.0);
-        Time(self.since.1 + (passed + passed * i128::from(self.ppm) / 1_000_000) as u64)
+        let passed = (now - self.since.0) as i64;
+        // In whole millions and the rest, so that no product needs more than 64 bits.
+        let drift = passed / MILLION * self.ppm + passed % MILLION * self.ppm / MILLION;
+        Time(self.since.1.saturating_add_signed(passed + drift))
     }
 
     /// The first moment of the world at which the deciding clock shows `time` or later.
@@ -40,7 +44,8 @@ impl Clock {
             return Ns::MAX;
         }
         let Some(ahead) = time.0.checked_sub(self.since.1) else { return self.since.0 };
-        let mut at = self.since.0 + (i128::from(ahead) * 1_000_000 / i128::from(1_000_000 + self.ppm)) as u64;
+        let (ahead, rate) = (ahead as i64, MILLION + self.ppm);
+        let mut at = self.since.0.saturating_add_signed(ahead / rate * MILLION + ahead % rate * MILLION / rate);
         while self.at(at) < time {
             at += 1;
         }
