@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::{Add, AddAssign, Sub};
 use std::time::Duration;
 
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 /// The generation of a primary's reign. Grows by each election; zero means "none yet".
@@ -67,8 +68,8 @@ impl fmt::Display for Lsn {
 
 /// The name of a member, unique in its cluster: 1 to 63 characters of `[A-Za-z0-9._:-]`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct NodeId(String);
+#[serde(try_from = "CompactString", into = "CompactString")]
+pub struct NodeId(CompactString);
 
 /// Why a text cannot be the name of a member.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -80,13 +81,13 @@ impl NodeId {
     pub const MAX_LEN: usize = 63;
 
     /// Checks `name` and makes it an identity.
-    pub fn new(name: impl Into<String>) -> Result<NodeId, BadNodeId> {
-        let name = name.into();
-        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');
-        if name.is_empty() || name.len() > Self::MAX_LEN || !name.chars().all(good) {
-            return Err(BadNodeId(name));
+    pub fn new(name: impl AsRef<str> + Into<CompactString>) -> Result<NodeId, BadNodeId> {
+        let text = name.as_ref();
+        let good = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b':' | b'-');
+        if text.is_empty() || text.len() > Self::MAX_LEN || !text.bytes().all(good) {
+            return Err(BadNodeId(text.into()));
         }
-        Ok(NodeId(name))
+        Ok(NodeId(name.into()))
     }
 
     /// The name as text.
@@ -95,15 +96,15 @@ impl NodeId {
     }
 }
 
-impl TryFrom<String> for NodeId {
+impl TryFrom<CompactString> for NodeId {
     type Error = BadNodeId;
-    fn try_from(name: String) -> Result<Self, BadNodeId> {
+    fn try_from(name: CompactString) -> Result<Self, BadNodeId> {
         NodeId::new(name)
     }
 }
 
-impl From<NodeId> for String {
-    fn from(id: NodeId) -> String {
+impl From<NodeId> for CompactString {
+    fn from(id: NodeId) -> CompactString {
         id.0
     }
 }
