@@ -141,6 +141,8 @@ pub struct MemberState {
     pub drained: bool,
     /// Whether automatic changes of primary are suspended, by the newest order on its disk.
     pub suspension: Suspension,
+    /// In a pair without a witness: is writing down that it goes on alone, and may act upon that at any moment.
+    pub going_on_alone: bool,
 }
 
 impl MemberState {

@@ -8,7 +8,8 @@
 //! 2. the clock in the echo, which is our own, is younger than `max_age`, so it was not held back,
 //! 3. it does not come from a life of the sender that has ended since: of two lives the one is over that
 //!    echoes the older clock of ours, however late its last packets arrive, and
-//! 4. its sequence number was not seen before (64-packet window, RFC 4302 section 3.4.3).
+//! 4. its sequence number was not seen before (64-packet window, RFC 4302 section 3.4.3), in the numbering of
+//!    the peer to whom it went.
 //!
 //! Whoever is not heard cannot be believed either: a one-way cut looks the same from both ends.
 
@@ -25,6 +26,12 @@ use crate::types::Time;
 const RETIRED: usize = 4;
 /// Width of the replay window in packets, one bit each.
 const WINDOW: u64 = 64;
+/// A packet's number has the place of the peer that it was sent to from this bit on, in the sender's
+/// configuration. The peer echoes it: so an echo proves that this very peer was asked, and a packet of another
+/// one, sent on from the peer's address, does not make the peer seem alive.
+pub const SLOT_AT: u32 = 40;
+/// Among how many of the sender's numberings its packets to us are looked for.
+const SLOTS: usize = 16;
 
 /// What was seen of one peer, in this life of ours.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -36,10 +43,19 @@ pub struct ReplayGuard {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Life {
     boot: BootNonce,
-    highest: u64,
-    seen: u64,
+    /// One for each numbering (see [`SLOT_AT`]). There is more than one only if somebody on the way sends
+    /// packets on from other addresses, and one must not make the packets of another seem old.
+    windows: Vec<Window>,
     /// The newest clock of ours that it echoed.
     echoed: Time,
+    /// It was taken for ended: nobody knows any more what was seen of it.
+    back: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Window {
+    highest: u64,
+    seen: u64,
 }
 
 impl ReplayGuard {
@@ -73,10 +89,8 @@ impl ReplayGuard {
                 if over && !planted::is("ended-life-believed") {
                     return Err(Dropped::Replayed);
                 }
-                // Of a life that was taken for ended nobody knows any more what was seen.
-                let seen = if back { u64::MAX } else { 1 };
-                let (boot, highest) = (heartbeat.boot, heartbeat.seq);
-                let life = Life { boot, highest, seen, echoed: echo.sent_at };
+                let mut life = Life { boot: heartbeat.boot, windows: Vec::new(), echoed: echo.sent_at, back };
+                life.admit(heartbeat.seq)?;
                 self.retired.retain(|boot| *boot != life.boot);
                 if let Some(ended) = current.replace(life) {
                     if self.retired.len() == RETIRED {
@@ -101,6 +115,21 @@ impl ReplayGuard {
 }
 
 impl Life {
+    fn admit(&mut self, seq: u64) -> Result<(), Dropped> {
+        let alike = |window: &&mut Window| window.highest >> SLOT_AT == seq >> SLOT_AT;
+        if let Some(window) = self.windows.iter_mut().find(alike) {
+            return window.admit(seq);
+        }
+        if self.windows.len() == SLOTS {
+            return Err(Dropped::Replayed);
+        }
+        let seen = if self.back { u64::MAX } else { 1 };
+        self.windows.push(Window { highest: seq, seen });
+        Ok(())
+    }
+}
+
+impl Window {
     fn admit(&mut self, seq: u64) -> Result<(), Dropped> {
         if seq > self.highest {
             let ahead = seq - self.highest;

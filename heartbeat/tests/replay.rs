@@ -39,6 +39,20 @@ fn a_packet_is_believed_once() {
     }
 }
 
+/// A member numbers what it sends to each of its peers apart. Somebody who sends on to us what it meant for the
+/// place of another one must not make its packets for us seem old.
+#[test]
+fn packets_for_another_place_do_not_make_ours_seem_old() {
+    use holdfast_heartbeat::replay::SLOT_AT;
+    let mut guard = ReplayGuard::default();
+    assert_eq!(check(&mut guard, 20, 5), Ok(()));
+    assert_eq!(check(&mut guard, 20, (1 << SLOT_AT) + 900), Ok(()));
+    for seq in [6, 7, (1 << SLOT_AT) + 901] {
+        assert_eq!(check(&mut guard, 20, seq), Ok(()), "{seq}");
+        assert_eq!(check(&mut guard, 20, seq), Err(Dropped::Replayed), "{seq} again");
+    }
+}
+
 #[test]
 fn packets_that_overtake_each_other_are_believed_within_the_window() {
     let mut guard = ReplayGuard::default();

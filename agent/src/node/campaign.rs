@@ -143,8 +143,24 @@ impl Node {
         }
     }
 
+    /// The half of a pair that does not follow its silent primary at the first opportunity may be left behind:
+    /// that one may go on alone, and fall silent later. From then on this half waits for both, as after a cold
+    /// start. A primary that let go does not go on.
+    fn fall_behind_if_held_up(&mut self, now: Time, vacancy: &Vacancy) {
+        let held_up = !self.fit() || self.paused() && !vacancy.named || !self.settings.automatic;
+        if held_up
+            && self.is_two_node()
+            && !vacancy.let_go
+            && !self.peers[0].alive(now)
+            && !self.grant_blocks(now, &self.settings.me)
+        {
+            self.seen_in_sync = false;
+        }
+    }
+
     fn consider_standing(&mut self, now: Time, out: &mut Vec<Effect>) {
         let Some(vacancy) = self.vacancy.clone() else { return };
+        self.fall_behind_if_held_up(now, &vacancy);
         let forced = self.forced;
         let ordered = forced || vacancy.cause == Cause::OperatorOrder;
         let wanted = ordered || vacancy.named;
@@ -184,17 +200,26 @@ impl Node {
             if !self.may_stand_alone() {
                 return;
             }
-            // The probe is the only evidence that a pair has: it begins when the silence is complete.
+            // The probe is the only evidence that a pair has: it begins when the silence is complete, and
+            // what it found out is soon of no use.
             match (&self.probe.started, &self.probe.finished) {
                 (Some(started), _) if *started < vacancy.since => {
+                    return self.start_probe(now, self.probe_window(), out);
+                }
+                (_, Some((at, _))) if now.since(*at) > self.settings.timers.detect => {
                     return self.start_probe(now, self.probe_window(), out);
                 }
                 (None, _) => return self.start_probe(now, self.probe_window(), out),
                 (_, None) => return,
                 (_, Some((_, Some(conflict)))) => {
                     let message = format!(
-                        "no heartbeat from the peer, but the virtual address still answers ({conflict}): not taking over. Repair the heartbeat path, or stop the peer and run: holdfast ha promote"
+                        "no heartbeat from {other}, but the virtual address still answers ({conflict}): not taking over, and {other} may go on alone. Repair the heartbeat path; if {other} is off for good: holdfast ha promote --accept-data-loss",
+                        other = self.peers[0].name(),
                     );
+                    // Its lease is over, so it lives, and acknowledges what this half does not get.
+                    if self.is_two_node() && !vacancy.let_go && !forced {
+                        self.seen_in_sync = false;
+                    }
                     self.warn_once(now, message, out);
                     return self.start_probe(now, self.settings.timers.probe_window, out);
                 }
@@ -303,6 +328,15 @@ impl Node {
         if won && campaign.alone && !campaign.ballot.forced && !self.needed_alone(now) {
             // The other half was heard after all: it has a voice again.
             return self.end_campaign(Cause::VotesMissing, None, out);
+        }
+        if won && campaign.alone && !campaign.ballot.forced {
+            // Where the own disk took long, nobody knows any more who answers for the address: ask again.
+            match &self.probe.finished {
+                Some((_, Some(_))) => return self.end_campaign(Cause::VotesMissing, None, out),
+                Some((at, None)) if self.probe.asked && now.since(*at) <= self.settings.timers.detect => {}
+                None if self.probe.started.is_some() => return,
+                _ => return self.start_probe(now, self.probe_window(), out),
+            }
         }
         if won && campaign.ballot.pre {
             // What was true when the question was asked must be true of the own vote too.

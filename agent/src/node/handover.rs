@@ -289,6 +289,7 @@ impl Node {
         let epoch = reign.epoch;
         self.take_back_removal(out);
         self.phase = Phase::Waiting;
+        self.seen_in_sync = false;
         out.push(Effect::StandDown { epoch: self.hard.epoch });
         self.change_role(
             Role::HandingOver,
@@ -444,6 +445,10 @@ impl Node {
             // Whoever is told that it did not happen must not see it happen later.
             if let Some(vacancy) = self.vacancy.as_mut().filter(|_| awaited.here) {
                 vacancy.call_off_order();
+            }
+            let ordered = matches!(&self.phase, Phase::Campaigning(campaign) if campaign.wanted);
+            if ordered && awaited.here {
+                self.end_campaign(Cause::VotesMissing, None, out);
             }
             let why = self.last_refusal.as_ref().map_or(String::new(), |(who, why)| {
                 format!(" ({who} refused its vote: {})", super::view::in_words(*why))

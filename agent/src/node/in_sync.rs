@@ -76,7 +76,7 @@ impl Node {
 
     /// Whether this half of a pair is writing down that it goes on alone. It may act upon that at any moment, so
     /// the other half, should it hear anything, is told ahead of the disk: it must not take over from what it
-    /// knew before.
+    /// knew before. The record itself is stated when it is durable, as always.
     pub(super) fn removing_other_half(&self) -> bool {
         let Phase::Reigning(reign) = &self.phase else { return false };
         let Some((pending, _)) = reign.in_sync.pending.as_ref().filter(|_| self.is_two_node()) else {

@@ -24,7 +24,7 @@ mod handover;
 pub mod hard_state;
 mod in_sync;
 mod maintenance;
-pub mod peer;
+mod peer;
 pub mod quorum;
 mod reign;
 pub mod settings;
@@ -528,8 +528,11 @@ impl Node {
         let recorded =
             self.durable.record.as_ref().is_some_and(|r| r.epoch == epoch && r.contains(&self.settings.me));
         // The other half of a pair says so before it goes on alone.
-        let stated = self.peers[peer].state.as_ref().and_then(|state| state.record.as_ref());
-        if self.is_two_node() && stated.is_none_or(|record| !record.contains(&self.settings.me)) {
+        let left_out = self.peers[peer].state.as_ref().is_none_or(|state| {
+            let counted = |record: &holdfast_heartbeat::InSyncRecord| record.contains(&self.settings.me);
+            state.going_on_alone || !state.record.as_ref().is_some_and(counted)
+        });
+        if self.is_two_node() && left_out {
             self.seen_in_sync = false;
             self.in_sync_since = None;
         } else if recorded && self.peers[peer].alive(now) {
@@ -625,7 +628,7 @@ impl Node {
             follows,
             ballot,
             vote,
-            record: if self.removing_other_half() { &self.hard } else { &self.durable }.record.clone(),
+            record: self.durable.record.clone(),
             resigned: self.resigned.clone(),
             durable: self.log.durable,
             last_epoch: self.log.last_epoch,
@@ -636,6 +639,7 @@ impl Node {
             leaving: self.terminating,
             drained: self.durable.drained,
             suspension: self.durable.suspension.clone(),
+            going_on_alone: self.removing_other_half(),
         }
     }
 

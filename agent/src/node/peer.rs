@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use holdfast_heartbeat::{
-    BootNonce, Detector, Dropped, Echo, Heartbeat, Lsn, Member, MemberState, ReplayGuard, Role, Time, replay,
+    BootNonce, Detector, Dropped, Echo, Heartbeat, Lsn, Member, MemberState, ReplayGuard, Role, Time,
+    replay::{self, SLOT_AT},
 };
 use serde::{Deserialize, Serialize};
 
@@ -12,11 +13,6 @@ use super::settings::PeerSettings;
 /// How many lives of a silent peer may introduce themselves at once; an attacker who replays old
 /// packets can fill the places but not keep the true one out, since each is echoed in turn.
 const INTRODUCTIONS: usize = 4;
-
-/// A packet's number has the place of the peer that it was sent to from this bit on, in the sender's
-/// configuration. The peer echoes it: so an echo proves that this very peer was asked, and a packet of another
-/// one, sent on from the peer's address, does not make the peer seem alive.
-pub const SLOT_AT: u32 = 40;
 
 /// One other voter.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -145,14 +141,17 @@ impl Peer {
                 self.detector.round_trip(path, now.since(at));
             }
         }
+        // By the sender's own clock: its numbers say which of its peers it meant, too.
+        let order = |echo: &Echo| (echo.sent_at, echo.seq);
+        let came = replay::echo_of(heartbeat);
         let newer = boot_before != Some(heartbeat.boot)
-            || self.echo.is_none_or(|known| known.boot != heartbeat.boot || known.seq < heartbeat.seq);
+            || self.echo.is_none_or(|known| known.boot != heartbeat.boot || order(&known) < order(&came));
         if boot_before != Some(heartbeat.boot) {
             self.introductions.clear();
             self.lease_ack = None;
         }
         if newer {
-            self.echo = Some(replay::echo_of(heartbeat));
+            self.echo = Some(came);
             self.echo_at = now;
             self.state = Some(heartbeat.state.clone());
         }

@@ -225,9 +225,16 @@ impl Node {
         if reign.role != Role::Promoting {
             return;
         }
-        if now >= reign.since + PROMOTION_LIMIT && !self.paused() && self.best_successor(now, None).is_some()
+        if now >= reign.since + PROMOTION_LIMIT
+            && let Some(best) = self.best_successor(now, None)
         {
+            // In a pause nobody stands without being named.
+            let named = self.peers[best].member.as_ref().map(|member| member.id.clone());
+            let successor = named.filter(|_| self.paused());
             self.step_down(now, Cause::PromotionFailed, None, out);
+            if let Some(resigned) = &mut self.resign_on_release {
+                resigned.successor = successor;
+            }
             self.stand_after = now + PROMOTION_LIMIT;
             return;
         }
@@ -298,6 +305,8 @@ impl Node {
         if let Some(handover) = reign.handover {
             self.decline_handover(handover, cause, out);
         }
+        // The other half of a pair may take over at once, and fall silent again.
+        self.seen_in_sync = false;
         self.vacate(now, Cause::NoPrimary, false);
         // Never sooner than whoever slept may stand (see `Node::handle`).
         self.stand_after = self.stand_after.max(now + self.settings.timers.retry() * 4);

@@ -3,6 +3,7 @@
 use holdfast_heartbeat::{Dropped, Epoch, InSyncRecord, MemberKind, Refusal, Role, Suspension, Time};
 
 use super::peer::reigning;
+use super::settings::TwoNode;
 use super::{LogPosition, Node, Phase};
 
 /// The node as it is at one moment.
@@ -224,6 +225,17 @@ impl Node {
                 ))
             }
             None => {
+                let remembers = |p: &&super::peer::Peer| p.state.as_ref().is_some_and(|s| s.record.is_some());
+                if let Some(peer) = self.peers.iter().find(remembers) {
+                    let record = peer.state.as_ref().and_then(|state| state.record.as_ref());
+                    let names: Vec<_> =
+                        record.iter().flat_map(|r| &r.members).map(|member| member.id.to_string()).collect();
+                    return Some(format!(
+                        "this member has nothing, and {} knows that {} had every acknowledged byte; waiting for its primary. Only if all of that is lost for good: holdfast ha promote --accept-data-loss",
+                        peer.name(),
+                        names.join(" and ")
+                    ));
+                }
                 let missing: Vec<_> = self
                     .peers
                     .iter()
@@ -238,10 +250,9 @@ impl Node {
                     missing.join(", ")
                 ))
             }
-            Some(_) if self.is_two_node() && !self.peers[0].alive(now) => Some(format!(
-                "after a cold start a pair without a witness waits for both; waiting for {}. If it is off for good: holdfast ha promote --accept-data-loss",
-                self.peers[0].name()
-            )),
+            Some(record) if self.is_two_node() && !self.peers[0].alive(now) => {
+                Some(self.waiting_for_other_half(record))
+            }
             Some(_) => {
                 let heard = self.heard(now);
                 let needed = super::quorum::majority(self.voters());
@@ -259,6 +270,42 @@ impl Node {
                     .map(|(who, why)| format!("{who} refused its vote: {}", in_words(*why)))
             }
         }
+    }
+
+    /// Why this half of a pair does not go on without the other one, which it does not hear.
+    fn waiting_for_other_half(&self, record: &InSyncRecord) -> String {
+        let other = self.peers[0].name();
+        let by_order = format!("If {other} is off for good: holdfast ha promote --accept-data-loss");
+        if !self.settings.automatic {
+            return format!(
+                "{other} is not heard, and with ha.enabled = false only an operator makes this member primary. {by_order}"
+            );
+        }
+        if !self.fit() {
+            return format!("{other} is not heard, and this half cannot take over: {}", self.unfit_because());
+        }
+        let sole = record.members[..] == [self.settings.me.clone()];
+        let manual = self.settings.two_node == TwoNode::Manual;
+        if sole || self.seen_in_sync && !manual {
+            return match &self.probe.finished {
+                Some((_, Some(who))) => {
+                    format!(
+                        "{other} is not heard, but the virtual address answers ({who}): repair the heartbeat path, or find that host and take the address off it"
+                    )
+                }
+                _ => format!(
+                    "{other} is not heard; this half goes on alone once nobody answers for the virtual address"
+                ),
+            };
+        }
+        if self.seen_in_sync {
+            return format!(
+                "{other} is not heard, and under two_node = \"manual\" nobody takes over by itself. {by_order}"
+            );
+        }
+        format!(
+            "{other} is not heard and may have gone on alone: after a cold start, or where it could not be followed at once, a half of a pair waits for the other. {by_order}"
+        )
     }
 
     /// From when on this member votes: a lease that it renewed in an earlier life is over by then.

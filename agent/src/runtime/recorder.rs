@@ -31,6 +31,8 @@ const SPACING: Duration = Duration::from_secs(30);
 const LONGEST_SPACING: Duration = Duration::from_secs(3600);
 /// Recordings that are kept, at 4 MiB each at most.
 const KEPT: usize = 8;
+/// Free bytes without which nothing is recorded.
+const ROOM: u64 = 32 << 20;
 /// Recordings that wait for the disk.
 const WAITING: usize = 1;
 const SUFFIX: &str = ".flight";
@@ -256,15 +258,19 @@ fn write(dir: &Path, recording: &Recording, origin: &Origin, epoch: Epoch) -> io
     let when = super::history::rfc3339(origin.wall_ms).replace(':', "-");
     let name = format!("{when}-epoch-{epoch}{SUFFIX}");
     let (path, beside) = (dir.join(&name), dir.join(format!("{name}{UNFINISHED}")));
-    let file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
-    let mut out = BufWriter::new(file);
-    flight::write(recording, origin, &mut out)?;
-    out.flush()?;
-    let bytes = out.get_ref().metadata()?.len();
+    // Votes and in-sync records are written beside: the last of the room is theirs.
+    let disk = nix::sys::statvfs::statvfs(dir)?;
+    if disk.blocks_available() * disk.fragment_size() < ROOM {
+        return Err(io::Error::new(
+            io::ErrorKind::StorageFull,
+            format!("less than {} MiB are free, and those are kept for the votes", ROOM >> 20),
+        ));
+    }
+    let bytes = save(&beside, recording, origin).inspect_err(|_| drop(fs::remove_file(&beside)))?;
     fs::rename(&beside, &path)?;
-    // The names begin with the wall time: their order is that of the writing.
+    // The names begin with the wall time: their order is that of the writing, unless the clock was set back.
     let mut all = names(dir, SUFFIX)?;
-    all.sort();
+    all.sort_by_key(|other| (*other <= name, other.clone()));
     let surplus = all.len().saturating_sub(KEPT);
     for old in all.into_iter().take(surplus).filter(|old| *old != name) {
         fs::remove_file(dir.join(old))?;
@@ -275,6 +281,15 @@ fn write(dir: &Path, recording: &Recording, origin: &Origin, epoch: Epoch) -> io
         path.display()
     );
     Ok(Written { path, bytes, message })
+}
+
+/// Writes one file. Returns its length in bytes.
+fn save(path: &Path, recording: &Recording, origin: &Origin) -> io::Result<u64> {
+    let file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    let mut out = BufWriter::new(file);
+    flight::write(recording, origin, &mut out)?;
+    out.flush()?;
+    Ok(out.get_ref().metadata()?.len())
 }
 
 fn names(dir: &Path, suffix: &str) -> io::Result<Vec<String>> {

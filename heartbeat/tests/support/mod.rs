@@ -51,6 +51,7 @@ pub(crate) fn plain() -> Heartbeat {
             leaving: false,
             drained: false,
             suspension: Suspension::default(),
+            going_on_alone: false,
         },
     }
 }
@@ -102,6 +103,7 @@ pub(crate) fn largest(members: usize) -> Heartbeat {
                 by: Some(long_name(3)),
                 since_unix_ms: u64::MAX,
             },
+            going_on_alone: true,
         },
     }
 }

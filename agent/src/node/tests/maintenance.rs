@@ -82,7 +82,29 @@ fn a_pair_without_witness_can_be_paused_too() {
     cluster.run(10_000 * MS);
     assert_eq!(cluster.primary(), None);
     order(&mut cluster, B, 2, RESUME, 2500);
-    cluster.run_until(400 * MS, |c| c.primary() == Some(B));
+    // Nobody knows what the other half acknowledged alone while this one stood still.
+    cluster.run(10_000 * MS);
+    assert_eq!(cluster.primary(), None);
+    cluster.boot(A);
+    cluster.run_until(3000 * MS, |c| c.primary().is_some());
+}
+
+/// The cable between the halves is out in a pause; one goes on alone, and dies. What it acknowledged meanwhile is
+/// on its disk alone, so the end of the pause must not make the other half primary.
+#[test]
+fn a_half_of_a_pair_that_stood_still_does_not_take_over_later() {
+    let mut cluster = Cluster::started(Shape { witness: false, ..Shape::default() });
+    order(&mut cluster, B, 1, PAUSE, 50);
+    cluster.cut.extend([(A, B), (B, A)]);
+    cluster.run_until(3000 * MS, |c| c.in_sync(A) == [A]);
+    cluster.run(10_000 * MS);
+    cluster.power_off(A);
+    order(&mut cluster, B, 2, RESUME, 2500);
+    cluster.run(10_000 * MS);
+    assert_eq!(cluster.primary(), None, "{:#?}", cluster.story());
+    cluster.cut.clear();
+    cluster.boot(A);
+    cluster.run_until(3000 * MS, |c| c.primary() == Some(A));
 }
 
 #[test]
@@ -269,6 +291,30 @@ fn a_promotion_that_was_given_up_does_not_come_true_later() {
     cluster.held_back = None;
     cluster.run(10_000 * MS);
     assert_eq!(cluster.primary(), None, "{:#?}", cluster.story());
+}
+
+#[test]
+fn a_promotion_that_waits_for_a_disk_does_not_come_true_after_it_was_given_up() {
+    let mut cluster =
+        Cluster::started(Shape { witness: false, two_node: TwoNode::Manual, ..Shape::default() });
+    cluster.power_off(A);
+    cluster.run(1000 * MS);
+    cluster.disk_delay = 30_000 * MS;
+    let promote = Command::Promote { accept_data_loss: true };
+    assert_eq!(ordered(&mut cluster, B, 1, promote, 11_000), Err("timed_out"));
+    cluster.run(60_000 * MS);
+    assert_eq!(cluster.primary(), None, "{:#?}", cluster.story());
+}
+
+/// Nobody stands by itself in a pause: whoever was made primary by order and cannot be one names another.
+#[test]
+fn in_a_pause_a_promotion_that_gets_nowhere_is_handed_back() {
+    let mut cluster = pair_with_witness();
+    order(&mut cluster, A, 1, PAUSE, 50);
+    cluster.hosts[B].no_interface = true;
+    cluster.command(A, 2, Command::Failover { to: None });
+    cluster.run_until(1000 * MS, |c| c.role(B) == Role::Promoting);
+    cluster.run_until(8000 * MS, |c| c.primary() == Some(A));
 }
 
 #[test]

@@ -516,3 +516,50 @@ fn a_half_of_a_pair_takes_back_what_it_never_acted_upon() {
     let record = cluster.hosts[A].disk.record.clone().expect("a reigned");
     assert_eq!((record.members.len(), record.version > 3), (2, true), "{record:?}");
 }
+
+/// The halves of a pair do not hear each other, but the address answers: the other one lives, and may acknowledge
+/// writes alone. When it falls silent later, nobody else has them.
+#[test]
+fn a_half_of_a_pair_that_got_an_answer_does_not_take_over_later() {
+    let mut cluster = Cluster::started(Shape { witness: false, ..Shape::default() });
+    cluster.cut.extend([(A, B), (B, A)]);
+    cluster.probe_answer.set(Some(A));
+    cluster.run(3000 * MS);
+    assert_eq!((cluster.primary(), cluster.in_sync(A)), (Some(A), vec![A]));
+    cluster.power_off(A);
+    cluster.probe_answer.set(None);
+    cluster.run(10_000 * MS);
+    assert_eq!(cluster.primary(), None, "{:#?}", cluster.story());
+    cluster.cut.clear();
+    cluster.boot(A);
+    cluster.run_until(3000 * MS, |cluster| cluster.primary() == Some(A));
+}
+
+/// The own links are bad when the other half falls silent. Once they are good again, it may have acknowledged
+/// writes alone.
+#[test]
+fn a_half_of_a_pair_whose_links_were_bad_does_not_take_over_later() {
+    let mut cluster = Cluster::started(Shape { witness: false, ..Shape::default() });
+    let judged = |good: bool| Event::LinksJudged { good, detail: "carrier".into() };
+    cluster.feed(B, judged(false));
+    cluster.cut.extend([(A, B), (B, A)]);
+    cluster.run(3000 * MS);
+    assert_eq!((cluster.primary(), cluster.in_sync(A)), (Some(A), vec![A]));
+    cluster.power_off(A);
+    cluster.feed(B, judged(true));
+    cluster.run(10_000 * MS);
+    assert_eq!(cluster.primary(), None, "{:#?}", cluster.story());
+}
+
+/// The disk of the remaining half takes its vote only after minutes. By then the other one may be back.
+#[test]
+fn a_half_of_a_pair_asks_again_when_its_disk_was_slow() {
+    let mut cluster = Cluster::started(Shape { witness: false, ..Shape::default() });
+    cluster.power_off(A);
+    cluster.disk_delay = 5000 * MS;
+    cluster.run(4000 * MS);
+    cluster.probe_answer.set(Some(A));
+    cluster.run(10_000 * MS);
+    assert_eq!(cluster.primary(), None, "{:#?}", cluster.story());
+    assert_ne!(cluster.role(B), Role::Promoting, "{:#?}", cluster.story());
+}

@@ -2,8 +2,8 @@
 //! seem alive; nothing is believed twice, or of a life that was seen to end.
 
 use holdfast_agent::node::effect::Effect;
-use holdfast_agent::node::peer::SLOT_AT;
 use holdfast_heartbeat::BootNonce;
+use holdfast_heartbeat::replay::SLOT_AT;
 
 use super::Checker;
 use crate::sim::world::shape::MOST_HOSTS;

@@ -45,7 +45,8 @@ impl Clock {
         }
         let Some(ahead) = time.0.checked_sub(self.since.1) else { return self.since.0 };
         let (ahead, rate) = (ahead as i64, MILLION + self.ppm);
-        let mut at = self.since.0.saturating_add_signed(ahead / rate * MILLION + ahead % rate * MILLION / rate);
+        let mut at =
+            self.since.0.saturating_add_signed(ahead / rate * MILLION + ahead % rate * MILLION / rate);
         while self.at(at) < time {
             at += 1;
         }
