@@ -313,6 +313,11 @@ impl Node {
         self.votes_from
     }
 
+    /// The reign whose lease this member renewed last, and until when it therefore votes for nobody else.
+    pub fn renewed(&self) -> Option<(Epoch, Time)> {
+        self.grant.as_ref().map(|grant| (grant.epoch, grant.until))
+    }
+
     /// How many authentic heartbeats were not believed, in this life.
     pub fn disbelieved(&self) -> u64 {
         self.dropped.values().sum()

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_agent::node::effect::Effect;
-use holdfast_heartbeat::{Epoch, Role, Time};
+use holdfast_heartbeat::{Echo, Epoch, Role, Time};
 
 use super::{Checker, facts};
 use crate::sim::world::shape::MOST_HOSTS;
@@ -29,6 +29,7 @@ impl Checker for Lease {
                 if let (Some(epoch), Some(echo)) = (state.grants, heartbeat.echo) {
                     let voters = self.granted.entry((echo.boot.0, epoch)).or_default();
                     voters[*host] = voters[*host].max(Some(echo.sent_at));
+                    outlasts(world, *host, epoch, &echo)?;
                 }
                 let vote = state.vote.filter(|vote| vote.refusal.is_none());
                 if let Some(vote) = vote.filter(|vote| !vote.pre) {
@@ -64,6 +65,30 @@ fn waited_long_enough(world: &World, h: usize, at: Time, what: &str) -> Result<(
     let waited = at.since(life.started);
     if waited < lease {
         return Err(format!("{} {what} {waited:?} after its start; a lease is {lease:?}", host.name));
+    }
+    Ok(())
+}
+
+/// Whoever renews a lease will vote for nobody else before that lease is over, on clocks as different as theirs.
+fn outlasts(world: &World, voter: usize, epoch: Epoch, echo: &Echo) -> Result<(), String> {
+    if world.rate_outside || world.shape.is_pair() {
+        return Ok(());
+    }
+    let boots = |h: usize| world.hosts[h].life.as_ref().map(|life| life.boot);
+    let Some(holder) = (0..world.hosts.len()).find(|h| boots(*h) == Some(echo.boot)) else { return Ok(()) };
+    let renewed = world.hosts[voter].life.as_ref().and_then(|life| life.node.renewed());
+    let Some((_, until)) = renewed.filter(|(renewed, _)| *renewed == epoch) else { return Ok(()) };
+    let (waits, lasts) = (
+        world.hosts[voter].clock.when(until),
+        world.hosts[holder].clock.when(echo.sent_at + world.derived(holder).lease),
+    );
+    if waits < lasts {
+        return Err(format!(
+            "{} votes again {:?} before the lease of {} in epoch {epoch} that it renews is over",
+            world.hosts[voter].name,
+            std::time::Duration::from_nanos(lasts - waits),
+            world.hosts[holder].name
+        ));
     }
     Ok(())
 }
