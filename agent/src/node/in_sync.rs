@@ -66,11 +66,14 @@ impl Node {
         let Phase::Reigning(reign) = &mut self.phase else { return };
         let version = reign.in_sync.next_version();
         let record = InSyncRecord { epoch: reign.in_sync.epoch, version, members };
-        self.hard.record = Some(record.clone());
+        reign.in_sync.pending = Some((record.clone(), self.persist_token + 1));
+        if self.removing_other_half() {
+            // Said first, then written: who is left out must not be the one who does not know.
+            self.broadcast(now, true, out);
+        }
+        self.hard.record = Some(record);
         self.memoryless = false;
         self.persist(out);
-        let Phase::Reigning(reign) = &mut self.phase else { return };
-        reign.in_sync.pending = Some((record, self.persist_token));
         self.confirm_in_sync(now, out);
     }
 

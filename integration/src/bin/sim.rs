@@ -74,7 +74,7 @@ enum What {
         /// Only this one
         name: Option<String>,
         /// How many seeds to try for each
-        #[arg(long, default_value_t = 2000)]
+        #[arg(long, default_value_t = 3000)]
         seeds: u64,
         /// The first seed
         #[arg(long, default_value_t = 1)]

@@ -6,6 +6,7 @@
 
 pub mod clients;
 pub mod facts;
+mod left_behind;
 mod linearizable;
 mod listing;
 mod own_epoch;
@@ -64,6 +65,7 @@ impl Checkers {
             Box::new(r6_kernel::Kernel::default()),
             Box::new(r7_order::Order::default()),
             Box::new(r8_set_aside::SetAside::default()),
+            Box::new(left_behind::LeftBehind::default()),
             Box::new(own_epoch::OwnEpoch),
             Box::new(sound_log::SoundLog),
         ];
