@@ -10,8 +10,8 @@ use super::Checker;
 use crate::sim::world::shape::MOST_HOSTS;
 use crate::sim::world::{Ns, Seen, World};
 
-/// For how long a half may be kept from following by its own disk, and still does once nobody answers for the
-/// address.
+/// For how long a half may be kept from following by its own disk, beyond the time that it must wait, and still does
+/// once nobody answers for the address.
 const AT_ONCE: Ns = 10_000_000_000;
 
 /// See the module's documentation.
@@ -19,6 +19,8 @@ const AT_ONCE: Ns = 10_000_000_000;
 pub(super) struct LeftBehind {
     /// Since when each half has gone on alone, as its disk says, until it went on with the other again.
     alone: [Option<Ns>; MOST_HOSTS],
+    /// How long each half must wait, at most, by any timers that it has had: in silence, and for a lease.
+    waits: [Ns; MOST_HOSTS],
     /// Whose operator accepted the price.
     forced: [bool; MOST_HOSTS],
 }
@@ -33,8 +35,15 @@ impl Checker for LeftBehind {
             return Ok(());
         }
         match seen {
-            // Who lost its disk does not remember either.
-            Seen::Born { host } if world.hosts[*host].hard.record.is_none() => self.alone[*host] = None,
+            Seen::Born { host } => {
+                let derived = world.derived(*host);
+                let wait = (derived.detect + derived.voter_wait + derived.gate_extra).as_nanos() as Ns;
+                self.waits[*host] = self.waits[*host].max(wait);
+                // Who lost its disk does not remember either.
+                if world.hosts[*host].hard.record.is_none() {
+                    self.alone[*host] = None;
+                }
+            }
             Seen::Persisted { host } => {
                 let Some(record) = &world.hosts[*host].hard.record else { return Ok(()) };
                 if record.members.len() > 1 {
@@ -64,12 +73,14 @@ impl LeftBehind {
         }
         let other = 1 - h;
         match self.alone[other] {
-            Some(since) if world.now - since > AT_ONCE => Err(format!(
-                "{} takes over by itself, and {} has gone on alone for {} s and is not back",
-                world.hosts[h].name,
-                world.hosts[other].name,
-                (world.now - since) / 1_000_000_000
-            )),
+            Some(since) if world.now - since > AT_ONCE + self.waits[h].max(self.waits[other]) => {
+                Err(format!(
+                    "{} takes over by itself, and {} has gone on alone for {} s and is not back",
+                    world.hosts[h].name,
+                    world.hosts[other].name,
+                    (world.now - since) / 1_000_000_000
+                ))
+            }
             _ => Ok(()),
         }
     }
