@@ -153,7 +153,6 @@ impl Node {
             && !vacancy.let_go
             && !self.peers[0].alive(now)
             && !self.grant_blocks(now, &self.settings.me)
-            && !planted::is("half-follows-late")
         {
             self.seen_in_sync = false;
         }
@@ -218,8 +217,7 @@ impl Node {
                         other = self.peers[0].name(),
                     );
                     // Its lease is over, so it lives, and acknowledges what this half does not get.
-                    let late = planted::is("half-follows-late");
-                    if self.is_two_node() && !vacancy.let_go && !forced && !late {
+                    if self.is_two_node() && !vacancy.let_go && !forced {
                         self.seen_in_sync = false;
                     }
                     self.warn_once(now, message, out);

@@ -113,11 +113,6 @@ pub const ALL: [Bug; COUNT] = [
         "R3",
         "a member of a pair stands alone at a cold start on the record that it has",
     ),
-    bug(
-        "half-follows-late",
-        "R3",
-        "a half of a pair that was held up, or got an answer from the address, takes over later all the same",
-    ),
     bug("solo-not-recorded", "R3", "a record of the set takes effect before a quorum has it"),
     bug("own-record-not-durable", "R3", "a record of the set counts here before it is on the own disk"),
     bug("record-below-promise-counts", "R3", "a record is taken and counted by who promised a later epoch"),
@@ -186,7 +181,7 @@ pub const ALL: [Bug; COUNT] = [
 ];
 
 /// How many there are.
-pub const COUNT: usize = 66;
+pub const COUNT: usize = 65;
 
 /// The bug of this name.
 pub fn named(name: &str) -> Option<Bug> {
