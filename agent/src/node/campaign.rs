@@ -143,6 +143,11 @@ impl Node {
         }
     }
 
+    /// Whether the probe's answer is too old to say who answers for the address now.
+    fn probe_is_stale(&self, now: Time) -> bool {
+        self.probe.finished.as_ref().is_some_and(|(at, _)| now.since(*at) > self.settings.timers.detect)
+    }
+
     /// The half of a pair that does not follow its silent primary at the first opportunity may be left behind:
     /// that one may go on alone, and fall silent later. From then on this half waits for both, as after a cold
     /// start. A primary that let go does not go on.
@@ -202,33 +207,30 @@ impl Node {
             }
             // The probe is the only evidence that a pair has: it begins when the silence is complete, and
             // what it found out is soon of no use.
-            match (&self.probe.started, &self.probe.finished) {
-                (Some(started), _) if *started < vacancy.since => {
-                    return self.start_probe(now, self.probe_window(), out);
-                }
-                (_, Some((at, _))) if now.since(*at) > self.settings.timers.detect => {
-                    return self.start_probe(now, self.probe_window(), out);
-                }
-                (None, _) => return self.start_probe(now, self.probe_window(), out),
-                (_, None) => return,
-                (_, Some((_, Some(conflict)))) => {
+            let earlier = self.probe.started.is_none_or(|started| started < vacancy.since);
+            if earlier || self.probe_is_stale(now) {
+                return self.start_probe(now, self.probe_window(), out);
+            }
+            match &self.probe.finished {
+                None => return,
+                Some((_, Some(conflict))) => {
                     let message = format!(
                         "no heartbeat from {other}, but the virtual address still answers ({conflict}): not taking over, and {other} may go on alone. Repair the heartbeat path; if {other} is off for good: holdfast ha promote --accept-data-loss",
                         other = self.peers[0].name(),
                     );
                     // Its lease is over, so it lives, and acknowledges what this half does not get.
-                    if self.is_two_node() && !vacancy.let_go && !forced {
+                    if !vacancy.let_go {
                         self.seen_in_sync = false;
                     }
                     self.warn_once(now, message, out);
                     return self.start_probe(now, self.settings.timers.probe_window, out);
                 }
-                (_, Some((_, None))) if !self.probe.asked => {
+                Some((_, None)) if !self.probe.asked => {
                     let message = "no heartbeat from the peer, and nobody could be asked about the virtual address: not taking over. Check this host's interface".to_owned();
                     self.warn_once(now, message, out);
                     return self.start_probe(now, self.settings.timers.probe_window, out);
                 }
-                (_, Some((_, None))) => {}
+                Some((_, None)) => {}
             }
         } else if self.probe.started.is_none() {
             self.start_probe(now, self.probe_window(), out);
@@ -333,7 +335,7 @@ impl Node {
             // Where the own disk took long, nobody knows any more who answers for the address: ask again.
             match &self.probe.finished {
                 Some((_, Some(_))) => return self.end_campaign(Cause::VotesMissing, None, out),
-                Some((at, None)) if self.probe.asked && now.since(*at) <= self.settings.timers.detect => {}
+                Some((_, None)) if self.probe.asked && !self.probe_is_stale(now) => {}
                 None if self.probe.started.is_some() => return,
                 _ => return self.start_probe(now, self.probe_window(), out),
             }

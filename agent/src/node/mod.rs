@@ -529,8 +529,8 @@ impl Node {
             self.durable.record.as_ref().is_some_and(|r| r.epoch == epoch && r.contains(&self.settings.me));
         // The other half of a pair says so before it goes on alone.
         let left_out = self.peers[peer].state.as_ref().is_none_or(|state| {
-            let counted = |record: &holdfast_heartbeat::InSyncRecord| record.contains(&self.settings.me);
-            state.going_on_alone || !state.record.as_ref().is_some_and(counted)
+            let counted = state.record.as_ref().is_some_and(|record| record.contains(&self.settings.me));
+            state.going_on_alone || !counted
         });
         if self.is_two_node() && left_out {
             self.seen_in_sync = false;

@@ -297,21 +297,23 @@ impl World {
             return;
         }
         self.tell_story(h, "the agent goes on".into());
-        let now = self.now;
         for part in 0..Part::COUNT {
-            let until = now + self.dice.up_to(2 * MS);
-            let stalled = &mut self.hosts[h].stalled[part];
-            *stalled = if *stalled > now { *stalled } else { until };
+            let span = self.dice.up_to(2 * MS);
+            self.hold(h, part, span);
         }
         let Some(life) = self.hosts[h].life.as_ref().map(|life| life.number) else { return };
         for (part, what) in std::mem::take(&mut self.hosts[h].deferred) {
-            self.future.push(now, Future::Part { host: h, life, part, what });
+            self.future.push(self.now, Future::Part { host: h, life, part, what });
         }
     }
 
     /// One thread of an agent gets no processor time for a while.
     pub fn stall(&mut self, h: usize, part: Part, span: Ns) {
-        let until = &mut self.hosts[h].stalled[part as usize];
+        self.hold(h, part as usize, span);
+    }
+
+    fn hold(&mut self, h: usize, part: usize, span: Ns) {
+        let until = &mut self.hosts[h].stalled[part];
         // What waits already stays in its order: it waits no longer than it was told.
         if *until <= self.now {
             *until = self.now + span;
