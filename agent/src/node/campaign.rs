@@ -278,7 +278,9 @@ impl Node {
     fn epoch_after(&self, highest: Epoch, alone: bool, forced: bool) -> Epoch {
         let next = highest.next();
         let apart = !planted::is("forced-epoch-not-apart");
-        if alone && apart && (forced || self.peers.iter().all(|peer| peer.member.is_none())) {
+        // A forced one with a majority too: whoever knew of the newest epoch may have lost its disk, or be the one
+        // that is off.
+        if apart && (forced || alone && self.peers.iter().all(|peer| peer.member.is_none())) {
             // The incarnation too: a member that lost its disk does not know which epoch it once forced.
             let me = &self.settings.me;
             let name = me.id.as_str().bytes().chain(me.incarnation.0.to_le_bytes());

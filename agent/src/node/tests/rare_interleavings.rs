@@ -201,9 +201,11 @@ fn the_consent_to_lose_data_ends_when_a_primary_appears() {
     cluster.boot(W);
     cluster.stream_cut.insert((A, B));
     cluster.run(100 * MS);
-    // Votes are not given yet; the operator of B does not know that A is on its way.
+    // Votes are not given yet; the operator of B does not know that A is on its way, and B's questions are late.
     cluster.command(B, 1, Command::Promote { accept_data_loss: true });
+    cluster.held_back = Some(|from, _, heartbeat| from == B && heartbeat.state.ballot.is_some());
     cluster.run_until(3000 * MS, |c| c.primary() == Some(A));
+    cluster.held_back = None;
     assert!(cluster.write(A));
     cluster.run(100 * MS);
     assert_eq!(cluster.told.len(), 1);
@@ -596,4 +598,32 @@ fn a_half_of_a_pair_says_at_once_that_it_leaves_the_other_out() {
         }
     }
     assert!(seen > 0, "no such moment was met");
+}
+
+/// The primary loses its disk and comes back with the member that was off in its reign; the one that voted for it is
+/// off now. Two of three do not know of its epoch any more, and a promotion by force must not use it again.
+#[test]
+fn a_forced_promotion_does_not_use_an_epoch_again_that_only_an_absent_member_knows() {
+    const C: usize = 2;
+    let mut cluster = Cluster::started(Shape { data: 3, witness: false, ..Shape::default() });
+    let first = cluster.epoch(A);
+    for i in [A, B, C] {
+        cluster.power_off(i);
+    }
+    cluster.boot(A);
+    cluster.boot(B);
+    // B votes and does not stand.
+    cluster.feed(B, Event::LinksJudged { good: false, detail: "carrier".into() });
+    cluster.run_until(5000 * MS, |cluster| cluster.primary() == Some(A));
+    let reigned = cluster.epoch(A);
+    assert!(reigned > first);
+    cluster.power_off(A);
+    cluster.power_off(B);
+    cluster.wipe(A);
+    cluster.boot(C);
+    cluster.boot(A);
+    cluster.run(2000 * MS);
+    cluster.command(A, 1, Command::Promote { accept_data_loss: true });
+    cluster.run_until(5000 * MS, |cluster| cluster.primary() == Some(A));
+    assert_ne!(cluster.epoch(A), reigned, "{:#?}", cluster.story());
 }
