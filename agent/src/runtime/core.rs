@@ -16,18 +16,16 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::address::{self, Order};
-use super::handle::Request;
 use super::lease::Lease;
 use super::log_thread::{LogInput, Reply, wall_ms};
-use super::recorder::{FlightRecorder, RecordError};
+use super::recorder::{self, FlightRecorder, RecordError};
 use super::report::Report;
 use super::service::ServiceOrder;
 use super::sockets::HeartbeatSockets;
-use super::status::Status;
 use super::supervisor::Testament;
 use crate::node::Node;
 use crate::node::effect::Effect;
-use crate::node::event::{Answer, Event};
+use crate::node::event::{Answer, Command, Event};
 use crate::node::hard_state::HardState;
 use crate::node::view::View;
 
@@ -47,8 +45,12 @@ pub enum Input {
         /// What it says.
         message: Message,
     },
-    /// Somebody asks.
-    Request(Request),
+    /// Somebody wants to know its state.
+    View(oneshot::Sender<View>),
+    /// Somebody wants what it was told lately to be written down.
+    Record(recorder::Reply),
+    /// An operator gives a command.
+    Command(Command, oneshot::Sender<Answer>),
 }
 
 /// Whom to follow, for the stream's connector: the reign, and which peer to connect to.
@@ -78,8 +80,6 @@ pub struct Arms {
     pub supervisor: Option<UnixStream>,
     /// Keeps what the core was told; `None` where it is switched off.
     pub recorder: Option<FlightRecorder>,
-    /// Makes a status out of a view.
-    pub status: Box<dyn Fn(View) -> Status + Send>,
 }
 
 /// The core at work.
@@ -139,14 +139,12 @@ impl Core {
             Input::Packet { message: Message::Notice(notice), .. } => {
                 self.turn(Event::NoticeReceived(notice))
             }
-            Input::Request(Request::Status(reply)) => {
-                let _ = reply.send((self.arms.status)(self.node.view(address::now())));
-            }
-            Input::Request(Request::Record(reply)) => match &mut self.arms.recorder {
+            Input::View(reply) => drop(reply.send(self.node.view(address::now()))),
+            Input::Record(reply) => match &mut self.arms.recorder {
                 Some(recorder) => recorder.record_now(&self.node, address::now(), reply),
                 None => drop(reply.send(Err(RecordError::Off))),
             },
-            Input::Request(Request::Command(command, reply)) => {
+            Input::Command(command, reply) => {
                 self.next_command += 1;
                 let id = self.next_command;
                 self.commands.insert(id, reply);

@@ -8,7 +8,7 @@ use super::recorder::{self, RecordError, Written};
 use super::status::Status;
 use crate::node::event::{Answer, Command, Declined};
 
-/// What the core thread is asked.
+/// What a member is asked.
 #[derive(Debug)]
 pub enum Request {
     /// Its state.

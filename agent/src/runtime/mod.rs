@@ -37,7 +37,7 @@ pub mod supervisor;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 
 use anyhow::{Context, Result, anyhow};
 use holdfast_config::{Config, FailbackMode};
@@ -294,7 +294,6 @@ fn start(path: &Path) -> Result<()> {
         reports: reports.clone(),
         recorder,
         supervisor: supervisor.as_ref().map(|stream| stream.try_clone()).transpose()?,
-        status: Box::new(move |view| show.status(view)),
     };
     {
         let inputs = inputs.clone();
@@ -312,12 +311,8 @@ fn start(path: &Path) -> Result<()> {
 
     let handle = {
         let inputs = inputs.clone();
-        let inputs = parking_lot::Mutex::new(inputs);
-        Handle::new(
-            move |request: Request| inputs.lock().send(Input::Request(request)).is_ok(),
-            move || log_status.as_ref().map(read_status),
-            history,
-        )
+        let requests = requests(inputs, show, runtime.handle().clone());
+        Handle::new(requests, move || log_status.as_ref().map(read_status), history)
     };
     let token = config.api.token.as_ref().map(|token| token.expose().to_owned());
     let router = crate::api::router(handle, crate::api::ApiOptions { token });
@@ -426,6 +421,33 @@ fn end_on_request(
         })?;
     }
     Ok(())
+}
+
+/// Passes requests on to the core. It gives away its view and no more: what else belongs to a status is behind
+/// locks for which the heartbeats must not wait.
+fn requests(
+    inputs: Sender<Input>,
+    show: Show,
+    runtime: tokio::runtime::Handle,
+) -> impl Fn(Request) -> bool + Send + Sync {
+    let show = Arc::new(show);
+    move |request| {
+        let input = match request {
+            Request::Status(reply) => {
+                let (view, viewed) = tokio::sync::oneshot::channel();
+                let show = show.clone();
+                runtime.spawn(async move {
+                    if let Ok(view) = viewed.await {
+                        let _ = reply.send(show.status(view));
+                    }
+                });
+                Input::View(view)
+            }
+            Request::Record(reply) => Input::Record(reply),
+            Request::Command(command, reply) => Input::Command(command, reply),
+        };
+        inputs.send(input).is_ok()
+    }
 }
 
 fn read_status(status: &SharedStatus) -> ReplicaStatus {

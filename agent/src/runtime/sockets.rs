@@ -1,19 +1,26 @@
 //! The heartbeat sockets: one per path, a thread each to receive, the core's own thread to send.
 //!
 //! A packet is authenticated on the receiving thread; what fails is counted there and goes no further
-//! (rule R5). Which peer it belongs to is decided by the address that it came from.
+//! (rule R5). Which peer it belongs to is decided by the address that it came from, before anything else is done with
+//! it: a stranger's packets cost no more than this look, but for a few a second that are authenticated to tell a wrong
+//! key from a wrong address. A known address is never limited, since anybody can write it on a packet and would then
+//! use up the share of whom it belongs to.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_heartbeat::{Dropped, Keyring, MAX_PACKET, Message};
+use nix::sys::socket::MsgFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Room for packets that wait while the core is busy: some thousand, more than any burst.
 const RECEIVE_BUFFER: usize = 1 << 20;
+
+/// Packets of strangers that are authenticated in a second, on each path: enough to tell an operator what is wrong.
+const STRANGERS_PER_SECOND: u32 = 20;
 
 /// Heartbeats that were dropped before they reached the core, by reason.
 #[derive(Debug, Default)]
@@ -46,9 +53,31 @@ impl Routes {
     }
 }
 
+/// How many packets of strangers may still cost an authentication in this second.
+struct Strangers {
+    second_began: Instant,
+    left: u32,
+}
+
+impl Strangers {
+    fn new(now: Instant) -> Strangers {
+        Strangers { second_began: now, left: STRANGERS_PER_SECOND }
+    }
+
+    /// Whether the next one may.
+    fn admit(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.second_began) >= Duration::from_secs(1) {
+            *self = Strangers::new(now);
+        }
+        let admitted = self.left > 0;
+        self.left -= u32::from(admitted);
+        admitted
+    }
+}
+
 /// The sockets of all paths.
 pub struct HeartbeatSockets {
-    sockets: Vec<UdpSocket>,
+    sockets: Vec<Socket>,
     routes: Routes,
 }
 
@@ -70,12 +99,13 @@ impl HeartbeatSockets {
         deliver: impl Fn(usize, usize, Message) + Clone + Send + 'static,
     ) -> io::Result<()> {
         for (path, socket) in self.sockets.iter().enumerate() {
-            let socket = socket.try_clone()?;
+            let socket = UdpSocket::from(socket.try_clone()?);
             let (keys, counts, deliver) = (keys.clone(), counts.clone(), deliver.clone());
             let routes = self.routes.clone();
             std::thread::Builder::new().name(format!("heartbeat {path}")).spawn(move || {
                 // One byte more than any packet, so that a longer one shows.
                 let mut buffer = [0; MAX_PACKET + 1];
+                let mut strangers = Strangers::new(Instant::now());
                 loop {
                     let (length, from) = match socket.recv_from(&mut buffer) {
                         Ok(received) => received,
@@ -87,12 +117,15 @@ impl HeartbeatSockets {
                             continue;
                         }
                     };
-                    match keys.open(&buffer[..length]) {
-                        Err(reason) => counts.count(reason),
-                        Ok(message) => match routes.peer_at(path, from.ip()) {
-                            Some(peer) => deliver(peer, path, message),
-                            None => counts.count(Dropped::UnknownSender),
-                        },
+                    let peer = routes.peer_at(path, from.ip());
+                    if peer.is_none() && !strangers.admit(Instant::now()) {
+                        counts.count(Dropped::UnknownSender);
+                        continue;
+                    }
+                    match (keys.open(&buffer[..length]), peer) {
+                        (Err(reason), _) => counts.count(reason),
+                        (Ok(message), Some(peer)) => deliver(peer, path, message),
+                        (Ok(_), None) => counts.count(Dropped::UnknownSender),
                     }
                 }
             })?;
@@ -100,11 +133,13 @@ impl HeartbeatSockets {
         Ok(())
     }
 
-    /// Sends without waiting. A packet that cannot leave is lost, as on any network.
+    /// Sends without waiting, be the socket's buffer full or not. A packet that cannot leave is lost, as on any
+    /// network.
     pub fn send(&self, peer: usize, path: usize, packet: &[u8]) {
         let at = self.routes.peers.get(peer).and_then(|paths| paths.get(path));
         if let (Some(at), Some(socket)) = (at, self.sockets.get(path))
-            && let Err(error) = socket.send_to(packet, at)
+            && let Err(error) =
+                socket.send_to_with_flags(packet, &(*at).into(), MsgFlags::MSG_DONTWAIT.bits())
         {
             tracing::trace!(%error, %at, "a heartbeat could not be sent");
         }
@@ -125,7 +160,7 @@ fn transient(error: &io::Error) -> bool {
     )
 }
 
-fn bind(at: SocketAddr) -> io::Result<UdpSocket> {
+fn bind(at: SocketAddr) -> io::Result<Socket> {
     let named = |error: io::Error| {
         io::Error::new(
             error.kind(),
@@ -141,5 +176,61 @@ fn bind(at: SocketAddr) -> io::Result<UdpSocket> {
         socket.set_tos_v4(0xb8).map_err(named)?;
     }
     socket.bind(&at.into()).map_err(named)?;
-    Ok(socket.into())
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use holdfast_heartbeat::{BootNonce, Epoch, Incarnation, Member, NodeId, Notice};
+
+    use super::*;
+
+    #[test]
+    fn strangers_cost_an_authentication_a_few_times_a_second() {
+        let mut now = Instant::now();
+        let mut strangers = Strangers::new(now);
+        for _ in 0..3 {
+            let admitted = (0..1000).filter(|_| strangers.admit(now)).count();
+            assert_eq!(admitted, STRANGERS_PER_SECOND as usize);
+            now += Duration::from_secs(1);
+        }
+    }
+
+    #[test]
+    fn a_flood_of_strangers_is_dropped_and_a_peer_is_heard_through_it() {
+        let any = |host: &str| SocketAddr::new(host.parse().expect("an address"), 0);
+        let routes = Routes { listen: vec![any("127.0.0.1")], peers: vec![vec![any("127.0.0.2")]] };
+        let sockets = HeartbeatSockets::bind(routes).expect("loopback is there");
+        let here = sockets.sockets[0].local_addr().expect("bound").as_socket().expect("an IP address");
+        let keys = Arc::new(Keyring::new([b"the key of this cluster".as_slice()]));
+        let counts = Arc::new(DropCounts::default());
+        let (sender, delivered) = channel();
+        let deliver = move |peer, path, message| drop(sender.send((peer, path, message)));
+        sockets.receive(&keys, &counts, deliver).expect("a thread");
+
+        let notice = Notice {
+            member: Member { id: NodeId::new("b").expect("a name"), incarnation: Incarnation(1) },
+            boot: BootNonce(1),
+            epoch: Epoch(1),
+        };
+        let message = Message::Notice(notice);
+        let (peer, stranger) = (UdpSocket::bind(any("127.0.0.2")), UdpSocket::bind(any("127.0.0.3")));
+        let (peer, stranger) = (peer.expect("loopback"), stranger.expect("loopback"));
+        let forged = Keyring::new([b"another key".as_slice()]).seal(&message);
+        let began = Instant::now();
+        for _ in 0..10 {
+            for _ in 0..200 {
+                stranger.send_to(&forged, here).expect("sent");
+            }
+            peer.send_to(&keys.seal(&message), here).expect("sent");
+            assert_eq!(delivered.recv_timeout(Duration::from_secs(10)), Ok((0, 0, message.clone())));
+        }
+        let allowed = u64::from(STRANGERS_PER_SECOND) * (began.elapsed().as_secs() + 1);
+        let of = |reason| counts.read().find(|(known, _)| *known == reason).map_or(0, |(_, count)| count);
+        let (tried, strangers) = (of(Dropped::UnknownKey), of(Dropped::UnknownSender));
+        assert!((1..=allowed).contains(&tried), "{tried} packets of strangers were authenticated");
+        assert_eq!(tried + strangers, 2000);
+    }
 }
