@@ -63,6 +63,9 @@ fn member(out: &mut String, config: &Config) {
     if !config.ha.flight_recorder {
         line(out, "  flight recorder   off: nothing can be replayed after a failover");
     }
+    if !config.ha.realtime {
+        line(out, "  real time         off: a busy host may be late with heartbeats, and fail over for it");
+    }
     if !config.ha.enabled {
         line(out, "  failover          only by an operator");
     }

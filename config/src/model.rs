@@ -144,6 +144,8 @@ pub struct Ha {
     pub gate: GateChoice,
     /// Whether the agent keeps what its core was told, and writes it down after an unplanned change of role.
     pub flight_recorder: bool,
+    /// Whether the heartbeat path asks to go before other programs and to stay in memory.
+    pub realtime: bool,
 }
 
 impl Ha {

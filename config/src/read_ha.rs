@@ -96,6 +96,7 @@ pub(crate) fn ha<'t>(notes: &mut Notes, section: Option<Section<'t>>) -> HaRead<
     }
     ha.gate = gate(notes, &mut section);
     ha.flight_recorder = section.flag(notes, "flight_recorder").is_none_or(|wanted| wanted.value);
+    ha.realtime = section.flag(notes, "realtime").is_none_or(|wanted| wanted.value);
     monitors(notes, &mut section, &mut ha);
     inactive_keys(notes, &mut section);
     let virtual_ip_places = virtual_ips(notes, &mut section, &mut ha);
@@ -126,6 +127,7 @@ fn absent() -> Ha {
         virtual_ips: Vec::new(),
         gate: GateChoice::Auto,
         flight_recorder: true,
+        realtime: true,
     }
 }
 

@@ -53,6 +53,7 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
             "heartbeat_path",
             "gate",
             "flight_recorder",
+            "realtime",
         ],
     ),
     ("replication.ha.virtual_ip", &["address", "interface", "arp_ping", "gratuitous_arp"]),

@@ -80,6 +80,7 @@ pub(crate) fn status() -> Status {
         endpoint: Some("http://10.0.0.100:9000".into()),
         gate: "ebpf".into(),
         gate_fallback: None,
+        realtime: "SCHED_FIFO 20, memory locked".into(),
         policy: "majority of 3 members".into(),
         exposure: None,
         end_lsn: 4096,

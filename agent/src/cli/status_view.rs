@@ -115,6 +115,9 @@ fn member(status: &Status, paint: Paint) -> Vec<Vec<String>> {
             },
         );
     }
+    if !status.realtime.is_empty() {
+        row("real time", printable(&status.realtime));
+    }
     row("policy", printable(&status.policy));
     if data {
         let switch = match (status.failback_mode.as_str(), status.failback_enabled) {

@@ -3,7 +3,7 @@
 //! ```text
 //!   supervisor (parent process) ─ buries the agent when it dies
 //!   └ core        the node's thread: events in, effects out; never waits
-//!   ├ heartbeat n receives on path n, authenticates
+//!   ├ heartbeat n receives on path n, authenticates (before ordinary threads, as the core: `realtime`)
 //!   ├ state       votes and the in-sync record to disk
 //!   ├ log         the replica: writes, syncs, streams, applies
 //!   ├ addresses   virtual addresses, announcements, probes
@@ -25,6 +25,7 @@ pub mod identity;
 pub mod lease;
 pub mod links;
 pub mod log_thread;
+pub mod realtime;
 pub mod recorder;
 pub mod report;
 pub mod service;
@@ -91,6 +92,8 @@ fn start(path: &Path) -> Result<()> {
         config.store.as_ref().filter(|_| kind == MemberKind::Data).map(|store| store.data_dir.clone());
     let mut identity = identity::establish(&state_dir, id, data_dir.as_deref())?;
     let boot = BootNonce(identity::random());
+
+    let granted = realtime::Granted::ask(config.ha.realtime);
 
     let history = history::History::open(&config.state_dir);
     let reports = report::spawn(config.node_id.clone(), history.clone())?;
@@ -262,6 +265,7 @@ fn start(path: &Path) -> Result<()> {
         config: config.clone(),
         supervised: supervisor.is_some(),
         gate: gate.name().to_owned(),
+        realtime: granted.describe(),
         gate_fallback,
         endpoint,
         log: log_status.clone(),
@@ -297,7 +301,7 @@ fn start(path: &Path) -> Result<()> {
     };
     {
         let inputs = inputs.clone();
-        arms.sockets.receive(&keys, &drops, move |peer, path, message| {
+        arms.sockets.receive(&keys, &drops, &granted, move |peer, path, message| {
             drop(inputs.send(Input::Packet { peer, path, message }));
         })?;
     }
@@ -321,9 +325,10 @@ fn start(path: &Path) -> Result<()> {
     end_on_request(signals, supervisor, event)?;
     let testament =
         supervisor::Testament { member: identity.member, boot, epoch: holdfast_heartbeat::Epoch::ZERO };
-    let core = std::thread::Builder::new()
-        .name("core".into())
-        .spawn(move || Core::new(node, arms, testament).run(&core_inputs))?;
+    let core = std::thread::Builder::new().name("core".into()).spawn(move || {
+        granted.hurry(realtime::Urgency::Core);
+        Core::new(node, arms, testament).run(&core_inputs);
+    })?;
     // Not an error where there is no systemd.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let ended = core.join();
@@ -459,6 +464,7 @@ struct Show {
     config: Arc<Config>,
     supervised: bool,
     gate: String,
+    realtime: String,
     gate_fallback: Option<String>,
     endpoint: Option<String>,
     log: Option<SharedStatus>,
@@ -527,6 +533,7 @@ impl Show {
                 .collect(),
             endpoint: self.endpoint.clone(),
             gate: self.gate.clone(),
+            realtime: self.realtime.clone(),
             gate_fallback: self.gate_fallback.clone(),
             policy,
             exposure,

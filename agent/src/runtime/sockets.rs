@@ -16,6 +16,8 @@ use holdfast_heartbeat::{Dropped, Keyring, MAX_PACKET, Message};
 use nix::sys::socket::MsgFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::realtime::{Granted, Urgency};
+
 /// Room for packets that wait while the core is busy: some thousand, more than any burst.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
@@ -96,13 +98,16 @@ impl HeartbeatSockets {
         &self,
         keys: &Arc<Keyring>,
         counts: &Arc<DropCounts>,
+        granted: &Granted,
         deliver: impl Fn(usize, usize, Message) + Clone + Send + 'static,
     ) -> io::Result<()> {
         for (path, socket) in self.sockets.iter().enumerate() {
             let socket = UdpSocket::from(socket.try_clone()?);
             let (keys, counts, deliver) = (keys.clone(), counts.clone(), deliver.clone());
+            let granted = granted.clone();
             let routes = self.routes.clone();
             std::thread::Builder::new().name(format!("heartbeat {path}")).spawn(move || {
+                granted.hurry(Urgency::Receiver);
                 // One byte more than any packet, so that a longer one shows.
                 let mut buffer = [0; MAX_PACKET + 1];
                 let mut strangers = Strangers::new(Instant::now());
@@ -208,7 +213,7 @@ mod tests {
         let counts = Arc::new(DropCounts::default());
         let (sender, delivered) = channel();
         let deliver = move |peer, path, message| drop(sender.send((peer, path, message)));
-        sockets.receive(&keys, &counts, deliver).expect("a thread");
+        sockets.receive(&keys, &counts, &Granted::ask(false), deliver).expect("a thread");
 
         let notice = Notice {
             member: Member { id: NodeId::new("b").expect("a name"), incarnation: Incarnation(1) },

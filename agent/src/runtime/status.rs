@@ -57,6 +57,9 @@ pub struct Status {
     pub gate: String,
     /// Why it is not the wanted one, if so.
     pub gate_fallback: Option<String>,
+    /// Whether the heartbeat path goes before other programs and stays in memory, or why not.
+    #[serde(default)]
+    pub realtime: String,
     /// The quorum policy, in words.
     pub policy: String,
     /// What the policy cannot protect against, in words.

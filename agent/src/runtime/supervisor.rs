@@ -30,6 +30,8 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::realtime::{Granted, Urgency};
+
 /// The notice is repeated after these times: it is short, and true for ever.
 const NOTICE_TIMES: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(5), Duration::from_millis(20), Duration::from_millis(60)];
@@ -77,6 +79,7 @@ pub fn run(config: &Path, supervised: bool) -> ExitCode {
 
 fn supervise(path: &Path, loaded: &Loaded) -> std::io::Result<ExitCode> {
     let mourner = Mourner::new(&loaded.config)?;
+    let granted = Granted::ask(loaded.config.ha.realtime);
     let stopping = Arc::new(AtomicBool::new(false));
     let child_pid = Arc::new(AtomicI32::new(0));
     forward_signals(&stopping, &child_pid)?;
@@ -88,30 +91,57 @@ fn supervise(path: &Path, loaded: &Loaded) -> std::io::Result<ExitCode> {
         if stopping.load(Ordering::SeqCst) {
             let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
         }
-        let status = child.wait()?;
-        child_pid.store(0, Ordering::SeqCst);
-        // The agent's end of the socket closed with it, so its last word is read to the end.
-        let last = hearing.join().unwrap_or_default();
-        let orderly = status.success() && (stopping.load(Ordering::SeqCst) || last.is_some());
-        if orderly {
-            return Ok(ExitCode::SUCCESS);
-        }
-        let Some(last) = last else {
-            // It never got as far as its first word: the reason is on the screen, and will not pass.
-            return Ok(exit_code(status));
-        };
-        tracing::error!(node = %last.member, epoch = last.epoch.0, how = %describe(status), "the agent died; clearing its addresses and telling the others");
-        mourner.bury(&last);
-        if stopping.load(Ordering::SeqCst) {
-            return Ok(exit_code(status));
+        let end = std::thread::scope(|scope| {
+            // On a thread of its own, which starts no other: the agent must not inherit its urgency.
+            let wait = || {
+                granted.hurry(Urgency::Core);
+                outlive(&mut child, &child_pid, hearing, &stopping, &mourner)
+            };
+            let mourning = std::thread::Builder::new().name("mourner".into()).spawn_scoped(scope, wait)?;
+            mourning.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?;
+        if end.is_final || stopping.load(Ordering::SeqCst) {
+            return Ok(end.code);
         }
         backoff = if started.elapsed() > LONG_LIFE { FIRST_BACKOFF } else { backoff };
         std::thread::sleep(backoff);
         backoff = (backoff * 2).min(LONGEST_BACKOFF);
         if stopping.load(Ordering::SeqCst) {
-            return Ok(exit_code(status));
+            return Ok(end.code);
         }
     }
+}
+
+/// How a life of the agent ended.
+struct End {
+    code: ExitCode,
+    /// Another one would end in the same way, or is not wanted.
+    is_final: bool,
+}
+
+/// Waits for the agent to end, and buries it where it died.
+fn outlive(
+    child: &mut Child,
+    child_pid: &AtomicI32,
+    hearing: JoinHandle<Option<Testament>>,
+    stopping: &AtomicBool,
+    mourner: &Mourner,
+) -> std::io::Result<End> {
+    let status = child.wait()?;
+    child_pid.store(0, Ordering::SeqCst);
+    // The agent's end of the socket closed with it, so its last word is read to the end.
+    let last = hearing.join().unwrap_or_default();
+    let orderly = status.success() && (stopping.load(Ordering::SeqCst) || last.is_some());
+    if orderly {
+        return Ok(End { code: ExitCode::SUCCESS, is_final: true });
+    }
+    let Some(last) = last else {
+        // It never got as far as its first word: the reason is on the screen, and will not pass.
+        return Ok(End { code: exit_code(status), is_final: true });
+    };
+    tracing::error!(node = %last.member, epoch = last.epoch.0, how = %describe(status), "the agent died; clearing its addresses and telling the others");
+    mourner.bury(&last);
+    Ok(End { code: exit_code(status), is_final: false })
 }
 
 fn start(path: &Path) -> std::io::Result<(Child, JoinHandle<Option<Testament>>)> {

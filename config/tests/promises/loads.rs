@@ -124,7 +124,7 @@ fn a_whole_file_loads_without_warnings_and_with_the_defaults() {
     assert_eq!(config.api.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.ha.standby_timeout, seconds(1));
     assert_eq!(config.ha.gate, GateChoice::Auto);
-    assert!(config.ha.flight_recorder);
+    assert!(config.ha.flight_recorder && config.ha.realtime);
     assert_eq!(config.ha.two_node, TwoNode::Probe);
     assert_eq!(config.peers[1].kind, PeerKind::Witness);
     assert_eq!(config.peers[1].replication, None);
@@ -156,7 +156,7 @@ fn every_key_is_accepted_and_none_is_silently_ignored() {
     assert_eq!(ha.standby_timeout, seconds(2));
     assert_eq!(ha.two_node, TwoNode::Manual);
     assert_eq!(ha.gate, GateChoice::Ebpf);
-    assert!(!ha.flight_recorder);
+    assert!(!ha.flight_recorder && !ha.realtime);
     assert_eq!(ha.virtual_ips.len(), 2);
     assert!(!ha.virtual_ips[0].arp_ping && !ha.virtual_ips[0].gratuitous_arp);
     assert_eq!(ha.virtual_ips[1].address.to_string(), "fd00::100/64");
