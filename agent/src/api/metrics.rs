@@ -10,11 +10,14 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use holdfast_heartbeat::Dropped;
 use holdfast_replication::replica::{ReplicaRole, ReplicaStatus};
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 use super::Api;
 use super::error::ApiError;
@@ -88,6 +91,24 @@ fn render(status: &Status, log: Option<&ReplicaStatus>) -> String {
     text
 }
 
+/// A histogram that was counted elsewhere.
+#[derive(Debug)]
+struct LateHistogram {
+    sum_seconds: f64,
+    /// Upper bound in seconds (infinity for none), and calls in it alone.
+    buckets: Vec<(f64, u64)>,
+}
+
+impl Collector for LateHistogram {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let help = "Time between the moment at which the core asked to be called and the call.";
+        let unit = Some(&Unit::Seconds);
+        let mut metric = encoder.encode_descriptor("core_lateness", help, unit, MetricType::Histogram)?;
+        let count = self.buckets.iter().map(|(_, count)| count).sum();
+        metric.encode_histogram::<NoLabelSet>(self.sum_seconds, count, &self.buckets, None)
+    }
+}
+
 fn member(sheet: &mut Sheet, status: &Status) {
     let build = vec![
         ("version", status.version.clone()),
@@ -120,6 +141,16 @@ fn member(sheet: &mut Sheet, status: &Status) {
         "gate_fallback",
         "1 while the kernel gate in use is not the wanted one",
         status.gate_fallback.is_some().into(),
+    );
+    let buckets = status.lateness.buckets.iter();
+    sheet.0.register_collector(Box::new(LateHistogram {
+        sum_seconds: status.lateness.sum_us as f64 / 1e6,
+        buckets: buckets.map(|(us, n)| (us.map_or(f64::INFINITY, |us| us as f64 / 1e6), *n)).collect(),
+    }));
+    sheet.second(
+        "core_lateness_longest_seconds",
+        "The longest time of the last minute or two by which the core was late, and heartbeats with it",
+        status.lateness.longest_us as f64 / 1e6,
     );
     sheet.gauge("priority", "The configured preference; lower is more preferred", status.priority.into());
     let automatic = status.failback_mode == "auto" && status.failback_enabled;

@@ -19,7 +19,7 @@ use crate::runtime::address::VipStatus;
 use crate::runtime::handle::Request;
 use crate::runtime::history::History;
 use crate::runtime::recorder::{RecordError, Written};
-use crate::runtime::status::{Counters, PathStatus, PeerStatus, Status};
+use crate::runtime::status::{Counters, LatenessStatus, PathStatus, PeerStatus, Status};
 
 /// Every path that takes an order.
 const CHANGES: [&str; 6] = [
@@ -81,6 +81,11 @@ pub(crate) fn status() -> Status {
         gate: "ebpf".into(),
         gate_fallback: None,
         realtime: "SCHED_FIFO 20, memory locked".into(),
+        lateness: LatenessStatus {
+            longest_us: 210,
+            sum_us: 4_500,
+            buckets: vec![(Some(50), 900), (Some(100), 90), (None, 10)],
+        },
         policy: "majority of 3 members".into(),
         exposure: None,
         end_lsn: 4096,
@@ -304,6 +309,16 @@ async fn metrics_are_served_as_text_under_both_names() {
         );
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert!(body.ends_with(b"# EOF\n"));
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        for line in [
+            "holdfast_core_lateness_seconds_sum 0.0045",
+            "holdfast_core_lateness_seconds_count 1000",
+            "holdfast_core_lateness_seconds_bucket{le=\"0.0001\"} 990",
+            "holdfast_core_lateness_seconds_bucket{le=\"+Inf\"} 1000",
+            "holdfast_core_lateness_longest_seconds 0.00021",
+        ] {
+            assert!(text.lines().any(|seen| seen == line), "{line}\n{text}");
+        }
     }
 }
 

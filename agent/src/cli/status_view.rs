@@ -116,7 +116,8 @@ fn member(status: &Status, paint: Paint) -> Vec<Vec<String>> {
         );
     }
     if !status.realtime.is_empty() {
-        row("real time", printable(&status.realtime));
+        let late = status.lateness.longest_us as f64 / 1e3;
+        row("real time", format!("{}; at most {late:.1} ms late lately", printable(&status.realtime)));
     }
     row("policy", printable(&status.policy));
     if data {

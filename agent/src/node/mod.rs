@@ -11,6 +11,7 @@
 //!   in_sync.rs   the in-sync set of a reign
 //!   handover.rs  switchover, failback, commands
 //!   maintenance.rs  pause, resume, drain
+//!   lateness.rs  how late the core itself is
 //!   transition.rs  every change of role there is, with its reason
 //! ```
 //!
@@ -23,6 +24,7 @@ pub mod event;
 mod handover;
 pub mod hard_state;
 mod in_sync;
+pub mod lateness;
 mod maintenance;
 mod peer;
 pub mod quorum;
@@ -49,6 +51,7 @@ use event::Event;
 use handover::Awaited;
 pub use handover::role_name;
 use hard_state::HardState;
+use lateness::Lateness;
 use maintenance::Announced;
 use peer::{Peer, reigning};
 use reign::Reign;
@@ -153,8 +156,19 @@ pub struct Node {
     said_at: Time,
     role_since: Time,
     now: Time,
+    /// An event was handled: from then on this member asks to be called.
+    handled: bool,
+    lateness: Lateness,
     dropped: BTreeMap<Dropped, u64>,
     warned: BTreeMap<String, Time>,
+}
+
+/// What is said of a member that was not called for so long.
+fn stood_still_for(time: Duration) -> String {
+    format!(
+        "this member stood still for {:.1} s: it was stopped, its machine was frozen, or it got no processor time; it listens before it stands for anything",
+        time.as_secs_f64()
+    )
 }
 
 impl Node {
@@ -217,6 +231,8 @@ impl Node {
             said_at: now,
             role_since: now,
             now,
+            handled: false,
+            lateness: Lateness::default(),
             dropped: BTreeMap::new(),
             warned: BTreeMap::new(),
             settings,
@@ -227,15 +243,25 @@ impl Node {
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Effect>) {
         // The clock of one host never runs backwards; a caller's rounding must not seem to.
         let now = now.max(self.now);
+        let due = self.deadline();
+        if now >= due {
+            self.lateness.note(now, now.since(due), self.settings.timers.detect / 2);
+        }
         // Whoever slept has heard nobody, which says nothing about the others: it listens first.
         // What it knew of the in-sync set is of no use either: the other half of a pair may have gone on
         // alone meanwhile, and left again.
-        if now.since(self.now) > self.settings.timers.detect {
+        let stood_still = now.since(self.now);
+        let asleep = stood_still > self.settings.timers.detect;
+        if asleep {
             self.stand_after = self.stand_after.max(now + self.settings.timers.detect);
             self.seen_in_sync = false;
         }
         self.now = now;
-        self.check_lease(now, out);
+        self.check_lease(now, if asleep { Cause::StoodStill } else { Cause::LeaseLapsed }, out);
+        if asleep && self.handled {
+            out.push(Effect::Warn { message: stood_still_for(stood_still) });
+        }
+        self.handled = true;
         match event {
             Event::Ticked => {}
             Event::HeartbeatReceived { peer, path, heartbeat } => {

@@ -112,11 +112,11 @@ impl Node {
 
     /// Ends the reign if its lease has lapsed. Called before anything else is looked at, so that what
     /// waited in a queue while this process was stopped cannot revive a reign that is over.
-    pub(super) fn check_lease(&mut self, now: Time, out: &mut Vec<Effect>) {
+    pub(super) fn check_lease(&mut self, now: Time, cause: Cause, out: &mut Vec<Effect>) {
         let Phase::Reigning(reign) = &self.phase else { return };
         let limit = reign.lease_until.unwrap_or(reign.since + self.settings.timers.lease);
         if now >= limit {
-            self.step_down(now, Cause::LeaseLapsed, None, out);
+            self.step_down(now, cause, None, out);
         }
     }
 
@@ -152,7 +152,7 @@ impl Node {
 
     /// Everything that a reign does by itself.
     pub(super) fn progress_reign(&mut self, now: Time, out: &mut Vec<Effect>) {
-        self.check_lease(now, out);
+        self.check_lease(now, Cause::LeaseLapsed, out);
         if !self.phase.reigns() {
             return;
         }

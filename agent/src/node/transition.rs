@@ -32,6 +32,8 @@ pub enum Cause {
     VotesMissing,
     /// No majority acknowledged a heartbeat for a whole lease.
     LeaseLapsed,
+    /// This member stood still for so long that its lease ran out.
+    StoodStill,
     /// A member promised a later epoch.
     Superseded,
     /// The role goes to a preferred member.
@@ -138,6 +140,12 @@ pub const TABLE: &[Row] = &[
     row(R::Promoting, C::LeaseLapsed, R::Standby, "no quorum stood behind the lease while taking over"),
     row(
         R::Promoting,
+        C::StoodStill,
+        R::Standby,
+        "this host stood still while taking over, and the lease ran out",
+    ),
+    row(
+        R::Promoting,
         C::Superseded,
         R::Standby,
         "a member promised a later epoch while this one was taking over",
@@ -152,6 +160,12 @@ pub const TABLE: &[Row] = &[
         C::LeaseLapsed,
         R::Standby,
         "no quorum acknowledged a heartbeat for a whole lease; stopped serving so that no second primary can be met",
+    ),
+    row(
+        R::Primary,
+        C::StoodStill,
+        R::Standby,
+        "this host stood still (stopped, frozen, or starved of processor time) until its lease ran out; it serves nothing before it is elected again",
     ),
     row(R::Primary, C::Superseded, R::Standby, "a member promised a later epoch; this reign is over"),
     row(R::Primary, C::OtherPrimary, R::Standby, "another member is primary in a later epoch"),
@@ -212,6 +226,12 @@ pub const TABLE: &[Row] = &[
         C::LeaseLapsed,
         R::Standby,
         "no quorum acknowledged a heartbeat for a whole lease during the switchover",
+    ),
+    row(
+        R::HandingOver,
+        C::StoodStill,
+        R::Standby,
+        "this host stood still during the switchover, and the lease ran out",
     ),
     row(R::HandingOver, C::Superseded, R::Standby, "a member promised a later epoch during the switchover"),
     row(R::HandingOver, C::OtherPrimary, R::Standby, "another member is primary in a later epoch"),
@@ -274,6 +294,7 @@ mod tests {
     fn every_role_that_serves_can_lose_its_lease() {
         for role in [R::Promoting, R::Primary, R::HandingOver] {
             assert!(find(role, C::LeaseLapsed, R::Standby).is_some());
+            assert!(find(role, C::StoodStill, R::Standby).is_some());
             assert!(find(role, C::OtherPrimary, R::Standby).is_some());
         }
     }

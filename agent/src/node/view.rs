@@ -2,6 +2,7 @@
 
 use holdfast_heartbeat::{Dropped, Epoch, InSyncRecord, MemberKind, Refusal, Role, Suspension, Time};
 
+use super::lateness::Lateness;
 use super::peer::reigning;
 use super::settings::TwoNode;
 use super::{LogPosition, Node, Phase};
@@ -45,6 +46,8 @@ pub struct View {
     pub suspension: Suspension,
     /// This member is taken out for maintenance.
     pub drained: bool,
+    /// How late its core is.
+    pub lateness: Lateness,
 }
 
 /// One other voter.
@@ -124,6 +127,7 @@ impl Node {
             failback_enabled: self.failback_enabled,
             suspension: self.hard.suspension.clone(),
             drained: self.drained(),
+            lateness: self.lateness.clone(),
         };
         view.warnings = self.warnings(now, &view);
         view.waiting_for = view.primary.is_none().then(|| self.waiting_for(now)).flatten();

@@ -55,8 +55,9 @@ use self::core::{Arms, Core, Input};
 use self::handle::{Handle, Request};
 use self::log_thread::{LogBackend, LogInput, SharedStatus};
 use self::report::Report;
-use self::status::{Counters, PathStatus, Paused, PeerStatus, Status};
+use self::status::{Counters, LatenessStatus, PathStatus, Paused, PeerStatus, Status};
 use crate::node::event::Event;
+use crate::node::lateness::BOUNDS_US;
 use crate::node::view::View;
 use crate::node::{LogPosition, Node, role_name};
 
@@ -534,6 +535,16 @@ impl Show {
             endpoint: self.endpoint.clone(),
             gate: self.gate.clone(),
             realtime: self.realtime.clone(),
+            lateness: LatenessStatus {
+                longest_us: view.lateness.longest_lately(view.at).as_micros() as u64,
+                sum_us: view.lateness.sum.as_micros() as u64,
+                buckets: BOUNDS_US
+                    .iter()
+                    .map(|bound| Some(*bound))
+                    .chain([None])
+                    .zip(view.lateness.buckets)
+                    .collect(),
+            },
             gate_fallback: self.gate_fallback.clone(),
             policy,
             exposure,

@@ -197,6 +197,7 @@ fn unplanned(transition: &Transition) -> bool {
         | Cause::PrimaryDied
         | Cause::OperatorForced
         | Cause::LeaseLapsed
+        | Cause::StoodStill
         | Cause::Superseded
         | Cause::HandoverFailed
         | Cause::PromotionFailed

@@ -56,7 +56,7 @@ pub fn spawn(node: String, history: History) -> std::io::Result<Sender<Report>> 
                             reason = t.reason,
                             "role changed"
                         );
-                    } else if t.cause == Cause::LeaseLapsed {
+                    } else if matches!(t.cause, Cause::LeaseLapsed | Cause::StoodStill) {
                         tracing::warn!(
                             node,
                             epoch = t.epoch.0,

@@ -60,6 +60,9 @@ pub struct Status {
     /// Whether the heartbeat path goes before other programs and stays in memory, or why not.
     #[serde(default)]
     pub realtime: String,
+    /// How late the core is.
+    #[serde(default)]
+    pub lateness: LatenessStatus,
     /// The quorum policy, in words.
     pub policy: String,
     /// What the policy cannot protect against, in words.
@@ -130,6 +133,17 @@ pub struct PathStatus {
     pub received: u64,
     /// Heartbeats received from a peer that does not hear us.
     pub unproven: u64,
+}
+
+/// How late the core is called after the moment at which it asked to be: heartbeats leave that much late.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LatenessStatus {
+    /// The longest of the last minute or two.
+    pub longest_us: u64,
+    /// Of all calls together.
+    pub sum_us: u64,
+    /// Calls: upper bound in microseconds (absent for the last) and how many kept it and none below.
+    pub buckets: Vec<(Option<u64>, u64)>,
 }
 
 /// Counters that only grow.

@@ -7,6 +7,7 @@ use holdfast_heartbeat::{Epoch, Incarnation, Message, Role, Time};
 use super::cluster::{Cluster, MS, Shape, timers};
 use crate::node::event::{Command, Event};
 use crate::node::settings::TwoNode;
+use crate::node::transition::Cause;
 
 const A: usize = 0;
 const B: usize = 1;
@@ -61,6 +62,11 @@ fn a_paused_primary_finds_its_reign_over_when_it_wakes() {
     cluster.resume(A);
     assert_eq!(cluster.role(A), Role::Standby, "{:#?}", cluster.story());
     assert!(cluster.hosts[A].serving.is_none());
+    let said = cluster.hosts[A].transitions.last().map(|change| change.cause);
+    assert_eq!(said, Some(Cause::StoodStill), "{:#?}", cluster.story());
+    assert!(cluster.hosts[A].notes.iter().any(|note| note.contains("stood still for 5.")));
+    let view = cluster.hosts[A].node.as_ref().expect("it runs").view(cluster.now);
+    assert!(view.lateness.longest_lately(cluster.now) > 5000 * MS, "{:?}", view.lateness);
     cluster.run_until(2000 * MS, |c| c.in_sync(B) == vec![A, B]);
     assert_eq!(cluster.primary(), Some(B), "the incumbent stays");
 }
