@@ -12,6 +12,7 @@
 pub mod measure;
 pub mod model;
 pub mod packets;
+pub mod pressure;
 pub mod seed;
 pub mod sim;
 pub mod stage;

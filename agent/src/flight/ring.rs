@@ -10,9 +10,9 @@
 //! ```
 //!
 //! All numbers are little endian. The ring holds [`PIECES`] pieces and forgets the oldest. It allocates
-//! no more than that (and as much again for each recording that is still being written), encodes into
-//! fixed room, and never waits for anything: it runs on the core's thread, of which it takes less than a
-//! microsecond a step.
+//! and touches them at its beginning (and as much again later for each recording that is still being
+//! written), encodes into fixed room, and never waits for anything, a page of memory included: it runs on
+//! the core's thread, of which it takes less than a microsecond a step.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -41,6 +41,8 @@ const BLIND_FOR: u32 = 1000;
 /// Records a core. Call [`Recorder::before`] and [`Recorder::after`] around each `Node::handle`.
 pub struct Recorder {
     full: VecDeque<Arc<Vec<u8>>>,
+    /// Room for pieces that were not needed yet, [`PIECE_BYTES`] each.
+    spare: Vec<Vec<u8>>,
     /// Always [`PIECE_BYTES`] long, of which `used` mean something.
     open: Vec<u8>,
     used: usize,
@@ -66,6 +68,11 @@ impl Recording {
     }
 }
 
+/// Room for a piece, of which every page is there. (The kernel gives zeroes only once they are touched.)
+fn touched() -> Vec<u8> {
+    vec![1; PIECE_BYTES]
+}
+
 impl Default for Recorder {
     fn default() -> Recorder {
         Recorder::new()
@@ -77,7 +84,8 @@ impl Recorder {
     pub fn new() -> Recorder {
         Recorder {
             full: VecDeque::with_capacity(PIECES),
-            open: vec![0; PIECE_BYTES],
+            spare: (1..PIECES).map(|_| touched()).collect(),
+            open: touched(),
             used: 0,
             begun: false,
             gap: true,
@@ -131,13 +139,12 @@ impl Recorder {
         if self.used == 0 {
             return;
         }
-        let mut next = Vec::new();
-        if self.full.len() + 1 == PIECES
-            && let Some(oldest) = self.full.pop_front()
-        {
+        let mut next = self.spare.pop();
+        if next.is_none() {
             // Somebody may still be writing it to a disk; then it is theirs.
-            next = Arc::try_unwrap(oldest).unwrap_or_default();
+            next = self.full.pop_front().and_then(|oldest| Arc::try_unwrap(oldest).ok());
         }
+        let mut next = next.unwrap_or_default();
         next.resize(PIECE_BYTES, 0);
         let mut piece = std::mem::replace(&mut self.open, next);
         piece.truncate(self.used);

@@ -93,13 +93,15 @@ fn set(urgency: Urgency) -> Result<(), String> {
     })
 }
 
-/// Locks every page once it is touched. With a limit, and without the capability, it would be obeyed
+/// Brings the program in as a whole, since what runs for the first time in a failover must not wait for a
+/// disk then, and locks every page of later memory once it is touched. With a limit, and without the capability, it would be obeyed
 /// today and let an allocation fail tomorrow: then it is not asked for.
 fn keep_in_memory() -> Result<(), String> {
     let needed = "needs CAP_IPC_LOCK, or LimitMEMLOCK=infinity of systemd";
     if getrlimit(Resource::Memlock).current.is_some() && !may_lock_without_limit() {
         return Err(needed.to_owned());
     }
+    rustix::mm::mlockall(MlockAllFlags::CURRENT).map_err(|error| format!("{error}; {needed}"))?;
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     rustix::mm::mlockall(flags).map_err(|error| format!("{error}; {needed}"))
 }
