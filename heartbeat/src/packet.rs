@@ -132,6 +132,11 @@ impl Keyring {
         Keyring { keys }
     }
 
+    /// What tells the keys apart in a packet, in hexadecimal, the signing one first. No secret.
+    pub fn ids(&self) -> Vec<String> {
+        self.keys.iter().map(|key| format!("{:08x}", u32::from_be_bytes(key.id))).collect()
+    }
+
     /// Signs and encodes `message`.
     pub fn seal(&self, message: &Message) -> Vec<u8> {
         let mut packet = [0; MAX_PACKET];

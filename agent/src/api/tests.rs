@@ -81,6 +81,7 @@ pub(crate) fn status() -> Status {
         gate: "ebpf".into(),
         gate_fallback: None,
         realtime: "SCHED_FIFO 20, memory locked".into(),
+        keys: vec!["5d1f0c2a".into()],
         lateness: LatenessStatus {
             longest_us: 210,
             sum_us: 4_500,

@@ -5,6 +5,7 @@
 
 use super::paint::Paint;
 use super::words::{self, duration, grouped, list, printable, table};
+use crate::runtime::secrets::describe;
 use crate::runtime::status::{PeerStatus, Status};
 
 /// The whole view, with its line end.
@@ -118,6 +119,9 @@ fn member(status: &Status, paint: Paint) -> Vec<Vec<String>> {
     if !status.realtime.is_empty() {
         let late = status.lateness.longest_us as f64 / 1e3;
         row("real time", format!("{}; at most {late:.1} ms late lately", printable(&status.realtime)));
+    }
+    if !status.keys.is_empty() {
+        row("keys", printable(&describe(&status.keys)));
     }
     row("policy", printable(&status.policy));
     if data {

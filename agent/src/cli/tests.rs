@@ -38,6 +38,7 @@ virtual IP   10.0.0.100/24 on eth1: held here
 S3           http://10.0.0.100:9000
 gate         ebpf
 real time    SCHED_FIFO 20, memory locked; at most 0.2 ms late lately
+keys         signs with 5d1f0c2a and accepts no other
 policy       majority of 3 members
 failback     auto
 log          end 4,096, durable 4,096, committed 4,096, applied 4,096
@@ -76,6 +77,7 @@ virtual IP   10.0.0.100/24 on eth1: held here
 S3           http://10.0.0.100:9000
 gate         nftables (this kernel has no tcx)
 real time    SCHED_FIFO 20, memory locked; at most 0.2 ms late lately
+keys         signs with 5d1f0c2a and accepts no other
 policy       majority of 3 members
 failback     auto, switched off until the agent restarts
 log          end 4,096, durable 4,096, committed 4,096, applied 4,096
@@ -175,6 +177,7 @@ this member  a (data), standby for 3 h 12 min, priority 50
 in sync      b
 gate         ebpf
 real time    SCHED_FIFO 20, memory locked; at most 0.2 ms late lately
+keys         signs with 5d1f0c2a and accepts no other
 policy       majority of 3 members
 failback     auto
 log          end 4,096, durable 4,096, committed 4,096, applied 4,096
@@ -212,6 +215,7 @@ All is well: a is primary in epoch 7.
 this member  w (witness), witness for 3 h 12 min
 in sync      a, b
 real time    SCHED_FIFO 20, memory locked; at most 0.2 ms late lately
+keys         signs with 5d1f0c2a and accepts no other
 policy       majority of 3 members
 version      0.1.0
 

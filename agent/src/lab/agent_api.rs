@@ -56,6 +56,8 @@ pub struct Status {
     pub vips: Vec<VipStatus>,
     /// The kernel gate in use.
     pub gate: String,
+    /// Identifiers of the shared keys, the signing one first.
+    pub keys: Vec<String>,
     /// The end of the log on disk.
     pub durable_lsn: u64,
     /// The end of what is acknowledged.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use holdfast_config::timers::{Derived, GateInUse};
 use holdfast_config::{Config, FailbackMode, GateChoice, Mode, PeerKind, TwoNode as ConfiguredTwoNode};
-use holdfast_heartbeat::{BootNonce, Keyring, Member, MemberKind};
+use holdfast_heartbeat::{BootNonce, Member, MemberKind};
 use holdfast_vip::VipSpec;
 use holdfast_vip::gate::{self, Gate};
 
@@ -20,12 +20,6 @@ const DRAIN: Duration = Duration::from_millis(40);
 const HANDOVER: Duration = Duration::from_secs(1);
 /// At most one automatic failback in this time, where the configuration does not say.
 const FAILBACK_WINDOW: Duration = Duration::from_secs(60);
-
-/// The keys that heartbeats are signed and verified with.
-pub fn keyring(config: &Config) -> Keyring {
-    let secrets = std::iter::once(&config.keys.signing).chain(&config.keys.previous);
-    Keyring::new(secrets.map(|secret| secret.expose().as_bytes()))
-}
 
 /// The virtual addresses.
 pub fn vip_specs(config: &Config) -> Vec<VipSpec> {

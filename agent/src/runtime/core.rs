@@ -7,10 +7,9 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 
-use holdfast_heartbeat::{Epoch, Keyring, Message, Time};
+use holdfast_heartbeat::{Epoch, Message, Time};
 use holdfast_replication::replica::Input as Replicate;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
@@ -20,6 +19,7 @@ use super::lease::Lease;
 use super::log_thread::{LogInput, Reply, wall_ms};
 use super::recorder::{self, FlightRecorder, RecordError};
 use super::report::Report;
+use super::secrets::Secrets;
 use super::service::ServiceOrder;
 use super::sockets::HeartbeatSockets;
 use super::supervisor::Testament;
@@ -61,7 +61,7 @@ pub struct Arms {
     /// Heartbeats out.
     pub sockets: HeartbeatSockets,
     /// Signs them.
-    pub keys: Arc<Keyring>,
+    pub keys: Secrets,
     /// The lease and the gate.
     pub lease: Lease,
     /// The state file's writer.
@@ -199,7 +199,7 @@ impl Core {
         let arms = &mut self.arms;
         match effect {
             Effect::Send { peer, path, heartbeat } => {
-                let packet = arms.keys.seal(&Message::Heartbeat(heartbeat));
+                let packet = arms.keys.now().keyring.seal(&Message::Heartbeat(heartbeat));
                 arms.sockets.send(peer, path, &packet);
             }
             Effect::Persist { token, state } => drop(arms.state.send((token, state))),

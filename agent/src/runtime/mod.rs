@@ -28,6 +28,7 @@ pub mod log_thread;
 pub mod realtime;
 pub mod recorder;
 pub mod report;
+pub mod secrets;
 pub mod service;
 pub mod sockets;
 pub mod state_file;
@@ -55,6 +56,7 @@ use self::core::{Arms, Core, Input};
 use self::handle::{Handle, Request};
 use self::log_thread::{LogBackend, LogInput, SharedStatus};
 use self::report::Report;
+use self::secrets::Secrets;
 use self::status::{Counters, LatenessStatus, PathStatus, Paused, PeerStatus, Status};
 use crate::node::event::Event;
 use crate::node::lateness::BOUNDS_US;
@@ -130,7 +132,7 @@ fn start(path: &Path) -> Result<()> {
     let lease = lease::Lease::new(gate.clone());
     let endpoint = assemble::endpoint(&config);
 
-    let keys = Arc::new(assemble::keyring(&config));
+    let keys = Secrets::of(&config);
     let drops = Arc::new(sockets::DropCounts::default());
     let heartbeat = sockets::HeartbeatSockets::bind(assemble::routes(&config))?;
 
@@ -234,12 +236,7 @@ fn start(path: &Path) -> Result<()> {
             let front = s3::service(store, options);
             runtime.spawn(s3::serve(listener, front, serving_receiver));
         }
-        let streams = stream::Streams::new(
-            std::iter::once(&config.keys.signing)
-                .chain(&config.keys.previous)
-                .map(|secret| secret.expose().as_bytes()),
-            sender.clone(),
-        );
+        let streams = stream::Streams::new(keys.clone(), sender.clone());
         if let Some(listener) = stream_listener {
             runtime.spawn(streams.clone().accept(listener));
         }
@@ -267,6 +264,7 @@ fn start(path: &Path) -> Result<()> {
         supervised: supervisor.is_some(),
         gate: gate.name().to_owned(),
         realtime: granted.describe(),
+        keys: keys.clone(),
         gate_fallback,
         endpoint,
         log: log_status.clone(),
@@ -323,7 +321,17 @@ fn start(path: &Path) -> Result<()> {
     let router = crate::api::router(handle, crate::api::ApiOptions { token });
     runtime.spawn(crate::api::serve(api_listener, router));
 
-    end_on_request(signals, supervisor, event)?;
+    let reload = {
+        let (path, config, keys, reports) = (path.to_owned(), config.clone(), keys.clone(), reports.clone());
+        move || {
+            let at = address::now();
+            let _ = reports.send(match keys.reload(&path, &config) {
+                Ok(message) => Report::Note { at, message },
+                Err(message) => Report::Warning { at, message },
+            });
+        }
+    };
+    obey_signals(signals, supervisor, event, reload)?;
     let testament =
         supervisor::Testament { member: identity.member, boot, epoch: holdfast_heartbeat::Epoch::ZERO };
     let core = std::thread::Builder::new().name("core".into()).spawn(move || {
@@ -392,27 +400,32 @@ fn open_data(
     }
 }
 
-/// Blocks the signals that end a service, so that one thread can wait for them.
+/// Blocks the signals that end a service or have it reload, so that one thread can wait for them.
 fn take_signals() -> Result<SigSet> {
-    // The supervisor blocks some for itself, and a blocked signal stays so across the start.
-    SigSet::all().thread_unblock()?;
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
-    signals.thread_block()?;
+    signals.add(Signal::SIGHUP);
+    // In one step: the supervisor blocks some for itself, a blocked signal stays so across the start, and one
+    // that waits already must not come through in between.
+    signals.thread_set_mask()?;
     Ok(signals)
 }
 
-/// Ends in good order on a signal, or when the supervisor is gone.
-fn end_on_request(
+/// Ends in good order on a signal, or when the supervisor is gone; reloads on SIGHUP.
+fn obey_signals(
     signals: SigSet,
     supervisor: Option<std::os::unix::net::UnixStream>,
     event: impl Fn(Event) + Clone + Send + 'static,
+    reload: impl Fn() + Send + 'static,
 ) -> Result<()> {
     let on_signal = event.clone();
     std::thread::Builder::new().name("signals".into()).spawn(move || {
-        while signals.wait().is_ok() {
-            on_signal(Event::TerminationRequested);
+        while let Ok(signal) = signals.wait() {
+            match signal {
+                Signal::SIGHUP => reload(),
+                _ => on_signal(Event::TerminationRequested),
+            }
         }
     })?;
     if let Some(mut stream) = supervisor {
@@ -466,6 +479,7 @@ struct Show {
     supervised: bool,
     gate: String,
     realtime: String,
+    keys: Secrets,
     gate_fallback: Option<String>,
     endpoint: Option<String>,
     log: Option<SharedStatus>,
@@ -535,6 +549,7 @@ impl Show {
             endpoint: self.endpoint.clone(),
             gate: self.gate.clone(),
             realtime: self.realtime.clone(),
+            keys: self.keys.now().keyring.ids(),
             lateness: LatenessStatus {
                 longest_us: view.lateness.longest_lately(view.at).as_micros() as u64,
                 sum_us: view.lateness.sum.as_micros() as u64,

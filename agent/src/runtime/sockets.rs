@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use holdfast_heartbeat::{Dropped, Keyring, MAX_PACKET, Message};
+use holdfast_heartbeat::{Dropped, MAX_PACKET, Message};
 use nix::sys::socket::MsgFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::realtime::{Granted, Urgency};
+use super::secrets::Secrets;
 
 /// Room for packets that wait while the core is busy: some thousand, more than any burst.
 const RECEIVE_BUFFER: usize = 1 << 20;
@@ -96,7 +97,7 @@ impl HeartbeatSockets {
     /// Starts a receiving thread per path. `deliver` gets the peer, the path and the message.
     pub fn receive(
         &self,
-        keys: &Arc<Keyring>,
+        keys: &Secrets,
         counts: &Arc<DropCounts>,
         granted: &Granted,
         deliver: impl Fn(usize, usize, Message) + Clone + Send + 'static,
@@ -127,7 +128,7 @@ impl HeartbeatSockets {
                         counts.count(Dropped::UnknownSender);
                         continue;
                     }
-                    match (keys.open(&buffer[..length]), peer) {
+                    match (keys.now().keyring.open(&buffer[..length]), peer) {
                         (Err(reason), _) => counts.count(reason),
                         (Ok(message), Some(peer)) => deliver(peer, path, message),
                         (Ok(_), None) => counts.count(Dropped::UnknownSender),
@@ -188,9 +189,10 @@ fn bind(at: SocketAddr) -> io::Result<Socket> {
 mod tests {
     use std::sync::mpsc::channel;
 
-    use holdfast_heartbeat::{BootNonce, Epoch, Incarnation, Member, NodeId, Notice};
+    use holdfast_heartbeat::{BootNonce, Epoch, Incarnation, Keyring, Member, NodeId, Notice};
 
     use super::*;
+    use crate::runtime::secrets::Current;
 
     #[test]
     fn strangers_cost_an_authentication_a_few_times_a_second() {
@@ -209,7 +211,7 @@ mod tests {
         let routes = Routes { listen: vec![any("127.0.0.1")], peers: vec![vec![any("127.0.0.2")]] };
         let sockets = HeartbeatSockets::bind(routes).expect("loopback is there");
         let here = sockets.sockets[0].local_addr().expect("bound").as_socket().expect("an IP address");
-        let keys = Arc::new(Keyring::new([b"the key of this cluster".as_slice()]));
+        let keys = Secrets::new(Current::new([b"the key of this cluster".as_slice()]));
         let counts = Arc::new(DropCounts::default());
         let (sender, delivered) = channel();
         let deliver = move |peer, path, message| drop(sender.send((peer, path, message)));
@@ -229,7 +231,7 @@ mod tests {
             for _ in 0..200 {
                 stranger.send_to(&forged, here).expect("sent");
             }
-            peer.send_to(&keys.seal(&message), here).expect("sent");
+            peer.send_to(&keys.now().keyring.seal(&message), here).expect("sent");
             assert_eq!(delivered.recv_timeout(Duration::from_secs(10)), Ok((0, 0, message.clone())));
         }
         let allowed = u64::from(STRANGERS_PER_SECOND) * (began.elapsed().as_secs() + 1);

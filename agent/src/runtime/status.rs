@@ -63,6 +63,9 @@ pub struct Status {
     /// How late the core is.
     #[serde(default)]
     pub lateness: LatenessStatus,
+    /// Identifiers of the shared keys, the signing one first: the same on every member, but in a rotation.
+    #[serde(default)]
+    pub keys: Vec<String>,
     /// The quorum policy, in words.
     pub policy: String,
     /// What the policy cannot protect against, in words.

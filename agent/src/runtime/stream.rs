@@ -10,16 +10,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use arc_swap::Guard;
 use holdfast_replication::replica::{ConnId, Input};
 use holdfast_replication::stream::{ErrorCounts, Frame, NoiseSession, Opener, Sealer, StreamError};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
-use zeroize::Zeroizing;
 
 use super::core::Leader;
 use super::log_thread::{LogInput, ToPeer};
+use super::secrets::Secrets;
 
 /// Connections that may be accepted at once; a cluster needs two or three.
 const MAX_CONNECTIONS: usize = 16;
@@ -46,8 +47,7 @@ const GATHER: usize = 1 << 20;
 /// The stream's two ends on this member.
 #[derive(Clone)]
 pub struct Streams {
-    /// The signing secret first, then those that are accepted while a key is being replaced.
-    secrets: Arc<Vec<Zeroizing<Vec<u8>>>>,
+    secrets: Secrets,
     /// Which of them this side opens its next connection with: the next one after a failed handshake.
     opening: Arc<AtomicU64>,
     log: Arc<Mutex<Sender<LogInput>>>,
@@ -58,9 +58,9 @@ pub struct Streams {
 impl Streams {
     /// Streams that speak with the first of `secrets`, understand the others too, and hand what they get
     /// to `log`.
-    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>, log: Sender<LogInput>) -> Streams {
+    pub fn new(secrets: Secrets, log: Sender<LogInput>) -> Streams {
         Streams {
-            secrets: Arc::new(secrets.into_iter().map(|secret| Zeroizing::new(secret.to_vec())).collect()),
+            secrets,
             opening: Arc::default(),
             log: Arc::new(Mutex::new(log)),
             next: Arc::new(AtomicU64::new(1)),
@@ -189,8 +189,11 @@ impl Streams {
         stream: &mut TcpStream,
         early: &mut Vec<Frame>,
     ) -> io::Result<(Sealer, Opener)> {
-        let turn = self.opening.load(Ordering::Relaxed) as usize % self.secrets.len();
-        let mut session = NoiseSession::initiator(&self.secrets[turn]).map_err(|error| self.count(error))?;
+        let mut session = {
+            let secrets = self.secrets.now();
+            let turn = self.opening.load(Ordering::Relaxed) as usize % secrets.plain.len();
+            NoiseSession::initiator(&secrets.plain[turn]).map_err(|error| self.count(error))?
+        };
         let mut out = Vec::new();
         session.start(&mut out).map_err(|error| self.count(error))?;
         stream.write_all(&out).await?;
@@ -212,11 +215,12 @@ impl Streams {
     ) -> io::Result<(Sealer, Opener)> {
         let mut heard = Vec::new();
         let mut buffer = vec![0; HANDSHAKE_READ];
+        let secrets = Guard::into_inner(self.secrets.now());
         loop {
             let read = read_some(stream, &mut buffer).await?;
             heard.extend_from_slice(&buffer[..read]);
             let mut last = None;
-            for secret in self.secrets.iter() {
+            for secret in &secrets.plain {
                 let mut session = NoiseSession::responder(secret).map_err(|error| self.count(error))?;
                 let mut out = Vec::new();
                 match session.feed(&heard, &mut out, early) {
@@ -364,14 +368,17 @@ async fn connect(at: SocketAddr, from: SocketAddr) -> io::Result<TcpStream> {
 mod tests {
     use super::*;
 
+    use crate::runtime::secrets::Current;
+
     const OLD: &[u8] = b"the secret that is going";
     const NEW: &[u8] = b"the secret that is coming";
 
     /// Whether a handshake between these two sides comes about within `tries` connections.
     async fn meet(opens: &[&[u8]], accepts: &[&[u8]], tries: usize) -> bool {
         let (log, _kept) = std::sync::mpsc::channel();
-        let opens = Streams::new(opens.iter().copied(), log.clone());
-        let accepts = Streams::new(accepts.iter().copied(), log);
+        let with = |secrets: &[&[u8]]| Secrets::new(Current::new(secrets.iter().copied()));
+        let opens = Streams::new(with(opens), log.clone());
+        let accepts = Streams::new(with(accepts), log);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         for _ in 0..tries {

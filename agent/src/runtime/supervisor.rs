@@ -24,13 +24,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use holdfast_config::{Config, Loaded};
-use holdfast_heartbeat::{BootNonce, Epoch, Keyring, Member, Message, Notice};
+use holdfast_heartbeat::{BootNonce, Epoch, Member, Message, Notice};
 use holdfast_vip::Addresses;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::realtime::{Granted, Urgency};
+use super::secrets::Secrets;
 
 /// The notice is repeated after these times: it is short, and true for ever.
 const NOTICE_TIMES: [Duration; 4] =
@@ -82,7 +83,11 @@ fn supervise(path: &Path, loaded: &Loaded) -> std::io::Result<ExitCode> {
     let granted = Granted::ask(loaded.config.ha.realtime);
     let stopping = Arc::new(AtomicBool::new(false));
     let child_pid = Arc::new(AtomicI32::new(0));
-    forward_signals(&stopping, &child_pid)?;
+    let reload = {
+        let (path, config, keys) = (path.to_owned(), loaded.config.clone(), mourner.keys.clone());
+        move || drop(keys.reload(&path, &config))
+    };
+    forward_signals(&stopping, &child_pid, reload)?;
     let mut backoff = FIRST_BACKOFF;
     loop {
         let started = Instant::now();
@@ -161,8 +166,13 @@ fn start(path: &Path) -> std::io::Result<(Child, JoinHandle<Option<Testament>>)>
     Ok((child, hearing))
 }
 
-/// Passes the signals that end a service on to the agent, which hands over first.
-fn forward_signals(stopping: &Arc<AtomicBool>, child: &Arc<AtomicI32>) -> std::io::Result<()> {
+/// Passes the signals that end a service on to the agent, which hands over first, and the one to reload, which
+/// both heed: the agent says what came of it.
+fn forward_signals(
+    stopping: &Arc<AtomicBool>,
+    child: &Arc<AtomicI32>,
+    reload: impl Fn() + Send + 'static,
+) -> std::io::Result<()> {
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         signals.add(signal);
@@ -171,14 +181,16 @@ fn forward_signals(stopping: &Arc<AtomicBool>, child: &Arc<AtomicI32>) -> std::i
     let (stopping, child) = (stopping.clone(), child.clone());
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         while let Ok(signal) = signals.wait() {
-            if signal == Signal::SIGHUP {
-                tracing::warn!("the configuration is read at start; restart the agent to apply changes");
-                continue;
-            }
-            stopping.store(true, Ordering::SeqCst);
+            let told = if signal == Signal::SIGHUP {
+                reload();
+                Signal::SIGHUP
+            } else {
+                stopping.store(true, Ordering::SeqCst);
+                Signal::SIGTERM
+            };
             let pid = child.load(Ordering::SeqCst);
             if pid != 0 {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+                let _ = kill(Pid::from_raw(pid), told);
             }
         }
     })?;
@@ -214,7 +226,7 @@ enum Clearing {
 struct Mourner {
     runtime: tokio::runtime::Runtime,
     addresses: Clearing,
-    keys: Keyring,
+    keys: Secrets,
     ways: Vec<(UdpSocket, Vec<std::net::SocketAddr>)>,
 }
 
@@ -232,7 +244,7 @@ impl Mourner {
                 }
             },
         };
-        let keys = super::assemble::keyring(config);
+        let keys = Secrets::of(config);
         let mut ways = Vec::new();
         for (path, own) in config.heartbeat_paths.iter().enumerate() {
             let socket = UdpSocket::bind((own.listen.ip(), 0)).map_err(|error| {
@@ -264,7 +276,7 @@ impl Mourner {
             return;
         }
         let notice = Notice { member: last.member.clone(), boot: last.boot, epoch: last.epoch };
-        let packet = self.keys.seal(&Message::Notice(notice));
+        let packet = self.keys.now().keyring.seal(&Message::Notice(notice));
         let begin = Instant::now();
         for after in NOTICE_TIMES {
             std::thread::sleep(after.saturating_sub(begin.elapsed()));

@@ -483,7 +483,7 @@ impl World {
 
 /// The keys of a configuration.
 pub fn keyring(config: &holdfast_config::Config) -> Keyring {
-    holdfast_agent::runtime::assemble::keyring(config)
+    holdfast_agent::runtime::secrets::Current::of(&config.keys).keyring
 }
 
 #[cfg(test)]
