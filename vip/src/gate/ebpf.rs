@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use super::program::{
     ADDRESS_DEADLINE, ADDRESS_KEY_BYTES, Direction, Maps, PORT_KEY_BYTES, PORTS_DEADLINE, port_key, program,
 };
-use super::{Gate, GateHealth, sys};
+use super::{Gate, GateHealth, doing, sys};
 use crate::link::{index_of, link};
 use crate::spec::{VipSpec, interfaces};
 
@@ -46,11 +46,6 @@ fn address_key(ip: IpAddr) -> [u8; ADDRESS_KEY_BYTES] {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
     }
-}
-
-/// Adds what was being done to an error, keeping its kind.
-fn doing(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> io::Error {
-    move |e| io::Error::new(e.kind(), format!("{what}: {e}"))
 }
 
 impl EbpfGate {

@@ -34,7 +34,7 @@ impl Gate for NoGate {
 
     /// There is nothing that could be missing.
     fn check(&self) -> io::Result<GateHealth> {
-        Ok(GateHealth { attached: self.interfaces.clone(), missing: Vec::new() })
+        Ok(GateHealth { attached: self.interfaces.clone(), ..GateHealth::default() })
     }
 
     fn repair(&self) -> io::Result<GateHealth> {

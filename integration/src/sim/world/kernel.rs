@@ -47,7 +47,7 @@ impl Gate for SimGate {
     }
 
     fn check(&self) -> io::Result<GateHealth> {
-        Ok(GateHealth { attached: vec!["service".into()], missing: Vec::new() })
+        Ok(GateHealth { attached: vec!["service".into()], ..GateHealth::default() })
     }
 
     fn repair(&self) -> io::Result<GateHealth> {
