@@ -27,6 +27,9 @@ pub const PROBES: u32 = 3;
 /// A claim that failed is tried again after this time, as long as the core wants it.
 pub const RETRY: Duration = Duration::from_millis(50);
 
+/// How long the gate may take to be open or shut as the lease says. It takes well under a millisecond.
+const SETTLE_LIMIT: Duration = Duration::from_millis(50);
+
 /// An order of the core.
 #[derive(Debug)]
 pub enum Order {
@@ -163,6 +166,10 @@ impl Keeper {
                     }
                     Some(Order::Release) => {
                         self.held = None;
+                        // The gate first (R7). Should it not obey, the address still goes before we say so.
+                        if let Err(error) = self.lease.settle(SETTLE_LIMIT).await {
+                            tracing::error!(%error, "the kernel gate is not known to be shut; taking the addresses off");
+                        }
                         loop {
                             match self.addresses.release().await {
                                 Ok(()) => break,
@@ -272,6 +279,10 @@ impl Keeper {
                 note(format!(
                     "the kernel gate cannot be put on the interface: {error}; the addresses' lifetime alone ends them"
                 ));
+            }
+            // A shut gate would swallow the announcement.
+            if let Err(error) = self.lease.settle(SETTLE_LIMIT).await {
+                tracing::warn!(%error, "the kernel gate is not open yet");
             }
             let outcome = self.hold(Addresses::claim).await;
             let Some(held) = &mut self.held else { return };

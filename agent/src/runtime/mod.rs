@@ -48,6 +48,7 @@ use holdfast_store::index::Index;
 use holdfast_store::machine::Machine;
 use holdfast_store::s3;
 use holdfast_store::s3::Serving;
+use holdfast_vip::gate::{Ending, Gate};
 use nix::sys::signal::{SigSet, Signal};
 
 use self::core::{Arms, Core, Input};
@@ -119,8 +120,12 @@ fn start(path: &Path) -> Result<()> {
     let specs = assemble::vip_specs(&config);
     let (gate, gate_fallback) = assemble::open_gate(&config, &specs)?;
     if let (Some(why), false) = (&gate_fallback, specs.is_empty()) {
-        let message = format!("the kernel gate is not the wanted one: {why}; in use: {}", gate.name());
-        let _ = reports.send(Report::Warning { at: address::now(), message });
+        let at = address::now();
+        let message = format!("the kernel gate in use is {}, for this reason: {why}", gate.name());
+        let _ = reports.send(match gate.ending() {
+            Ending::Lifetime => Report::Warning { at, message },
+            Ending::Absolute | Ending::Relative => Report::Note { at, message },
+        });
     }
     let derived = assemble::derived(&config, &*gate);
     let lease = lease::Lease::new(gate.clone());
@@ -261,7 +266,7 @@ fn start(path: &Path) -> Result<()> {
     let show = Show {
         config: config.clone(),
         supervised: supervisor.is_some(),
-        gate: gate.name().to_owned(),
+        gate: gate.clone(),
         gate_fallback,
         endpoint,
         log: log_status.clone(),
@@ -436,7 +441,7 @@ fn read_status(status: &SharedStatus) -> ReplicaStatus {
 struct Show {
     config: Arc<Config>,
     supervised: bool,
-    gate: String,
+    gate: Arc<dyn Gate>,
     gate_fallback: Option<String>,
     endpoint: Option<String>,
     log: Option<SharedStatus>,
@@ -452,8 +457,11 @@ impl Show {
         let data_members = self.config.data_peers().count() + usize::from(self.log.is_some());
         let solo = in_sync.len() == 1 && data_members > 1;
         let mut warnings = view.warnings.clone();
-        if let Some(why) = self.gate_fallback.as_ref().filter(|_| !self.config.ha.virtual_ips.is_empty()) {
-            warnings.push(format!("kernel gate: {why}"));
+        let ungated = self.gate.ending() == Ending::Lifetime && !self.config.ha.virtual_ips.is_empty();
+        if let Some(why) = self.gate_fallback.as_ref().filter(|_| ungated) {
+            warnings.push(format!(
+                "no kernel gate: only the address's lifetime of whole seconds ends a dead agent's hold ({why})"
+            ));
         }
         let mut dropped: std::collections::BTreeMap<String, u64> =
             self.drops.read().map(|(reason, count)| (reason.to_string(), count)).collect();
@@ -504,7 +512,7 @@ impl Show {
                 })
                 .collect(),
             endpoint: self.endpoint.clone(),
-            gate: self.gate.clone(),
+            gate: self.gate.name().to_owned(),
             gate_fallback: self.gate_fallback.clone(),
             policy,
             exposure,

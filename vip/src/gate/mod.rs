@@ -2,9 +2,9 @@
 //!
 //! The agent moves a deadline; the kernel drops every packet to or from the address once the deadline has
 //! passed, with no living code to help. Here nothing decides *when*: the agent derives the deadline
-//! from its lease. Invariant of every implementation with
-//! [`absolute_deadline`](Gate::absolute_deadline): after the deadline of the last `allow_*` call that
-//! returned, no packet passes, whatever became of the process.
+//! from its lease. Invariant of every implementation that ends [`Absolute`](Ending::Absolute): after the
+//! deadline of the last `allow_*` call that returned, no packet passes, whatever became of the process. One
+//! that ends [`Relative`](Ending::Relative) may let packets pass for one lease more.
 //!
 //! | implementation | enforces | outlives the process | deadline |
 //! |---|---|---|---|
@@ -21,13 +21,14 @@ use crate::link::index_of;
 use crate::spec::{VipSpec, interfaces};
 
 pub(crate) mod asm;
+mod clsact;
 pub mod ebpf;
 pub mod nftables;
 pub mod none;
 pub(crate) mod program;
 pub(crate) mod sys;
 
-pub use ebpf::EbpfGate;
+pub use ebpf::{EbpfGate, Hook};
 pub use nftables::{NftGate, Ownership};
 pub use none::NoGate;
 
@@ -91,9 +92,20 @@ pub trait Gate: Send + Sync {
     /// The kernel refused; the gate may still stand on some interface.
     fn detach(&self) -> io::Result<()>;
 
-    /// Whether the deadline is a moment (true), or a time that starts to run when the kernel gets to
-    /// know it (false): a process that is stopped in between can then extend a relative one by its length.
-    fn absolute_deadline(&self) -> bool;
+    /// How far the kernel holds the deadline.
+    fn ending(&self) -> Ending;
+}
+
+/// How far the kernel holds a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It is a moment: nothing passes after it.
+    Absolute,
+    /// It is a time that begins to run when the kernel gets to know it. A process that is stopped in between
+    /// extends it by its own length at most.
+    Relative,
+    /// Not at all: only the lifetime of the address ends it.
+    Lifetime,
 }
 
 /// Where the gate stands.

@@ -20,14 +20,14 @@ use std::time::Duration;
 use self::keeper::{Keeper, Orders};
 use self::ruleset::{Class, Ruleset};
 use self::wire::Control;
-use super::{Gate, GateHealth};
+use super::{Ending, Gate, GateHealth};
 use crate::link::link;
 use crate::spec::{VipSpec, interfaces};
 
 mod inspect;
 mod keeper;
 mod ruleset;
-mod wire;
+pub(in crate::gate) mod wire;
 
 /// How long an order that somebody waits for may take. It takes well under a millisecond, unless another
 /// program is just loading a great ruleset.
@@ -149,8 +149,8 @@ impl Gate for NftGate {
         settled
     }
 
-    fn absolute_deadline(&self) -> bool {
-        false
+    fn ending(&self) -> Ending {
+        Ending::Relative
     }
 }
 

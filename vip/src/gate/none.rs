@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::{Gate, GateHealth};
+use super::{Ending, Gate, GateHealth};
 use crate::spec::{VipSpec, interfaces};
 
 /// Enforces nothing and says so.
@@ -45,7 +45,7 @@ impl Gate for NoGate {
         Ok(())
     }
 
-    fn absolute_deadline(&self) -> bool {
-        false
+    fn ending(&self) -> Ending {
+        Ending::Lifetime
     }
 }

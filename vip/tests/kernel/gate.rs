@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use holdfast_vip::gate::{
-    self, EbpfGate, Gate, GateChoice, GateHealth, NftGate, NoGate, OPEN, Ownership, remove_stale,
+    self, EbpfGate, Ending, Gate, GateChoice, GateHealth, Hook, NftGate, NoGate, OPEN, Ownership,
+    remove_stale,
 };
 use holdfast_vip::{Addresses, Announcer, Prober, VipSpec, boottime_ns, mac_of};
 
@@ -27,13 +28,19 @@ const SLACK: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     Ebpf,
+    /// As on kernels before 6.6.
+    EbpfClsact,
     Nft,
     /// As on kernels before 6.9: whoever likes can change the table.
     NftUnowned,
 }
 
 impl Form {
-    const ALL: [Form; 3] = [Form::Ebpf, Form::Nft, Form::NftUnowned];
+    const ALL: [Form; 4] = [Form::Ebpf, Form::EbpfClsact, Form::Nft, Form::NftUnowned];
+
+    fn is_ebpf(self) -> bool {
+        matches!(self, Form::Ebpf | Form::EbpfClsact)
+    }
 
     pub(crate) fn open(self, specs: &[VipSpec], ports: &[u16]) -> Settled {
         self.open_on(specs, ports, &[])
@@ -43,6 +50,7 @@ impl Form {
         let nft = |ownership| Box::new(NftGate::open_on(specs, ports, also, ownership).unwrap());
         Settled(match self {
             Form::Ebpf => Box::new(EbpfGate::open_on(specs, ports, also).unwrap()),
+            Form::EbpfClsact => Box::new(EbpfGate::open_at(Hook::Clsact, specs, ports, also).unwrap()),
             Form::Nft => {
                 let gate = nft(Ownership::WherePossible);
                 assert!(gate.is_owned(), "these tests want a kernel that knows owners");
@@ -249,7 +257,7 @@ fn a_lease_ends_however_its_holder_is_halted() {
             let last = last_answer(&mut asker, vip).await;
             eprintln!("{form:?}: last answer {} us after {signal}", (last as i64 - halted as i64) / 1000);
             // A relative timeout may end one lease late, an absolute one may not.
-            let most = LEASE * if form == Form::Ebpf { 1 } else { 2 };
+            let most = LEASE * if form.is_ebpf() { 1 } else { 2 };
             assert!(
                 last < halted + (most + SLACK).as_nanos() as u64,
                 "{form:?}: an answer passed after the lease"
@@ -410,7 +418,7 @@ fn a_gate_on_an_interface_that_was_made_again_is_missed_and_repaired() {
         let (_addresses, [(mut asker, vip), _]) = served(&hosts).await;
         // From Linux 6.16 nftables takes a new interface of the same name in by itself.
         let health = gate.check().unwrap();
-        if form == Form::Ebpf || !health.is_whole() {
+        if form.is_ebpf() || !health.is_whole() {
             assert_eq!(
                 (health.missing.as_slice(), health.ungated().as_slice()),
                 (&[ETH.to_owned()][..], &[ETH][..])
@@ -443,7 +451,7 @@ fn where_ebpf_is_not_permitted_nftables_is_taken_and_the_reason_given() {
     if std::env::var_os(INSIDE).is_some() {
         let (gate, reason) = gate::open(GateChoice::Auto, &both_vips(), &[]);
         assert_eq!(gate.name(), "nftables");
-        assert!(!gate.absolute_deadline());
+        assert_eq!(gate.ending(), Ending::Relative);
         let reason = reason.unwrap();
         assert!(reason.contains("no eBPF") && reason.contains("Operation not permitted"), "{reason}");
         drop(gate);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use holdfast_heartbeat::Time;
-use holdfast_vip::gate::{Gate, GateHealth, OPEN, SHUT};
+use holdfast_vip::gate::{Ending, Gate, GateHealth, OPEN, SHUT};
 
 /// Which gate the hosts have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +59,11 @@ impl Gate for SimGate {
         Ok(())
     }
 
-    fn absolute_deadline(&self) -> bool {
-        self.kind == GateKind::Absolute
+    fn ending(&self) -> Ending {
+        match self.kind {
+            GateKind::Absolute => Ending::Absolute,
+            GateKind::LifetimeOnly => Ending::Lifetime,
+        }
     }
 }
 

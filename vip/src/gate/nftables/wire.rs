@@ -1,4 +1,5 @@
-//! nf_tables as the kernel speaks it: messages, batches, and a socket that carries them.
+//! nf_tables as the kernel speaks it: messages, batches, and a socket that carries them. (The attributes and
+//! the socket serve the gate's other netlink talk too.)
 //!
 //! It decides encoding and nothing else. A batch is all or nothing, and the kernel answers before the
 //! send returns: nothing here waits. Attribute and message numbers are those of
@@ -55,11 +56,11 @@ const ANSWER_BYTES: usize = 64 * 1024;
 const MOST_ANSWERS: usize = 1 << 14;
 
 /// Appends attributes to a message.
-pub(super) struct Attributes<'a>(&'a mut Vec<u8>);
+pub(in crate::gate) struct Attributes<'a>(pub(in crate::gate) &'a mut Vec<u8>);
 
 impl Attributes<'_> {
     /// An attribute of plain bytes.
-    pub(super) fn bytes(&mut self, kind: u16, value: &[u8]) {
+    pub(in crate::gate) fn bytes(&mut self, kind: u16, value: &[u8]) {
         let length = u16::try_from(4 + value.len()).expect("an attribute of ours is short");
         self.0.extend(length.to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
@@ -68,7 +69,7 @@ impl Attributes<'_> {
     }
 
     /// A name, with its closing zero.
-    pub(super) fn text(&mut self, kind: u16, value: &str) {
+    pub(in crate::gate) fn text(&mut self, kind: u16, value: &str) {
         let at = self.0.len();
         self.nest_with(kind, 0, |inner| {
             inner.0.extend(value.as_bytes());
@@ -88,7 +89,7 @@ impl Attributes<'_> {
     }
 
     /// Attributes within an attribute.
-    pub(super) fn nest(&mut self, kind: u16, build: impl FnOnce(&mut Attributes<'_>)) {
+    pub(in crate::gate) fn nest(&mut self, kind: u16, build: impl FnOnce(&mut Attributes<'_>)) {
         self.nest_with(kind, NESTED, build);
     }
 
@@ -167,15 +168,16 @@ impl Batch {
 
 /// One message of the kernel.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Answer<'a> {
+pub(in crate::gate) struct Answer<'a> {
     /// Subsystem and message, or a number below 16.
-    pub(super) kind: u16,
+    pub(in crate::gate) kind: u16,
     sequence: u32,
     /// The socket on whose order the kernel did what it tells; zero if on nobody's.
     pub(super) port: u32,
     /// The table's family, where there is one.
     pub(super) family: u8,
-    payload: &'a [u8],
+    /// Everything behind the netlink header.
+    pub(in crate::gate) payload: &'a [u8],
 }
 
 impl<'a> Answer<'a> {
@@ -201,12 +203,12 @@ impl<'a> Answer<'a> {
 }
 
 /// A name without its closing zero.
-pub(super) fn text(value: &[u8]) -> Option<&str> {
+pub(in crate::gate) fn text(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value.split(|&byte| byte == 0).next()?).ok()
 }
 
 /// The attributes in a row of them.
-pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(in crate::gate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let &[a, b, c, d] = bytes.first_chunk::<4>()?;
         let length = usize::from(u16::from_ne_bytes([a, b]));
@@ -245,7 +247,7 @@ fn outcome(answer: &Answer<'_>) -> Option<io::Result<()>> {
 }
 
 /// A socket for orders and questions. The tables that it made with an owner are its own.
-pub(super) struct Control {
+pub(in crate::gate) struct Control {
     socket: Socket,
     sequence: u32,
     room: Vec<u8>,
@@ -260,9 +262,14 @@ impl std::fmt::Debug for Control {
 }
 
 impl Control {
-    /// Opens a socket in the calling thread's network namespace.
+    /// Opens a socket for nf_tables in the calling thread's network namespace.
     pub(super) fn open() -> io::Result<Control> {
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
+        Control::open_for(NETLINK_NETFILTER)
+    }
+
+    /// Opens a socket for a netlink protocol in the calling thread's network namespace.
+    pub(in crate::gate) fn open_for(protocol: isize) -> io::Result<Control> {
+        let mut socket = Socket::new(protocol)?;
         let port = socket.bind_auto()?.port_number();
         // Without it a refusal carries the refused message along.
         let _ = socket.set_cap_ack(true);
@@ -326,15 +333,27 @@ impl Control {
         &mut self,
         kind: u8,
         narrow: impl FnOnce(&mut Attributes<'_>),
+        each: impl FnMut(&Answer<'_>),
+    ) -> io::Result<()> {
+        let mut request = Batch::default();
+        request.message(kind, DUMP, narrow);
+        self.exchange(&mut request.bytes, each)
+    }
+
+    /// Sends one whole message that asks for a dump or a confirmation, and shows what comes to `each`.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub(in crate::gate) fn exchange(
+        &mut self,
+        request: &mut [u8],
         mut each: impl FnMut(&Answer<'_>),
     ) -> io::Result<()> {
         self.drain();
-        let mut request = Batch::default();
-        request.message(kind, DUMP, narrow);
         let sequence = self.sequence;
         self.sequence = self.sequence.wrapping_add(1);
-        request.bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
-        self.socket.send_to(&request.bytes, &SocketAddr::new(0, 0), 0)?;
+        request[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        self.socket.send_to(request, &SocketAddr::new(0, 0), 0)?;
         for _ in 0..MOST_ANSWERS {
             let length = self.receive()?;
             for answer in answers(&self.room[..length]).filter(|answer| answer.sequence == sequence) {
@@ -345,7 +364,7 @@ impl Control {
                 }
             }
         }
-        Err(io::Error::other("the kernel's list of nf_tables objects has no end"))
+        Err(io::Error::other("the kernel's answer has no end"))
     }
 }
 
