@@ -6,7 +6,8 @@
 //!   ├ heartbeat n receives on path n, authenticates
 //!   ├ state       votes and the in-sync record to disk
 //!   ├ log         the replica: writes, syncs, streams, applies
-//!   ├ addresses   virtual addresses, announcements, probes
+//!   ├ addresses   virtual addresses, announcements, probes, the watch over the kernel gate
+//!   ├ gate        renews the kernel gate, where that is nftables
 //!   ├ links       carriers and gateways
 //!   ├ reports     log lines and the history
 //!   ├ recorder    what the core was told, to disk after an unplanned change of role
@@ -40,7 +41,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use anyhow::{Context, Result, anyhow};
-use holdfast_config::{Config, FailbackMode};
+use holdfast_config::{Config, FailbackMode, GateChoice};
 use holdfast_heartbeat::{BootNonce, MemberKind, NodeId};
 use holdfast_replication::replica::ReplicaStatus;
 use holdfast_store::backend::{Backend, ReadLog};
@@ -174,6 +175,7 @@ fn start(path: &Path) -> Result<()> {
             lease.clone(),
             lifetime,
             vips_here.clone(),
+            matches!(config.ha.gate, GateChoice::Ebpf | GateChoice::Nftables),
             event.clone(),
             note.clone(),
         )?),

@@ -126,6 +126,15 @@ impl Gate for NftGate {
     }
 
     fn check(&self) -> io::Result<GateHealth> {
+        // A table that nobody keeps still shuts, and opens no more.
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        if keeper.as_ref().is_some_and(std::thread::JoinHandle::is_finished) {
+            return Err(io::Error::other("the thread that renews the nftables gate has ended"));
+        }
+        drop(keeper);
+        if let Some(trouble) = self.orders.trouble() {
+            return Err(io::Error::other(trouble));
+        }
         let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
         let missing = inspect::missing(&mut questions, &self.ruleset, self.owner, &self.interfaces)?;
         let attached = self.interfaces.iter().filter(|name| !missing.contains(name)).cloned().collect();

@@ -431,6 +431,56 @@ fn a_gate_on_an_interface_that_was_made_again_is_missed_and_repaired() {
     });
 }
 
+/// User and system time of this process so far.
+fn cpu_time() -> Duration {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).unwrap();
+    let spent = |time: nix::sys::time::TimeVal| {
+        Duration::from_secs(time.tv_sec() as u64) + Duration::from_micros(time.tv_usec() as u64)
+    };
+    spent(usage.user_time()) + spent(usage.system_time())
+}
+
+/// `cargo test -p holdfast-vip --test kernel -- --ignored --nocapture --test-threads=1`
+#[test]
+#[ignore = "prints figures and promises nothing"]
+fn what_a_renewal_costs() {
+    const RENEWALS: u32 = 2000;
+    const WATCHED: Duration = Duration::from_secs(10);
+    for_each_form(async |form, _hosts| {
+        let gate = form.open(&both_vips(), &[9000]);
+        let renew = |until: fn() -> u64| {
+            gate.0.allow_ports_until(until()).unwrap();
+            gate.0.allow_address_until(until()).unwrap();
+        };
+        let lease = || boottime_ns() + LEASE.as_nanos() as u64;
+        let (mut told, mut in_force) = (Duration::ZERO, Duration::ZERO);
+        for _ in 0..RENEWALS {
+            let begun = std::time::Instant::now();
+            renew(lease);
+            told += begun.elapsed();
+            gate.0.settle(PATIENCE).unwrap();
+            in_force += begun.elapsed();
+        }
+        let (begun, before) = (std::time::Instant::now(), cpu_time());
+        while begun.elapsed() < WATCHED {
+            renew(lease);
+            std::thread::sleep(RENEW_EVERY);
+        }
+        let renewing = cpu_time() - before;
+        let before = cpu_time();
+        for _ in 0..RENEWALS {
+            gate.check().unwrap();
+        }
+        let look = (cpu_time() - before) / RENEWALS;
+        eprintln!(
+            "{form:?}: told in {:?}, in force after {:?}; each {RENEW_EVERY:?}: {:.3} % of a processor; a look {look:?}",
+            told / RENEWALS,
+            in_force / RENEWALS,
+            100.0 * renewing.as_secs_f64() / WATCHED.as_secs_f64(),
+        );
+    });
+}
+
 #[test]
 fn renewals_lose_no_packet() {
     for_each_form(async |form, hosts| {

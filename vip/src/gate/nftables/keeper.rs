@@ -105,6 +105,11 @@ impl Orders {
         self.restored.load(Ordering::Relaxed)
     }
 
+    /// Why the last order is not in force, where the kernel refused it.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).trouble.clone()
+    }
+
     fn give(&self, other: u8) -> io::Result<()> {
         self.others.fetch_or(other, Ordering::SeqCst);
         self.given.fetch_add(1, Ordering::SeqCst);
