@@ -34,6 +34,7 @@ pub mod state_file;
 pub mod status;
 pub mod stream;
 pub mod supervisor;
+pub mod sweep;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -119,6 +120,16 @@ fn start(path: &Path) -> Result<()> {
     }
 
     let specs = assemble::vip_specs(&config);
+    // Before the gate of an earlier life may be taken away.
+    match sweep::addresses(&specs) {
+        Ok(swept) => {
+            for spec in swept {
+                tracing::warn!(vip = %spec, "took off a virtual address that an earlier life of this agent had left");
+            }
+        }
+        // An interface that is still to come, say; it is tried again with the addresses' thread.
+        Err(error) => tracing::warn!("{error:#}"),
+    }
     let (gate, gate_fallback) = assemble::open_gate(&config, &specs)?;
     if let (Some(why), false) = (&gate_fallback, specs.is_empty()) {
         let at = address::now();
