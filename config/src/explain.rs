@@ -119,9 +119,13 @@ fn addresses(out: &mut String, config: &Config) {
         out,
         match config.ha.gate {
             GateChoice::Auto => {
-                "  gate auto: eBPF where the kernel has it (6.6 or later), else only the address's lifetime"
+                "  gate auto: eBPF where the kernel permits it, else nftables, else only the address's lifetime"
             }
             GateChoice::Ebpf => "  gate ebpf: the agent does not start without it",
+            GateChoice::Nftables => {
+                "  gate nftables: the agent does not start without it; failover takes one lease longer than \
+                 with eBPF, whose deadline is absolute"
+            }
             GateChoice::None => "  gate none: only the address's lifetime stands behind the agent",
         },
     );
@@ -170,15 +174,19 @@ fn timers(out: &mut String, config: &Config) {
     }
     outage(out, "Outage after the loss of the primary", &derived);
     if config.ha.gate == GateChoice::Auto && !config.ha.virtual_ips.is_empty() {
-        let without = Derived::new(&config.ha, GateInUse::None);
-        line(
-            out,
-            format!(
-                "  where the kernel has no eBPF gate: typical {}, worst {}",
-                show(without.typical_outage()),
-                show(without.worst_outage())
-            ),
-        );
+        for (gate, where_it_is) in
+            [(GateInUse::Nftables, "only the nftables gate"), (GateInUse::None, "no gate")]
+        {
+            let lesser = Derived::new(&config.ha, gate);
+            line(
+                out,
+                format!(
+                    "  where the kernel permits {where_it_is}: typical {}, worst {}",
+                    show(lesser.typical_outage()),
+                    show(lesser.worst_outage())
+                ),
+            );
+        }
     }
 }
 

@@ -194,10 +194,12 @@ pub enum TwoNode {
 /// Which kernel gate is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GateChoice {
-    /// eBPF where the kernel has it, else none.
+    /// eBPF where the kernel permits it, else nftables, else none.
     Auto,
     /// eBPF, and refuse to start without.
     Ebpf,
+    /// nftables, and refuse to start without.
+    Nftables,
     /// None: only the lifetime of the address stands behind the agent.
     None,
 }

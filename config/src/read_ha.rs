@@ -230,20 +230,12 @@ fn two_node(notes: &mut Notes, section: &mut Section<'_>) -> Option<At<TwoNodeWo
 
 fn gate(notes: &mut Notes, section: &mut Section<'_>) -> GateChoice {
     let words = [
-        ("auto", Some(GateChoice::Auto)),
-        ("ebpf", Some(GateChoice::Ebpf)),
-        ("none", Some(GateChoice::None)),
-        ("nftables", None),
+        ("auto", GateChoice::Auto),
+        ("ebpf", GateChoice::Ebpf),
+        ("nftables", GateChoice::Nftables),
+        ("none", GateChoice::None),
     ];
-    let Some(gate) = section.choice(notes, "gate", &words) else { return GateChoice::Auto };
-    gate.value.unwrap_or_else(|| {
-        notes.error(
-            &gate.span,
-            "`gate = \"nftables\"` is not in this version",
-            "write `gate = \"ebpf\"` or `gate = \"auto\"`",
-        );
-        GateChoice::Auto
-    })
+    section.choice(notes, "gate", &words).map_or(GateChoice::Auto, |gate| gate.value)
 }
 
 fn monitors(notes: &mut Notes, section: &mut Section<'_>, ha: &mut Ha) {

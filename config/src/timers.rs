@@ -164,22 +164,30 @@ impl GateInUse {
     pub fn expected(choice: GateChoice) -> GateInUse {
         match choice {
             GateChoice::Auto | GateChoice::Ebpf => GateInUse::Ebpf,
+            GateChoice::Nftables => GateInUse::Nftables,
             GateChoice::None => GateInUse::None,
         }
     }
 }
 
+/// Shortest lifetime of an address, in seconds. One of a single second could end between two refreshes.
+const SHORTEST_LIFETIME_SECONDS: u64 = 2;
+
+/// The kernel looks for addresses whose lifetime is over when it suits it, this much later at most: a
+/// quarter of a second (`ADDRCONF_TIMER_FUZZ`), for IPv4 and IPv6 alike.
+const LIFETIME_LATE: Duration = Duration::from_millis(250);
+
 /// The lifetime that an address carries behind the gate, in whole seconds: the kernel knows no others.
 pub fn valid_lft_seconds(lease: Duration) -> u64 {
     let whole = lease.as_secs() + u64::from(lease.subsec_nanos() > 0);
-    whole.max(1)
+    whole.max(SHORTEST_LIFETIME_SECONDS)
 }
 
 fn gate_extra(lease: Duration, gate: GateInUse) -> Duration {
     match gate {
         GateInUse::Ebpf => Duration::ZERO,
         GateInUse::Nftables => lease,
-        GateInUse::None => Duration::from_secs(valid_lft_seconds(lease)),
+        GateInUse::None => Duration::from_secs(valid_lft_seconds(lease)) + LIFETIME_LATE,
     }
 }
 
@@ -188,8 +196,9 @@ fn gate_why(lease: Duration, gate: GateInUse) -> String {
         GateInUse::Ebpf => "eBPF ends the lease at an absolute moment and adds nothing".to_owned(),
         GateInUse::Nftables => "a relative timeout that is renewed late lasts one lease more".to_owned(),
         GateInUse::None => format!(
-            "no gate: a dead agent's address lives on for its lifetime, whole seconds only ({}s)",
-            valid_lft_seconds(lease)
+            "no gate: a dead agent's address lives on for its lifetime, whole seconds only ({}s) and {} of rounding",
+            valid_lft_seconds(lease),
+            show(LIFETIME_LATE)
         ),
     }
 }

@@ -40,11 +40,31 @@ fn acknowledged_objects_survive_sigstop_of_the_agent_alone() {
     promise(ClusterSpec::default(), |cluster| survives(cluster, Fault::FreezeAgent));
 }
 
-#[test]
-fn acknowledged_objects_survive_sigstop_of_the_primary_without_the_kernel_gate() {
+/// Default timers, and this gate.
+fn with_gate(gate: &str) -> ClusterSpec {
     let mut spec = ClusterSpec::default();
     for host in ["a", "b"] {
-        spec.extra_ha.insert(host.to_owned(), "    gate = \"none\"".to_owned());
+        spec.extra_ha.insert(host.to_owned(), format!("    gate = {gate:?}"));
     }
-    promise(spec, |cluster| survives(cluster, Fault::Freeze));
+    spec
+}
+
+#[test]
+fn acknowledged_objects_survive_sigstop_of_the_primary_without_the_kernel_gate() {
+    promise(with_gate("none"), |cluster| survives(cluster, Fault::Freeze));
+}
+
+#[test]
+fn acknowledged_objects_survive_sigstop_of_the_primary_with_the_nftables_gate() {
+    promise(with_gate("nftables"), |cluster| survives(cluster, Fault::Freeze));
+}
+
+#[test]
+fn acknowledged_objects_survive_sigkill_of_primary_and_supervisor_with_the_nftables_gate() {
+    promise(with_gate("nftables"), |cluster| survives(cluster, Fault::KillAll));
+}
+
+#[test]
+fn acknowledged_objects_survive_sigkill_of_the_primary_with_the_nftables_gate() {
+    promise(with_gate("nftables"), |cluster| survives(cluster, Fault::Kill));
 }

@@ -51,6 +51,7 @@ mod tests {
         shared::<Announcer>();
         shared::<Prober>();
         shared::<gate::EbpfGate>();
+        shared::<gate::NftGate>();
         let _ = |addresses: &Addresses, prober: &Prober, watch: &mut Watch, time| {
             sent(&addresses.claim(time));
             sent(&addresses.release());

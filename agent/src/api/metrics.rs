@@ -139,7 +139,7 @@ fn member(sheet: &mut Sheet, status: &Status) {
     );
     sheet.gauge(
         "gate_fallback",
-        "1 while the kernel gate in use is not the wanted one",
+        "1 while the kernel gate in use is not the best or the named one; `gate` of holdfast_member says which it is",
         status.gate_fallback.is_some().into(),
     );
     let buckets = status.lateness.buckets.iter();

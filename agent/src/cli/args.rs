@@ -24,6 +24,13 @@ pub struct Cli {
 pub enum Command {
     /// Run a member (what the systemd unit starts).
     Agent(AgentArgs),
+    /// Take away the virtual addresses and kernel gates that a dead agent left on this host (what the
+    /// systemd unit does when it has stopped). Refuses while the agent runs.
+    Sweep {
+        /// The member's configuration.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// Look at a configuration without using it.
     Config {
         /// What to do with it.

@@ -42,6 +42,10 @@ pub fn run() -> ExitCode {
     // Usage errors end the process here, with status 2.
     match Cli::parse().command {
         Command::Agent(args) => crate::runtime::supervisor::run(&args.config, args.supervised),
+        Command::Sweep { config } => told(crate::runtime::sweep::run(&config).and_then(|words| {
+            say(&words)?;
+            Ok(ExitCode::SUCCESS)
+        })),
         Command::Config { command: ConfigCommand::Check { file } } => config_check::check(&file),
         Command::Ha(args) => told(ha::run(args)),
         Command::Replication(args) => told(replication::run(args)),

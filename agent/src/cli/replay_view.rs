@@ -224,7 +224,8 @@ fn in_words(event: &Event) -> Option<String> {
         | Event::Persisted { .. }
         | Event::LogAdvanced { .. }
         | Event::FollowerProgressed { streaming: true, .. }
-        | Event::LinksJudged { good: true, .. } => return None,
+        | Event::LinksJudged { good: true, .. }
+        | Event::GateJudged { lost: None, .. } => return None,
         Event::NoticeReceived(notice) => {
             format!("a supervisor says that the agent of {} is dead (epoch {})", notice.member, notice.epoch)
         }
@@ -248,6 +249,7 @@ fn in_words(event: &Event) -> Option<String> {
         Event::LogFailed { error, .. } => format!("the log cannot be written: {error}"),
         Event::SpaceReturned => "the log's disk has space again".to_owned(),
         Event::LinksJudged { detail, .. } => format!("this host's links are bad: {detail}"),
+        Event::GateJudged { lost: Some(detail), .. } => format!("the kernel gate is lost: {detail}"),
         Event::CommandGiven { id, command } => format!("order {id} of an operator: {command:?}"),
         Event::TerminationRequested => "the agent is asked to end".to_owned(),
     })

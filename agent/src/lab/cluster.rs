@@ -29,9 +29,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const PROBE_EVERY: Duration = Duration::from_millis(2);
 /// How often a switchover is ordered again that was refused for want of a successor.
 const ORDER_EVERY: Duration = Duration::from_millis(100);
-/// The shortest lifetime of an address that a lease of well below a second is rounded up to, twice over for
-/// the moment at which it is renewed.
-const LIFETIME_SLACK: Duration = Duration::from_secs(2);
+/// The shortest lifetime of an address, which a lease of well below a second is rounded up to, with what the
+/// kernel and the others add to it.
+const LIFETIME_SLACK: Duration = Duration::from_secs(3);
 /// Lines of each log that a failure shows.
 const TAIL_LINES: usize = 25;
 
@@ -240,11 +240,15 @@ impl Cluster {
         Ok(seen.into_iter().find(moved).map(|s| s.node).unwrap_or_default())
     }
 
-    /// What the kernel gate in use cannot promise: an agent without the eBPF gate leaves the address to its
-    /// lifetime, which the kernel counts in whole seconds.
+    /// What the kernel gate in use cannot promise: that of nftables may end one lease late, and without any
+    /// the address is left to its lifetime, which the kernel counts in whole seconds.
     pub fn gate_slack(&self) -> Duration {
-        let exact = self.statuses().iter().filter(|s| s.kind == "data").all(|s| s.gate.contains("BPF"));
-        if exact { Duration::ZERO } else { LIFETIME_SLACK }
+        let of = |status: &Status| match status.gate.as_str() {
+            gate if gate.contains("BPF") => Duration::ZERO,
+            gate if gate.starts_with("nftables") => self.spec.lease(),
+            _ => LIFETIME_SLACK,
+        };
+        self.statuses().iter().filter(|s| s.kind == "data").map(of).max().unwrap_or_default()
     }
 
     /// Another data member than `host`.

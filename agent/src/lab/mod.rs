@@ -75,8 +75,9 @@ fn cluster_spec(args: &ClusterArgs) -> ClusterSpec {
 fn ready_to_build(tell: &Narrator) {
     if privilege::standing() == Standing::UserNamespace {
         tell.say(
-            "Not root: the lab runs in a user namespace. There the kernel does not allow the eBPF gate:\n\
-             the address is held by its lifetime alone. For the full picture: `sudo holdfast lab demo`.\n",
+            "Not root: the lab runs in a user namespace. There the kernel does not allow the eBPF gate, and\n\
+             nftables is taken instead: failover takes one lease longer. For the full picture:\n\
+             `sudo holdfast lab demo`.\n",
         );
     }
 }

@@ -309,7 +309,11 @@ impl Node {
         let Phase::Campaigning(campaign) = &self.phase else { return };
         let mut campaign = campaign.clone();
         let barred = if !self.fit() {
-            Some(if self.log_broken { Cause::DiskFailed } else { Cause::LinksFailed })
+            Some(match () {
+                () if self.log_broken => Cause::DiskFailed,
+                () if self.links_good && self.bars_without_gate() => Cause::GateLost,
+                () => Cause::LinksFailed,
+            })
         } else if self.drained() && !campaign.wanted {
             Some(Cause::Drained)
         } else if self.paused() && !campaign.wanted {

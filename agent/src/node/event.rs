@@ -97,6 +97,13 @@ pub enum Event {
     },
     /// The process is to end in good order.
     TerminationRequested,
+    /// The kernel's gate was looked at.
+    GateJudged {
+        /// Why the kernel does not hold the lease any more; `None` where it does.
+        lost: Option<String>,
+        /// The configuration names this very gate: without it this member does not serve.
+        named: bool,
+    },
 }
 
 /// What an operator can ask of a member.

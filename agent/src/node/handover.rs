@@ -476,6 +476,8 @@ impl Node {
             "its log cannot be written"
         } else if !self.links_good {
             &self.links_detail
+        } else if let Some(lost) = &self.gate_lost {
+            &lost.detail
         } else {
             "it is shutting down"
         }

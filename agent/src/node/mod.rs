@@ -89,6 +89,16 @@ impl Phase {
     }
 }
 
+/// Why the kernel does not hold this host's lease.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct GateLost {
+    detail: String,
+    /// The configuration names the gate: without it this member does not serve.
+    named: bool,
+    /// The role was handed over for it. Whoever gets it back after that keeps it: the others have no better gate.
+    made_way: bool,
+}
+
 /// The core. See the module's documentation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Node {
@@ -141,6 +151,7 @@ pub struct Node {
     log_full: bool,
     links_good: bool,
     links_detail: String,
+    gate_lost: Option<GateLost>,
     terminating: bool,
     exit_at: Option<Time>,
     exited: bool,
@@ -220,6 +231,7 @@ impl Node {
             log_full: false,
             links_good: true,
             links_detail: String::new(),
+            gate_lost: None,
             terminating: false,
             exit_at: None,
             exited: false,
@@ -330,6 +342,10 @@ impl Node {
             Event::LinksJudged { good, detail } => {
                 self.links_good = good;
                 self.links_detail = detail;
+            }
+            Event::GateJudged { lost, named } => {
+                let made_way = self.gate_lost.as_ref().is_some_and(|lost| lost.made_way);
+                self.gate_lost = lost.map(|detail| GateLost { detail, named, made_way });
             }
             Event::CommandGiven { id, command } => self.carry_out(now, id, command, out),
             Event::TerminationRequested => {
@@ -733,7 +749,12 @@ impl Node {
 
     /// Whether this host could do a primary's work.
     fn fit(&self) -> bool {
-        !self.log_broken && self.links_good && !self.terminating
+        !self.log_broken && self.links_good && !self.bars_without_gate() && !self.terminating
+    }
+
+    /// Whether the gate that this member must have is lost.
+    fn bars_without_gate(&self) -> bool {
+        self.gate_lost.as_ref().is_some_and(|lost| lost.named)
     }
 
     /// Whether this member may be made primary without an order that names it.

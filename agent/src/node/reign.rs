@@ -193,9 +193,21 @@ impl Node {
             Cause::Terminating
         } else if !self.links_good {
             Cause::LinksFailed
+        } else if self.gate_lost.is_some() {
+            Cause::GateLost
         } else {
             return false;
         };
+        // Nobody but this process ends the lease any more. Who named the gate does not want that. Where any gate
+        // would do, somebody else may have one; if not, this member goes on.
+        if let Some(lost) = self.gate_lost.as_ref().filter(|_| cause == Cause::GateLost) {
+            let stays = lost.made_way || role != Role::Primary || self.paused();
+            if role == Role::HandingOver || !lost.named && (stays || self.best_successor(now, None).is_none())
+            {
+                return false;
+            }
+            self.gate_lost.as_mut().expect("looked at above").made_way = true;
+        }
         // In a pause links may well fail, and whoever stands behind the lease stands still: serve on. Only
         // the half of a pair that cannot hear the other does not know whether that one has heard of it.
         let bound = !self.is_two_node() || self.peers[0].alive(now);

@@ -56,6 +56,8 @@ pub enum Cause {
     Paused,
     /// An operator takes this member out for maintenance.
     Drained,
+    /// The kernel's gate is gone and cannot be put back.
+    GateLost,
 }
 
 /// One row of the table.
@@ -129,6 +131,7 @@ pub const TABLE: &[Row] = &[
     ),
     row(R::Candidate, C::Drained, R::Standby, "an operator takes this member out for maintenance"),
     row(R::Candidate, C::LinksFailed, R::Standby, "this host's own links are down"),
+    row(R::Candidate, C::GateLost, R::Standby, "the kernel's gate on this host is lost"),
     row(R::Candidate, C::DiskFailed, R::Standby, "this member's log cannot be written"),
     row(R::Candidate, C::Terminating, R::Standby, "the agent is shutting down"),
     row(
@@ -154,6 +157,7 @@ pub const TABLE: &[Row] = &[
     row(R::Promoting, C::PromotionFailed, R::Standby, "a step of taking over failed"),
     row(R::Promoting, C::DiskFailed, R::Standby, "this member's log failed while taking over"),
     row(R::Promoting, C::LinksFailed, R::Standby, "this host's own links failed while taking over"),
+    row(R::Promoting, C::GateLost, R::Standby, "the kernel's gate was lost while taking over"),
     row(R::Promoting, C::Terminating, R::Standby, "the agent is shutting down"),
     row(
         R::Primary,
@@ -201,6 +205,18 @@ pub const TABLE: &[Row] = &[
         "this host's own links are down; handing over to a member that can be reached",
     ),
     row(R::Primary, C::LinksFailed, R::Standby, "this host's own links are down"),
+    row(
+        R::Primary,
+        C::GateLost,
+        R::HandingOver,
+        "the kernel's gate is lost and would not end this lease; handing over to a member that has one",
+    ),
+    row(
+        R::Primary,
+        C::GateLost,
+        R::Standby,
+        "the kernel's gate that the configuration names is lost, and nobody can take over",
+    ),
     row(R::Primary, C::Terminating, R::HandingOver, "the agent is shutting down; handing over"),
     row(R::Primary, C::Terminating, R::Standby, "the agent is shutting down and nobody can take over"),
     row(

@@ -187,6 +187,9 @@ impl Node {
         if !self.links_good {
             warnings.push(format!("own links: {}", self.links_detail));
         }
+        if let Some(lost) = &self.gate_lost {
+            warnings.push(format!("kernel gate lost: {}", lost.detail));
+        }
         if self.is_two_node() && !self.peers[0].alive(now) && self.phase.reigns() {
             warnings.push(
                 "alone without a witness: nobody can tell whether the other half serves somewhere too".into(),

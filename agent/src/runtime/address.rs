@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use holdfast_heartbeat::{Epoch, Time};
 use holdfast_vip::announce::{Announcer, announcement_times};
+use holdfast_vip::gate::{Ending, Gate};
 use holdfast_vip::probe::Prober;
 use holdfast_vip::watch::{VipEvent, Watch};
 use holdfast_vip::{Addresses, VipSpec, boottime_ns};
@@ -26,6 +27,17 @@ pub const REFRESH_EVERY: Duration = Duration::from_millis(500);
 pub const PROBES: u32 = 3;
 /// A claim that failed is tried again after this time, as long as the core wants it.
 pub const RETRY: Duration = Duration::from_millis(50);
+
+/// How long the gate may take to be open or shut as the lease says. It takes well under a millisecond.
+const SETTLE_LIMIT: Duration = Duration::from_millis(50);
+
+/// How often the gate is looked at while it has something to guard, and while it has nothing.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// See [`LOOK_EVERY`].
+const IDLE_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// So many looks in a row must find the gate gone, and unable to be put back, before it is called lost: a
+/// kernel that was out of memory for a moment is no reason to give up a role.
+const LOST_AFTER: u32 = 3;
 
 /// An order of the core.
 #[derive(Debug)]
@@ -63,6 +75,7 @@ pub fn spawn(
     lease: Lease,
     lifetime: Duration,
     here: AddressesHere,
+    gate_is_named: bool,
     report: impl Fn(Event) + Clone + Send + 'static,
     note: impl Fn(String) + Clone + Send + 'static,
 ) -> std::io::Result<UnboundedSender<Order>> {
@@ -74,7 +87,7 @@ pub fn spawn(
             Err(error) => return drop(opened.send(Err(error))),
         };
         runtime.block_on(async move {
-            match Keeper::open(specs, lease, lifetime, here).await {
+            match Keeper::open(specs, lease, lifetime, here, gate_is_named).await {
                 Ok(keeper) => {
                     let _ = opened.send(Ok(()));
                     keeper.run(receiver, report, note).await;
@@ -101,6 +114,7 @@ struct Keeper {
     announcer: Announcer,
     prober: Arc<Prober>,
     held: Option<Held>,
+    gate: GateWatch,
 }
 
 struct Held {
@@ -120,6 +134,7 @@ impl Keeper {
         lease: Lease,
         lifetime: Duration,
         here: AddressesHere,
+        gate_is_named: bool,
     ) -> Result<Keeper, holdfast_vip::VipError> {
         let addresses = Addresses::open(specs.clone()).await?;
         match addresses.sweep().await {
@@ -136,7 +151,8 @@ impl Keeper {
         let announcer = Announcer::open(&specs);
         let probed: Vec<VipSpec> = specs.iter().filter(|spec| spec.arp_ping).cloned().collect();
         let prober = Arc::new(Prober::open(&probed).await);
-        Ok(Keeper { specs, lease, lifetime, here, addresses, announcer, prober, held: None })
+        let gate = GateWatch::new(lease.gate().clone(), gate_is_named);
+        Ok(Keeper { specs, lease, lifetime, here, addresses, announcer, prober, held: None, gate })
     }
 
     async fn run(
@@ -148,7 +164,13 @@ impl Keeper {
         let mut watch = Watch::open(self.specs.clone(), &[]).await.inspect_err(|error| {
             tracing::error!(%error, "changes of the addresses cannot be watched; a lost one is put back within half a second only");
         }).ok();
+        let mut look_at = Instant::now();
         loop {
+            if look_at <= Instant::now() {
+                self.gate.look(&report, &note);
+                let every = if self.held.is_some() { LOOK_EVERY } else { IDLE_LOOK_EVERY };
+                look_at = Instant::now() + every;
+            }
             let due = self.held.as_ref().map_or_else(
                 || Instant::now() + Duration::from_secs(3600),
                 |held| held.act_at.min(held.refresh_at),
@@ -158,11 +180,16 @@ impl Keeper {
                     None => return,
                     Some(Order::Claim(epoch)) => {
                         let now = Instant::now();
+                        look_at = now;
                         self.held = Some(Held { epoch, claimed: false, trouble: None, since: now, next_announcement: 0, act_at: now, refresh_at: now + REFRESH_EVERY });
                         self.act(&report, &note).await;
                     }
                     Some(Order::Release) => {
                         self.held = None;
+                        // The gate first (R7). Should it not obey, the address still goes before we say so.
+                        if let Err(error) = self.lease.settle(SETTLE_LIMIT).await {
+                            tracing::error!(%error, "the kernel gate is not known to be shut; taking the addresses off");
+                        }
                         loop {
                             match self.addresses.release().await {
                                 Ok(()) => break,
@@ -205,9 +232,10 @@ impl Keeper {
                         }
                     }
                     Ok(VipEvent::LinkUp { interface }) => {
-                        if let Err(error) = self.lease.gate().repair() {
+                        if let Err(error) = self.gate.repair() {
                             tracing::error!(%error, interface, "the gate could not be put on an interface that came up");
                         }
+                        look_at = Instant::now();
                         if let Some(held) = &mut self.held {
                             held.act_at = Instant::now();
                             held.next_announcement = 0;
@@ -226,6 +254,7 @@ impl Keeper {
                         watch = Watch::open(self.specs.clone(), &[]).await.ok();
                     }
                 },
+                () = tokio::time::sleep_until(look_at) => {}
                 () = tokio::time::sleep_until(due) => self.act(&report, &note).await,
             }
         }
@@ -268,10 +297,14 @@ impl Keeper {
         let claiming = !held.claimed;
         if claiming {
             // The interface may have been made anew since the gate was put on it.
-            if let Err(error) = self.lease.gate().repair() {
+            if let Err(error) = self.gate.repair() {
                 note(format!(
                     "the kernel gate cannot be put on the interface: {error}; the addresses' lifetime alone ends them"
                 ));
+            }
+            // A shut gate would swallow the announcement.
+            if let Err(error) = self.lease.settle(SETTLE_LIMIT).await {
+                tracing::warn!(%error, "the kernel gate is not open yet");
             }
             let outcome = self.hold(Addresses::claim).await;
             let Some(held) = &mut self.held else { return };
@@ -321,6 +354,79 @@ impl Keeper {
         // However many announcements were due by now: one is out, and the core waits to hear of it.
         if claiming {
             report(Event::VipClaimed { epoch: held.epoch });
+        }
+    }
+}
+
+/// Looks whether the gate still stands, and puts it back.
+struct GateWatch {
+    gate: Arc<dyn Gate>,
+    named: bool,
+    /// How often it was known to have put itself back.
+    restored: u64,
+    /// Looks in a row that found it gone and could not put it back.
+    gone: u32,
+    /// What the core was told.
+    lost: Option<String>,
+}
+
+impl GateWatch {
+    fn new(gate: Arc<dyn Gate>, named: bool) -> GateWatch {
+        GateWatch { gate, named, restored: 0, gone: 0, lost: None }
+    }
+
+    /// Puts the gate on interfaces that were made anew.
+    fn repair(&mut self) -> std::io::Result<()> {
+        self.restored = self.gate.repair()?.restored;
+        Ok(())
+    }
+
+    fn look(&mut self, report: &impl Fn(Event), note: &impl Fn(String)) {
+        if self.gate.ending() == Ending::Lifetime {
+            return;
+        }
+        let found = self.gate.check();
+        if let Ok(health) = &found
+            && health.restored > self.restored
+        {
+            self.restored = health.restored;
+            note(format!(
+                "another program took the kernel gate ({}) away; it was put back at once",
+                self.gate.name()
+            ));
+        }
+        let lost = match found {
+            Ok(health) if health.ungated().is_empty() => None,
+            Ok(health) => {
+                let missing = health.ungated().join(", ");
+                match self.gate.repair() {
+                    Ok(health) if health.ungated().is_empty() => {
+                        self.restored = health.restored;
+                        note(format!("the kernel gate was missing on {missing}; it was put back"));
+                        None
+                    }
+                    Ok(_) => Some(format!("it is not on {missing} and cannot be put back")),
+                    Err(error) => Some(format!("it is not on {missing} and cannot be put back: {error}")),
+                }
+            }
+            Err(error) => Some(format!("whether it stands cannot be found out: {error}")),
+        };
+        let Some(detail) = lost else {
+            self.gone = 0;
+            if self.lost.take().is_some() {
+                note("the kernel gate stands again".to_owned());
+                report(Event::GateJudged { lost: None, named: self.named });
+            }
+            return;
+        };
+        self.gone = self.gone.saturating_add(1);
+        if self.gone >= LOST_AFTER && self.lost.as_ref() != Some(&detail) {
+            tracing::error!(
+                gate = self.gate.name(),
+                "the kernel gate is lost: {detail}. Nothing in the kernel but the addresses' lifetime would end this lease"
+            );
+            self.lost = Some(detail.clone());
+            report(Event::GateJudged { lost: Some(detail), named: self.named });
         }
     }
 }

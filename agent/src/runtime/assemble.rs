@@ -6,7 +6,7 @@ use holdfast_config::timers::{Derived, GateInUse};
 use holdfast_config::{Config, FailbackMode, GateChoice, Mode, PeerKind, TwoNode as ConfiguredTwoNode};
 use holdfast_heartbeat::{BootNonce, Member, MemberKind};
 use holdfast_vip::VipSpec;
-use holdfast_vip::gate::{self, Gate};
+use holdfast_vip::gate::{self, Ending, Gate};
 
 use super::sockets::Routes;
 use crate::node::settings::{Failback, PeerSettings, Settings, Timers, TwoNode};
@@ -45,24 +45,33 @@ pub fn open_gate(
     let choice = match config.ha.gate {
         GateChoice::Auto => gate::GateChoice::Auto,
         GateChoice::Ebpf => gate::GateChoice::Ebpf,
+        GateChoice::Nftables => gate::GateChoice::Nftables,
         GateChoice::None => gate::GateChoice::None,
     };
     let ports: Vec<u16> = config.store.iter().map(|store| store.listen.port()).collect();
     let (gate, fallback) = gate::open(choice, specs, &ports);
-    if let (GateChoice::Ebpf, Some(why), false) = (config.ha.gate, &fallback, specs.is_empty()) {
-        anyhow::bail!(
-            "gate = \"ebpf\" cannot be had: {why}. Give the agent CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN on Linux 6.6 or later, or write gate = \"auto\" to fall back to the addresses' lifetime"
-        )
+    if gate.ending() == Ending::Lifetime && !specs.is_empty() {
+        let why = fallback.as_deref().unwrap_or("for no known reason");
+        match config.ha.gate {
+            GateChoice::Ebpf => anyhow::bail!(
+                "gate = \"ebpf\" cannot be had: {why}. Give the agent CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN on Linux 5.8 or later, or write gate = \"auto\" to take nftables instead"
+            ),
+            GateChoice::Nftables => anyhow::bail!(
+                "gate = \"nftables\" cannot be had: {why}. Give the agent CAP_NET_ADMIN on Linux 5.16 or later (with nf_tables), or write gate = \"auto\""
+            ),
+            GateChoice::Auto | GateChoice::None => {}
+        }
     }
     Ok((gate, fallback))
 }
 
 /// What the timers are with the gate in use.
 pub fn derived(config: &Config, gate: &dyn Gate) -> Derived {
-    let kind = if gate.absolute_deadline() || config.ha.virtual_ips.is_empty() {
-        GateInUse::Ebpf
-    } else {
-        GateInUse::None
+    let kind = match gate.ending() {
+        _ if config.ha.virtual_ips.is_empty() => GateInUse::Ebpf,
+        Ending::Absolute => GateInUse::Ebpf,
+        Ending::Relative => GateInUse::Nftables,
+        Ending::Lifetime => GateInUse::None,
     };
     Derived::new(&config.ha, kind)
 }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use holdfast_heartbeat::{Epoch, Time, planted};
 use holdfast_vip::gate::{Gate, OPEN};
@@ -58,6 +59,18 @@ impl Lease {
     pub fn open_ports_for_standby(&self) {
         self.standby.store(true, Ordering::Release);
         self.tell("the ports' deadline", self.gate.allow_ports_until(OPEN));
+    }
+
+    /// Waits until the kernel holds what was said last. Not for the core's thread.
+    ///
+    /// # Errors
+    /// It does not within `limit`, and why.
+    pub async fn settle(&self, limit: Duration) -> std::io::Result<()> {
+        let gate = self.gate.clone();
+        match tokio::task::spawn_blocking(move || gate.settle(limit)).await {
+            Ok(outcome) => outcome,
+            Err(ending) => Err(std::io::Error::other(ending)),
+        }
     }
 
     /// The epoch for which this member may answer at `now`, if it may.

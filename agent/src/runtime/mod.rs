@@ -6,7 +6,8 @@
 //!   ├ heartbeat n receives on path n, authenticates (before ordinary threads, as the core: `realtime`)
 //!   ├ state       votes and the in-sync record to disk
 //!   ├ log         the replica: writes, syncs, streams, applies
-//!   ├ addresses   virtual addresses, announcements, probes
+//!   ├ addresses   virtual addresses, announcements, probes, the watch over the kernel gate
+//!   ├ gate        renews the kernel gate, where that is nftables
 //!   ├ links       carriers and gateways
 //!   ├ reports     log lines and the history
 //!   ├ recorder    what the core was told, to disk after an unplanned change of role
@@ -35,6 +36,7 @@ pub mod state_file;
 pub mod status;
 pub mod stream;
 pub mod supervisor;
+pub mod sweep;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -42,7 +44,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
 use anyhow::{Context, Result, anyhow};
-use holdfast_config::{Config, FailbackMode};
+use holdfast_config::{Config, FailbackMode, GateChoice};
 use holdfast_heartbeat::{BootNonce, MemberKind, NodeId};
 use holdfast_replication::replica::ReplicaStatus;
 use holdfast_store::backend::{Backend, ReadLog};
@@ -50,6 +52,7 @@ use holdfast_store::index::Index;
 use holdfast_store::machine::Machine;
 use holdfast_store::s3;
 use holdfast_store::s3::Serving;
+use holdfast_vip::gate::{Ending, Gate};
 use nix::sys::signal::{SigSet, Signal};
 
 use self::core::{Arms, Core, Input};
@@ -123,10 +126,24 @@ fn start(path: &Path) -> Result<()> {
     }
 
     let specs = assemble::vip_specs(&config);
+    // Before the gate of an earlier life may be taken away.
+    match sweep::addresses(&specs) {
+        Ok(swept) => {
+            for spec in swept {
+                tracing::warn!(vip = %spec, "took off a virtual address that an earlier life of this agent had left");
+            }
+        }
+        // An interface that is still to come, say; it is tried again with the addresses' thread.
+        Err(error) => tracing::warn!("{error:#}"),
+    }
     let (gate, gate_fallback) = assemble::open_gate(&config, &specs)?;
     if let (Some(why), false) = (&gate_fallback, specs.is_empty()) {
-        let message = format!("the kernel gate is not the wanted one: {why}; in use: {}", gate.name());
-        let _ = reports.send(Report::Warning { at: address::now(), message });
+        let at = address::now();
+        let message = format!("the kernel gate in use is {}, for this reason: {why}", gate.name());
+        let _ = reports.send(match gate.ending() {
+            Ending::Lifetime => Report::Warning { at, message },
+            Ending::Absolute | Ending::Relative => Report::Note { at, message },
+        });
     }
     let derived = assemble::derived(&config, &*gate);
     let lease = lease::Lease::new(gate.clone());
@@ -175,6 +192,7 @@ fn start(path: &Path) -> Result<()> {
             lease.clone(),
             lifetime,
             vips_here.clone(),
+            matches!(config.ha.gate, GateChoice::Ebpf | GateChoice::Nftables),
             event.clone(),
             note.clone(),
         )?),
@@ -262,7 +280,7 @@ fn start(path: &Path) -> Result<()> {
     let show = Show {
         config: config.clone(),
         supervised: supervisor.is_some(),
-        gate: gate.name().to_owned(),
+        gate: gate.clone(),
         realtime: granted.describe(),
         keys: keys.clone(),
         gate_fallback,
@@ -477,7 +495,7 @@ fn read_status(status: &SharedStatus) -> ReplicaStatus {
 struct Show {
     config: Arc<Config>,
     supervised: bool,
-    gate: String,
+    gate: Arc<dyn Gate>,
     realtime: String,
     keys: Secrets,
     gate_fallback: Option<String>,
@@ -495,8 +513,11 @@ impl Show {
         let data_members = self.config.data_peers().count() + usize::from(self.log.is_some());
         let solo = in_sync.len() == 1 && data_members > 1;
         let mut warnings = view.warnings.clone();
-        if let Some(why) = self.gate_fallback.as_ref().filter(|_| !self.config.ha.virtual_ips.is_empty()) {
-            warnings.push(format!("kernel gate: {why}"));
+        let ungated = self.gate.ending() == Ending::Lifetime && !self.config.ha.virtual_ips.is_empty();
+        if let Some(why) = self.gate_fallback.as_ref().filter(|_| ungated) {
+            warnings.push(format!(
+                "no kernel gate: only the address's lifetime of whole seconds ends a dead agent's hold ({why})"
+            ));
         }
         let mut dropped: std::collections::BTreeMap<String, u64> =
             self.drops.read().map(|(reason, count)| (reason.to_string(), count)).collect();
@@ -547,7 +568,7 @@ impl Show {
                 })
                 .collect(),
             endpoint: self.endpoint.clone(),
-            gate: self.gate.clone(),
+            gate: self.gate.name().to_owned(),
             realtime: self.realtime.clone(),
             keys: self.keys.now().keyring.ids(),
             lateness: LatenessStatus {

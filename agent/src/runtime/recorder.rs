@@ -202,7 +202,8 @@ fn unplanned(transition: &Transition) -> bool {
         | Cause::HandoverFailed
         | Cause::PromotionFailed
         | Cause::DiskFailed
-        | Cause::LinksFailed => true,
+        | Cause::LinksFailed
+        | Cause::GateLost => true,
         Cause::OtherPrimary => reigned,
         _ => false,
     }

@@ -23,6 +23,9 @@ pub const LAST_WORDS: Duration = Duration::from_millis(3);
 /// would connect anew while nobody has the address, lose the first packet, and wait a whole second.
 pub const REFUSE_FOR: Duration = Duration::from_millis(10);
 
+/// How long the gate may take to bind the port to the lease before that is a trouble to tell of.
+const SETTLE_LIMIT: Duration = Duration::from_millis(100);
+
 /// An order of the core.
 #[derive(Debug)]
 pub enum ServiceOrder {
@@ -49,6 +52,13 @@ pub async fn control(
         match order {
             ServiceOrder::Serve => {
                 lease.bind_ports();
+                // Until the kernel holds that, the port would outlast the lease.
+                while let Err(error) = lease.settle(SETTLE_LIMIT).await {
+                    tracing::error!(%error, "the service waits for the kernel gate");
+                    if lease.held(super::address::now()).is_none() {
+                        break;
+                    }
+                }
                 serving.send_replace(Serving::Yes);
             }
             ServiceOrder::Stop { drain } => {

@@ -55,7 +55,7 @@ pub struct Status {
     pub endpoint: Option<String>,
     /// The kernel gate in use.
     pub gate: String,
-    /// Why it is not the wanted one, if so.
+    /// Why it is not the best or the named one, if so.
     pub gate_fallback: Option<String>,
     /// Whether the heartbeat path goes before other programs and stays in memory, or why not.
     #[serde(default)]

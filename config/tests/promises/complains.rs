@@ -537,17 +537,6 @@ fn a_witness_has_neither_store_nor_virtual_address() {
 }
 
 #[test]
-fn gates_of_other_versions_are_refused() {
-    spoilt(
-        "    enabled = true",
-        "    gate = \"nftables\"",
-        "\"nftables\"",
-        "is not in this version",
-        "write `gate = \"ebpf\"` or `gate = \"auto\"`",
-    );
-}
-
-#[test]
 fn heartbeat_paths_that_cannot_line_up_are_refused() {
     let path = |listen: &str, peers: &str| {
         format!("    heartbeat_path \"x\" {{\n      listen = {listen}\n      peers = {peers}\n    }}")

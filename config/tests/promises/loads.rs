@@ -156,6 +156,10 @@ fn every_key_is_accepted_and_none_is_silently_ignored() {
     assert_eq!(ha.standby_timeout, seconds(2));
     assert_eq!(ha.two_node, TwoNode::Manual);
     assert_eq!(ha.gate, GateChoice::Ebpf);
+    for (word, gate) in [("nftables", GateChoice::Nftables), ("none", GateChoice::None)] {
+        let line = format!("    gate = {word:?}");
+        assert_eq!(load(&with("    enabled = true", &line)).config.ha.gate, gate);
+    }
     assert!(!ha.flight_recorder && !ha.realtime);
     assert_eq!(ha.virtual_ips.len(), 2);
     assert!(!ha.virtual_ips[0].arp_ping && !ha.virtual_ips[0].gratuitous_arp);

@@ -48,11 +48,11 @@ fn a_lease_longer_than_the_detection_shows_in_the_outage() {
 fn the_gate_adds_what_it_cannot_promise() {
     assert_eq!(derived("", GateInUse::Ebpf).gate_extra, millis(0));
     assert_eq!(derived("", GateInUse::Nftables).gate_extra, millis(300));
-    assert_eq!(derived("", GateInUse::None).gate_extra, millis(1000));
-    assert_eq!(derived("    lease = \"1100ms\"", GateInUse::None).gate_extra, millis(2000));
+    assert_eq!(derived("", GateInUse::None).gate_extra, millis(2250));
+    assert_eq!(derived("    lease = \"2100ms\"", GateInUse::None).gate_extra, millis(3250));
     let (with, without) = (derived("", GateInUse::Ebpf), derived("", GateInUse::None));
-    assert_eq!(without.worst_outage() - with.worst_outage(), millis(1000));
-    assert_eq!([0, 1, 1000, 1001].map(|ms| valid_lft_seconds(millis(ms))), [1, 1, 1, 2]);
+    assert_eq!(without.worst_outage() - with.worst_outage(), millis(2250));
+    assert_eq!([0, 1, 2000, 2001].map(|ms| valid_lft_seconds(millis(ms))), [2, 2, 2, 3]);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The gate as an eBPF program at tcx (Linux 6.6 and later), on both directions of each VIP interface.
+//! The gate as an eBPF program, on both directions of each VIP interface: at tcx (Linux 6.6 and later), or as
+//! a filter of `clsact` (5.8 and later: the program needs `bpf_ktime_get_boot_ns`).
 //!
 //! It is attached without a link object: the attachment itself holds the program and its maps, so it
 //! stands after the process has ended in whatever way, and shuts at its deadline. The next life finds it
@@ -7,10 +8,10 @@
 //!
 //! So dropping [`EbpfGate`] leaves the gate standing; only [`Gate::detach`] and [`remove_stale`] remove it.
 //!
-//! The program runs before all other tcx programs, so that none can accept a packet past it. Traffic of
-//! the host with itself goes over loopback and is not gated.
+//! The program runs before all other programs that are there, so that none can accept a packet past it.
+//! Traffic of the host with itself goes over loopback and is not gated.
 //!
-//! Needs CAP_BPF and CAP_NET_ADMIN, and CAP_SYS_ADMIN to look at the programs of an earlier life.
+//! Needs CAP_BPF and CAP_NET_ADMIN, and, at tcx, CAP_SYS_ADMIN to look at the programs of an earlier life.
 
 use std::io;
 use std::net::IpAddr;
@@ -19,12 +20,21 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use super::program::{
     ADDRESS_DEADLINE, ADDRESS_KEY_BYTES, Direction, Maps, PORT_KEY_BYTES, PORTS_DEADLINE, port_key, program,
 };
-use super::{Gate, GateHealth, sys};
+use super::{Ending, Gate, GateHealth, clsact, doing, sys};
 use crate::link::{index_of, link};
 use crate::spec::{VipSpec, interfaces};
 
 /// By this name an earlier life's program is known.
 const PROGRAM_NAME: &str = "holdfast_gate";
+
+/// Where on an interface the programs are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Linux 6.6 and later.
+    Tcx,
+    /// Elsewhere.
+    Clsact,
+}
 
 /// The gate, held open or shut through memory that it shares with its programs.
 #[derive(Debug)]
@@ -32,6 +42,7 @@ pub struct EbpfGate {
     deadlines: sys::Deadlines,
     programs: [Program; 2],
     interfaces: Vec<String>,
+    hook: Hook,
 }
 
 #[derive(Debug)]
@@ -48,17 +59,12 @@ fn address_key(ip: IpAddr) -> [u8; ADDRESS_KEY_BYTES] {
     }
 }
 
-/// Adds what was being done to an error, keeping its kind.
-fn doing(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> io::Error {
-    move |e| io::Error::new(e.kind(), format!("{what}: {e}"))
-}
-
 impl EbpfGate {
     /// Loads the programs and attaches them, shut, to the interfaces of `specs`, in place of those of an
     /// earlier life. An interface that does not exist (yet) is left to [`Gate::repair`].
     ///
     /// # Errors
-    /// `PermissionDenied` without the capabilities, `InvalidInput` on a kernel without tcx,
+    /// `PermissionDenied` without the capabilities, `InvalidInput` on a kernel before 5.8,
     /// `Unsupported` for an interface that is not Ethernet; the text says what was refused, with the end
     /// of the verifier's log where that refused the program. On error nothing of ours stays attached.
     pub fn open(specs: &[VipSpec], ports: &[u16]) -> io::Result<EbpfGate> {
@@ -71,6 +77,15 @@ impl EbpfGate {
     /// # Errors
     /// As [`open`](EbpfGate::open).
     pub fn open_on(specs: &[VipSpec], ports: &[u16], also: &[String]) -> io::Result<EbpfGate> {
+        let hook = if sys::has_tcx() { Hook::Tcx } else { Hook::Clsact };
+        EbpfGate::open_at(hook, specs, ports, also)
+    }
+
+    /// As [`open_on`](EbpfGate::open_on), at a place that is not the best one.
+    ///
+    /// # Errors
+    /// As [`open`](EbpfGate::open).
+    pub fn open_at(hook: Hook, specs: &[VipSpec], ports: &[u16], also: &[String]) -> io::Result<EbpfGate> {
         let mut gated = interfaces(specs);
         gated.extend(also.iter().filter(|name| !gated.contains(name)).cloned().collect::<Vec<_>>());
         let mut not_ethernet = None;
@@ -87,7 +102,7 @@ impl EbpfGate {
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
 
-        let gate = EbpfGate::load(specs, ports, gated)?;
+        let gate = EbpfGate::load(hook, specs, ports, gated)?;
         if let Err(refusal) = gate.attach_where_missing().and_then(|_| gate.detach_others()) {
             if let Err(error) = gate.detach() {
                 tracing::warn!(%error, "a gate that could not be completed could not be removed either");
@@ -98,7 +113,7 @@ impl EbpfGate {
     }
 
     /// Loads the programs, shut, and attaches them nowhere.
-    fn load(specs: &[VipSpec], ports: &[u16], interfaces: Vec<String>) -> io::Result<EbpfGate> {
+    fn load(hook: Hook, specs: &[VipSpec], ports: &[u16], interfaces: Vec<String>) -> io::Result<EbpfGate> {
         let addresses = sys::new_set("holdfast_addrs", ADDRESS_KEY_BYTES, specs.len())
             .map_err(doing("make the map of addresses"))?;
         for spec in specs {
@@ -118,7 +133,11 @@ impl EbpfGate {
         };
         // The loaded programs hold the sets; only the deadlines are touched again.
         let load = |direction| {
-            let fd = sys::load(PROGRAM_NAME, direction, &program(direction, maps))
+            let place = match hook {
+                Hook::Tcx => sys::attach_type(direction),
+                Hook::Clsact => sys::ATTACH_ANYWHERE,
+            };
+            let fd = sys::load(PROGRAM_NAME, place, &program(direction, maps))
                 .map_err(doing("load the gate's program"))?;
             let (id, _) = sys::program_info(fd.as_fd()).map_err(doing("ask for the program's id"))?;
             io::Result::Ok(Program { direction, fd, id })
@@ -127,6 +146,7 @@ impl EbpfGate {
             programs: [load(Direction::Ingress)?, load(Direction::Egress)?],
             deadlines,
             interfaces,
+            hook,
         })
     }
 
@@ -141,16 +161,28 @@ impl EbpfGate {
     }
 
     fn stands(&self, index: u32, program: &Program) -> io::Result<bool> {
-        Ok(sys::attached(index, program.direction)?.contains(&program.id))
+        Ok(match self.hook {
+            Hook::Tcx => sys::attached(index, program.direction)?.contains(&program.id),
+            Hook::Clsact => self.filter_of(index, program)?.is_some(),
+        })
+    }
+
+    fn filter_of(&self, index: u32, program: &Program) -> io::Result<Option<clsact::Filter>> {
+        let filters = clsact::attached(index, program.direction)?;
+        Ok(filters.into_iter().find(|filter| filter.program == program.id))
     }
 
     fn attach_where_missing(&self) -> io::Result<()> {
         for interface in &self.interfaces {
             let Some(index) = index_of(interface) else { continue };
             for program in &self.programs {
-                if !self.stands(index, program).map_err(doing("list tcx programs"))? {
-                    sys::attach(index, program.direction, program.fd.as_fd())
-                        .map_err(doing(format_args!("attach the gate to {interface}")))?;
+                if !self.stands(index, program).map_err(doing("list the programs"))? {
+                    let (direction, fd) = (program.direction, program.fd.as_fd());
+                    match self.hook {
+                        Hook::Tcx => sys::attach(index, direction, fd),
+                        Hook::Clsact => clsact::attach(index, direction, fd, PROGRAM_NAME),
+                    }
+                    .map_err(doing(format_args!("attach the gate to {interface}")))?;
                 }
             }
         }
@@ -166,7 +198,10 @@ impl EbpfGate {
 
 impl Gate for EbpfGate {
     fn name(&self) -> &'static str {
-        "eBPF (tcx)"
+        match self.hook {
+            Hook::Tcx => "eBPF (tcx)",
+            Hook::Clsact => "eBPF (clsact)",
+        }
     }
 
     fn allow_address_until(&self, boottime_ns: u64) -> io::Result<()> {
@@ -206,17 +241,22 @@ impl Gate for EbpfGate {
         for interface in &self.interfaces {
             let Some(index) = index_of(interface) else { continue };
             for program in &self.programs {
-                if self.stands(index, program)? {
-                    sys::detach(index, program.direction, program.fd.as_fd())
-                        .map_err(doing(format_args!("detach the gate from {interface}")))?;
-                }
+                let detached = match self.hook {
+                    Hook::Tcx if !self.stands(index, program)? => Ok(()),
+                    Hook::Tcx => sys::detach(index, program.direction, program.fd.as_fd()),
+                    Hook::Clsact => match self.filter_of(index, program)? {
+                        Some(filter) => clsact::detach(index, program.direction, &filter),
+                        None => Ok(()),
+                    },
+                };
+                detached.map_err(doing(format_args!("detach the gate from {interface}")))?;
             }
         }
         Ok(())
     }
 
-    fn absolute_deadline(&self) -> bool {
-        true
+    fn ending(&self) -> Ending {
+        Ending::Absolute
     }
 }
 
@@ -233,6 +273,13 @@ fn remove_named(interfaces: &[String], except: &[u32]) -> io::Result<()> {
     for interface in interfaces {
         let Some(index) = index_of(interface) else { continue };
         for direction in [Direction::Ingress, Direction::Egress] {
+            for filter in clsact::attached(index, direction).map_err(doing("list the filters"))? {
+                if filter.name == PROGRAM_NAME && !except.contains(&filter.program) {
+                    clsact::detach(index, direction, &filter)
+                        .map_err(doing(format_args!("detach an old gate from {interface}")))?;
+                    tracing::info!(interface, id = filter.program, "removed the gate of an earlier life");
+                }
+            }
             for id in sys::attached(index, direction).map_err(doing("list tcx programs"))? {
                 if except.contains(&id) {
                     continue;

@@ -2,28 +2,34 @@
 //!
 //! The agent moves a deadline; the kernel drops every packet to or from the address once the deadline has
 //! passed, with no living code to help. Here nothing decides *when*: the agent derives the deadline
-//! from its lease. Invariant of every implementation with
-//! [`absolute_deadline`](Gate::absolute_deadline): after the deadline of the last `allow_*` call that
-//! returned, no packet passes, whatever became of the process.
+//! from its lease. Invariant of every implementation that ends [`Absolute`](Ending::Absolute): after the
+//! deadline of the last `allow_*` call that returned, no packet passes, whatever became of the process. One
+//! that ends [`Relative`](Ending::Relative) may let packets pass for one lease more.
 //!
 //! | implementation | enforces | outlives the process | deadline |
 //! |---|---|---|---|
 //! | [`ebpf::EbpfGate`] | every packet on the VIPs' interfaces | yes | absolute |
+//! | [`nftables::NftGate`] | the same | yes | a timeout: renewed late, it ends at most one lease late |
 //! | [`none::NoGate`] | nothing; `valid_lft` of the address remains, in whole seconds | - | relative |
 
 use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::spec::VipSpec;
+use crate::link::index_of;
+use crate::spec::{VipSpec, interfaces};
 
 pub(crate) mod asm;
+mod clsact;
 pub mod ebpf;
+pub mod nftables;
 pub mod none;
 pub(crate) mod program;
 pub(crate) mod sys;
 
-pub use ebpf::{EbpfGate, remove_stale};
+pub use ebpf::{EbpfGate, Hook};
+pub use nftables::{NftGate, Ownership};
 pub use none::NoGate;
 
 /// A deadline that never comes: open.
@@ -58,6 +64,15 @@ pub trait Gate: Send + Sync {
         self.allow_address_until(SHUT)
     }
 
+    /// Waits until what was asked by the calls so far is in force in the kernel: at once, where the calls
+    /// themselves bring it about. Not for threads that must not wait.
+    ///
+    /// # Errors
+    /// `TimedOut` where it is not in force within `limit`; the text says why.
+    fn settle(&self, _limit: Duration) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Whether the gate stands on each interface: one that was deleted and made again has lost it.
     ///
     /// # Errors
@@ -77,9 +92,20 @@ pub trait Gate: Send + Sync {
     /// The kernel refused; the gate may still stand on some interface.
     fn detach(&self) -> io::Result<()>;
 
-    /// Whether the deadline is a moment (true), or a time that starts to run when the kernel gets to
-    /// know it (false): a process that is stopped in between can then extend a relative one by its length.
-    fn absolute_deadline(&self) -> bool;
+    /// How far the kernel holds the deadline.
+    fn ending(&self) -> Ending;
+}
+
+/// How far the kernel holds a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It is a moment: nothing passes after it.
+    Absolute,
+    /// It is a time that begins to run when the kernel gets to know it. A process that is stopped in between
+    /// extends it by its own length at most.
+    Relative,
+    /// Not at all: only the lifetime of the address ends it.
+    Lifetime,
 }
 
 /// Where the gate stands.
@@ -89,12 +115,19 @@ pub struct GateHealth {
     pub attached: Vec<String>,
     /// Interfaces on which it should stand and does not, be it that they do not exist.
     pub missing: Vec<String>,
+    /// How often it was taken away by another program and put itself back, since it was opened.
+    pub restored: u64,
 }
 
 impl GateHealth {
     /// Whether it stands everywhere.
     pub fn is_whole(&self) -> bool {
         self.missing.is_empty()
+    }
+
+    /// Interfaces that exist and on which packets pass ungated.
+    pub fn ungated(&self) -> Vec<&str> {
+        self.missing.iter().map(String::as_str).filter(|name| index_of(name).is_some()).collect()
     }
 }
 
@@ -104,8 +137,10 @@ pub enum GateChoice {
     /// The best one that this kernel permits.
     #[default]
     Auto,
-    /// eBPF; falls back like `Auto`, and the caller may treat the reason as fatal.
+    /// eBPF or none: the caller may treat the reason as fatal.
     Ebpf,
+    /// nftables or none: the caller may treat the reason as fatal.
+    Nftables,
     /// None but the lifetime of the address.
     None,
 }
@@ -117,27 +152,59 @@ impl FromStr for GateChoice {
         match text {
             "auto" => Ok(GateChoice::Auto),
             "ebpf" => Ok(GateChoice::Ebpf),
+            "nftables" => Ok(GateChoice::Nftables),
             "none" => Ok(GateChoice::None),
-            other => Err(format!("the gate is \"auto\", \"ebpf\" or \"none\", not {other:?}")),
+            other => Err(format!("the gate is \"auto\", \"ebpf\", \"nftables\" or \"none\", not {other:?}")),
         }
     }
+}
+
+/// Adds what was being done to an error, keeping its kind.
+pub(crate) fn doing(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> io::Error {
+    move |e| io::Error::new(e.kind(), format!("{what}: {e}"))
 }
 
 /// Opens the chosen gate for `specs` and TCP `ports`; with the reason where it had to be a lesser one
 /// than asked for, or where an earlier life's gate could not be removed.
 pub fn open(choice: GateChoice, specs: &[VipSpec], ports: &[u16]) -> (Arc<dyn Gate>, Option<String>) {
-    let refusal = match choice {
-        GateChoice::None => None,
-        GateChoice::Auto | GateChoice::Ebpf => match EbpfGate::open(specs, ports) {
-            Ok(gate) => return (Arc::new(gate), None),
-            Err(error) => Some(error.to_string()),
-        },
-    };
-    // A gate that an earlier life left would stay shut for ever, with nobody to move its deadline.
-    let left = remove_stale(&crate::spec::interfaces(specs)).err();
-    let left = left.map(|e| format!("whether an earlier life left an eBPF gate is not known: {e}"));
-    let reasons: Vec<String> = refusal.into_iter().chain(left).collect();
-    (Arc::new(NoGate::new(specs)), (!reasons.is_empty()).then(|| reasons.join("; ")))
+    let mut reasons = Vec::new();
+    let mut gate: Option<Arc<dyn Gate>> = None;
+    if matches!(choice, GateChoice::Auto | GateChoice::Ebpf) {
+        match EbpfGate::open(specs, ports) {
+            Ok(opened) => gate = Some(Arc::new(opened)),
+            Err(error) => reasons.push(format!("no eBPF: {error}")),
+        }
+    }
+    if gate.is_none() && matches!(choice, GateChoice::Auto | GateChoice::Nftables) {
+        match NftGate::open(specs, ports) {
+            Ok(opened) => gate = Some(Arc::new(opened)),
+            Err(error) => reasons.push(format!("no nftables: {error}")),
+        }
+    }
+    // A gate of another form that an earlier life left would stay shut for ever, with nobody to move its
+    // deadline. The one of the same form is gone by now, and a gate that this process has no right to look
+    // for was not its own.
+    let gate = gate.unwrap_or_else(|| Arc::new(NoGate::new(specs)));
+    for (form, removed) in [
+        ("eBPF", ebpf::remove_stale as fn(&[String]) -> io::Result<()>),
+        ("nftables", nftables::remove_stale),
+    ] {
+        if !gate.name().starts_with(form)
+            && let Err(error) = removed(&interfaces(specs))
+        {
+            reasons.push(format!("whether an earlier life left an {form} gate is not known: {error}"));
+        }
+    }
+    (gate, (!reasons.is_empty()).then(|| reasons.join("; ")))
+}
+
+/// Removes every gate from `interfaces`, of whatever form, whoever left it: of an earlier life, or of an
+/// agent that was uninstalled.
+///
+/// # Errors
+/// The first; every form was tried.
+pub fn remove_stale(interfaces: &[String]) -> io::Result<()> {
+    ebpf::remove_stale(interfaces).and(nftables::remove_stale(interfaces))
 }
 
 #[cfg(test)]
@@ -148,6 +215,7 @@ mod tests {
     fn a_choice_is_read_from_the_configuration() {
         assert_eq!("auto".parse(), Ok(GateChoice::Auto));
         assert_eq!("ebpf".parse(), Ok(GateChoice::Ebpf));
+        assert_eq!("nftables".parse(), Ok(GateChoice::Nftables));
         assert_eq!("none".parse(), Ok(GateChoice::None));
         assert!("iptables".parse::<GateChoice>().unwrap_err().contains("iptables"));
     }

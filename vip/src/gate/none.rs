@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::{Gate, GateHealth};
+use super::{Ending, Gate, GateHealth};
 use crate::spec::{VipSpec, interfaces};
 
 /// Enforces nothing and says so.
@@ -34,7 +34,7 @@ impl Gate for NoGate {
 
     /// There is nothing that could be missing.
     fn check(&self) -> io::Result<GateHealth> {
-        Ok(GateHealth { attached: self.interfaces.clone(), missing: Vec::new() })
+        Ok(GateHealth { attached: self.interfaces.clone(), ..GateHealth::default() })
     }
 
     fn repair(&self) -> io::Result<GateHealth> {
@@ -45,7 +45,7 @@ impl Gate for NoGate {
         Ok(())
     }
 
-    fn absolute_deadline(&self) -> bool {
-        false
+    fn ending(&self) -> Ending {
+        Ending::Lifetime
     }
 }

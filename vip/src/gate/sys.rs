@@ -53,7 +53,11 @@ const LOG_BYTES: usize = 64 * 1024;
 /// Most programs that one attachment point can hold (`BPF_MPROG_MAX`).
 const MOST_PROGRAMS: usize = 64;
 
-fn attach_type(direction: Direction) -> u32 {
+/// What a program is loaded for that goes to no particular place.
+pub(crate) const ATTACH_ANYWHERE: u32 = 0;
+
+/// What a program is loaded for that goes to tcx.
+pub(crate) fn attach_type(direction: Direction) -> u32 {
     match direction {
         Direction::Ingress => ATTACH_TCX_INGRESS,
         Direction::Egress => ATTACH_TCX_EGRESS,
@@ -246,7 +250,7 @@ const _: () = assert!(size_of::<ProgLoad>() == 72);
 unsafe impl Attributes for ProgLoad {}
 
 /// Loads a program; a refusal carries the end of the verifier's log.
-pub(crate) fn load(name: &str, direction: Direction, insns: &[Insn]) -> io::Result<OwnedFd> {
+pub(crate) fn load(name: &str, attach_type: u32, insns: &[Insn]) -> io::Result<OwnedFd> {
     // The helpers in use are free to programs of any licence.
     let license = c"Apache-2.0";
     let mut attributes = ProgLoad {
@@ -255,7 +259,7 @@ pub(crate) fn load(name: &str, direction: Direction, insns: &[Insn]) -> io::Resu
         insns: insns.as_ptr() as u64,
         license: license.as_ptr() as u64,
         prog_name: object_name(name),
-        expected_attach_type: attach_type(direction),
+        expected_attach_type: attach_type,
         ..ProgLoad::default()
     };
     let refusal = match bpf_fd(PROG_LOAD, &mut attributes) {
@@ -356,10 +360,18 @@ pub(crate) fn attached(index: u32, direction: Direction) -> io::Result<Vec<u32>>
     };
     match bpf(PROG_QUERY, &mut query) {
         Ok(_) => Ok(ids[..(query.count as usize).min(MOST_PROGRAMS)].to_vec()),
-        // Nothing was ever attached there.
-        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),
+        // Nothing was ever attached there; or this kernel has no tcx, and nothing can have been.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => Ok(Vec::new()),
         Err(e) => Err(e),
     }
+}
+
+/// Whether this kernel has tcx (6.6 and later), as far as this process may ask.
+pub(crate) fn has_tcx() -> bool {
+    /// In every namespace.
+    const LOOPBACK: u32 = 1;
+    let mut query = Query { target_ifindex: LOOPBACK, attach_type: ATTACH_TCX_INGRESS, ..Query::default() };
+    !bpf(PROG_QUERY, &mut query).is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL))
 }
 
 #[repr(C)]

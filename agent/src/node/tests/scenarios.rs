@@ -295,6 +295,49 @@ fn an_orderly_stop_of_the_standby_shrinks_the_set_first() {
     assert_eq!(cluster.in_sync(A), vec![A]);
 }
 
+fn lost_gate(named: bool) -> Event {
+    Event::GateJudged { lost: Some("nothing on eth1".into()), named }
+}
+
+#[test]
+fn whoever_loses_the_gate_that_it_must_have_hands_over_and_is_not_elected_before_it_is_back() {
+    let mut cluster = pair_with_witness();
+    cluster.feed(A, lost_gate(true));
+    cluster.run_until(1000 * MS, |c| c.primary() == Some(B));
+    cluster.run(3000 * MS);
+    assert_eq!(cluster.primary(), Some(B), "{:#?}", cluster.story());
+    cluster.feed(A, Event::GateJudged { lost: None, named: true });
+    cluster.run_until(2000 * MS, |c| c.in_sync(B) == vec![A, B]);
+    cluster.power_off(B);
+    cluster.run_until(3000 * MS, |c| c.primary() == Some(A));
+}
+
+#[test]
+fn where_any_gate_would_do_a_lost_one_makes_way_once_and_costs_no_copy() {
+    let mut cluster = pair_with_witness();
+    cluster.feed(A, lost_gate(false));
+    cluster.run_until(1000 * MS, |c| c.primary() == Some(B));
+    cluster.run_until(2000 * MS, |c| c.in_sync(B) == vec![A, B]);
+    // B loses its own too: A, which has made way already, keeps the role.
+    cluster.feed(B, lost_gate(false));
+    cluster.run_until(2000 * MS, |c| c.primary() == Some(A));
+    cluster.run(3000 * MS);
+    assert_eq!(cluster.primary(), Some(A), "{:#?}", cluster.story());
+    assert_eq!(cluster.in_sync(A), vec![A, B]);
+}
+
+#[test]
+fn without_a_successor_a_lost_gate_ends_the_reign_only_if_the_configuration_names_it() {
+    for named in [true, false] {
+        let mut cluster = pair_with_witness();
+        cluster.power_off(B);
+        cluster.run_until(2000 * MS, |c| c.in_sync(A) == vec![A]);
+        cluster.feed(A, lost_gate(named));
+        cluster.run(3000 * MS);
+        assert_eq!(cluster.primary(), (!named).then_some(A), "{:#?}", cluster.story());
+    }
+}
+
 #[test]
 fn three_data_members_lose_any_one() {
     for victim in 0..3 {

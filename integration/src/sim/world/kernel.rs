@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use holdfast_heartbeat::Time;
-use holdfast_vip::gate::{Gate, GateHealth, OPEN, SHUT};
+use holdfast_vip::gate::{Ending, Gate, GateHealth, OPEN, SHUT};
 
 /// Which gate the hosts have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Gate for SimGate {
     }
 
     fn check(&self) -> io::Result<GateHealth> {
-        Ok(GateHealth { attached: vec!["service".into()], missing: Vec::new() })
+        Ok(GateHealth { attached: vec!["service".into()], ..GateHealth::default() })
     }
 
     fn repair(&self) -> io::Result<GateHealth> {
@@ -59,8 +59,11 @@ impl Gate for SimGate {
         Ok(())
     }
 
-    fn absolute_deadline(&self) -> bool {
-        self.kind == GateKind::Absolute
+    fn ending(&self) -> Ending {
+        match self.kind {
+            GateKind::Absolute => Ending::Absolute,
+            GateKind::LifetimeOnly => Ending::Lifetime,
+        }
     }
 }
 

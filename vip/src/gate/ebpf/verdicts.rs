@@ -30,7 +30,7 @@ fn loaded() -> Option<EbpfGate> {
         gratuitous_arp: true,
     };
     let specs = [spec("10.0.0.100/24"), spec("2001:db8::64/64")];
-    match EbpfGate::load(&specs, &[PORT], Vec::new()) {
+    match EbpfGate::load(Hook::Tcx, &specs, &[PORT], Vec::new()) {
         Ok(gate) => Some(gate),
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
             eprintln!("skipped: needs root");
@@ -255,7 +255,7 @@ fn the_gate_comes_first_and_foreign_programs_are_left_alone() {
         let mut asm = crate::gate::asm::Assembler::default();
         asm.mov_imm(crate::gate::asm::Reg::R0, 0); // accept, past all later programs
         asm.exit();
-        let foreign = sys::load("foreign", Direction::Ingress, &asm.finish()).unwrap();
+        let foreign = sys::load("foreign", sys::attach_type(Direction::Ingress), &asm.finish()).unwrap();
         let (foreign_id, _) = sys::program_info(foreign.as_fd()).unwrap();
 
         sys::attach(LOOPBACK, Direction::Ingress, foreign.as_fd()).unwrap();
@@ -269,12 +269,42 @@ fn the_gate_comes_first_and_foreign_programs_are_left_alone() {
 }
 
 #[test]
+fn at_clsact_too_the_gate_comes_first_and_foreign_filters_are_left_alone() {
+    const LOOPBACK: u32 = 1;
+    const INGRESS: Direction = Direction::Ingress;
+    if loaded().is_none() {
+        return;
+    }
+    let test = std::thread::spawn(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let gate = loaded().unwrap();
+        let mut asm = crate::gate::asm::Assembler::default();
+        asm.mov_imm(crate::gate::asm::Reg::R0, 0); // accept, past all later filters
+        asm.exit();
+        let foreign = sys::load("foreign", sys::ATTACH_ANYWHERE, &asm.finish()).unwrap();
+        let (foreign_id, _) = sys::program_info(foreign.as_fd()).unwrap();
+        let listed = || -> Vec<u32> {
+            clsact::attached(LOOPBACK, INGRESS).unwrap().iter().map(|filter| filter.program).collect()
+        };
+
+        assert_eq!(listed(), [], "without a queueing discipline there is no filter");
+        clsact::attach(LOOPBACK, INGRESS, foreign.as_fd(), "foreign").unwrap();
+        let ours = &gate.programs[0];
+        clsact::attach(LOOPBACK, INGRESS, ours.fd.as_fd(), PROGRAM_NAME).unwrap();
+        assert_eq!(listed(), [ours.id, foreign_id]);
+        remove_stale(&["lo".to_owned()]).unwrap();
+        assert_eq!(listed(), [foreign_id]);
+    });
+    test.join().unwrap();
+}
+
+#[test]
 fn a_refused_program_comes_with_the_verifiers_reason() {
     if loaded().is_none() {
         return;
     }
     let mut asm = crate::gate::asm::Assembler::default();
     asm.exit(); // r0 was never set
-    let refusal = sys::load("broken", Direction::Ingress, &asm.finish()).unwrap_err();
+    let refusal = sys::load("broken", sys::ATTACH_ANYWHERE, &asm.finish()).unwrap_err();
     assert!(refusal.to_string().contains("R0 !read_ok"), "{refusal}");
 }
