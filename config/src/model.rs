@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::hooks::{Hook, Service};
 use crate::secret::Secret;
 
 /// Everything one member needs to know, checked.
@@ -31,6 +32,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Heartbeats, election and the virtual addresses.
     pub ha: Ha,
+    /// Units that run where the primary is, in the order in which they are started.
+    pub services: Vec<Service>,
     /// The object store; `None` on a witness and nowhere else.
     pub store: Option<Store>,
     /// The HTTP interface.
@@ -144,6 +147,8 @@ pub struct Ha {
     pub gate: GateChoice,
     /// Whether the agent keeps what its core was told, and writes it down after an unplanned change of role.
     pub flight_recorder: bool,
+    /// Programs that are run at changes of role, in this order.
+    pub hooks: Vec<Hook>,
 }
 
 impl Ha {
