@@ -41,6 +41,7 @@ fn settings(name: &str, kind: MemberKind, peers: &[(&str, MemberKind)]) -> Setti
         failback: Failback { automatic: false, allowed: true, delay: 1000 * MS, window: 30_000 * MS },
         automatic: true,
         probe_vip: true,
+        attendance: None,
     }
 }
 

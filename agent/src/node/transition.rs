@@ -54,6 +54,8 @@ pub enum Cause {
     Paused,
     /// An operator takes this member out for maintenance.
     Drained,
+    /// A pre-hook vetoed, or a service did not start.
+    NotPrepared,
 }
 
 /// One row of the table.
@@ -144,6 +146,12 @@ pub const TABLE: &[Row] = &[
     ),
     row(R::Promoting, C::OtherPrimary, R::Standby, "another member is primary in a later epoch"),
     row(R::Promoting, C::PromotionFailed, R::Standby, "a step of taking over failed"),
+    row(
+        R::Promoting,
+        C::NotPrepared,
+        R::Standby,
+        "a pre-hook vetoed the takeover, or a service did not start; leaving the role to another member",
+    ),
     row(R::Promoting, C::DiskFailed, R::Standby, "this member's log failed while taking over"),
     row(R::Promoting, C::LinksFailed, R::Standby, "this host's own links failed while taking over"),
     row(R::Promoting, C::Terminating, R::Standby, "the agent is shutting down"),

@@ -200,6 +200,7 @@ fn unplanned(transition: &Transition) -> bool {
         | Cause::Superseded
         | Cause::HandoverFailed
         | Cause::PromotionFailed
+        | Cause::NotPrepared
         | Cause::DiskFailed
         | Cause::LinksFailed => true,
         Cause::OtherPrimary => reigned,
