@@ -55,6 +55,7 @@ fn session() -> Recorder {
         failback: Failback { automatic: false, allowed: true, delay: 1000 * MS, window: 30_000 * MS },
         automatic: true,
         probe_vip: true,
+        attendance: None,
     };
     let mut now = Time(100_000_000_000);
     let mut node = Node::new(settings, HardState::default(), LogPosition::default(), now);

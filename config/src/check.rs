@@ -19,6 +19,7 @@ pub(crate) fn whole(notes: &mut Notes, config: &Config, places: &Places) {
     policies(notes, config, places);
     tcp_listeners(notes, config, places);
     store_credentials(notes, config, places);
+    witness_has_nothing_to_follow(notes, config, places);
 }
 
 fn members(notes: &mut Notes, config: &Config, places: &Places) {
@@ -80,6 +81,14 @@ fn witness_has_neither_store_nor_address(notes: &mut Notes, config: &Config, pla
     for place in &places.virtual_ips {
         let message = "a witness never holds a virtual address";
         notes.error(place, message, "remove the `virtual_ip` block, or write `mode = \"replica\"`");
+    }
+}
+
+fn witness_has_nothing_to_follow(notes: &mut Notes, config: &Config, places: &Places) {
+    let follows = config.services.len() + config.ha.hooks.len();
+    if config.mode == Mode::Witness && follows > 0 {
+        let message = "a witness is never primary: its hooks and services are neither run nor started";
+        notes.warn(&places.mode, message, "move them to the data members");
     }
 }
 

@@ -4,8 +4,10 @@
 //! protect against stands beside what it does. Invariant: no secret appears, only how many there are.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use crate::Loaded;
+use crate::hooks::{HookEvent, OnFailure};
 use crate::model::{Config, FailbackMode, GateChoice, Mode, Peer, PeerKind, TwoNode};
 use crate::quantity::{show, show_size};
 use crate::timers::{Derived, GateInUse};
@@ -20,6 +22,7 @@ pub fn explain(loaded: &Loaded) -> String {
     addresses(&mut out, config);
     timers(&mut out, config);
     failback(&mut out, config);
+    followers_of_the_role(&mut out, config);
     store(&mut out, config);
     limits(&mut out, config);
     if loaded.warnings.is_empty() {
@@ -229,6 +232,57 @@ fn failback(out: &mut String, config: &Config) {
         FailbackMode::Disabled => "disabled: the role stays where it is".to_owned(),
     };
     line(out, format!("\nFailback {text}"));
+}
+
+/// What runs with the role, in the order of taking over and of giving up.
+fn followers_of_the_role(out: &mut String, config: &Config) {
+    let (hooks, services) = (&config.ha.hooks, &config.services);
+    if config.mode == Mode::Witness || hooks.is_empty() && services.is_empty() {
+        return;
+    }
+    let on = |event: HookEvent| hooks.iter().filter(move |hook| hook.on.contains(&event));
+    let run = |out: &mut String, event: HookEvent| {
+        for hook in on(event) {
+            let veto = if hook.veto && event == HookEvent::PrePrimary { ", may veto" } else { "" };
+            // Arguments may be what others should not see.
+            let more = if hook.command.len() > 1 { " …" } else { "" };
+            let (limit, program) = (show(hook.timeout), &hook.command[0]);
+            line(out, format!("    hook {:<20} at most {limit}{veto}: {program}{more}", hook.name));
+        }
+    };
+    line(out, "\nWith the role (hooks are killed at their limit)");
+    line(out, "  taking over, the log complete and the address not here yet");
+    run(out, HookEvent::PrePrimary);
+    for service in services {
+        let failure = match service.on_failure {
+            OnFailure::Ignore => "goes on without it",
+            OnFailure::GiveUp => "leaves the role to another member if it fails",
+        };
+        let limit = show(service.start_timeout);
+        line(out, format!("    start {:<19} at most {limit}: {}, {failure}", service.name, service.unit));
+    }
+    line(out, "  primary, with the address");
+    run(out, HookEvent::Primary);
+    line(out, "  handing over in a planned switchover, still with the address");
+    run(out, HookEvent::PreStandby);
+    line(out, "  giving up (after an unplanned loss the address goes first)");
+    for service in services.iter().rev() {
+        let limit = show(service.stop_timeout);
+        line(out, format!("    stop {:<20} at most {limit}: {}", service.name, service.unit));
+    }
+    run(out, HookEvent::Fault);
+    run(out, HookEvent::Standby);
+    if on(HookEvent::Stop).next().is_some() {
+        line(out, "  the agent ends");
+        run(out, HookEvent::Stop);
+    }
+    let preparing: Duration = on(HookEvent::PrePrimary)
+        .map(|hook| hook.timeout)
+        .chain(services.iter().map(|service| service.start_timeout))
+        .sum();
+    if !preparing.is_zero() {
+        line(out, format!("  a takeover waits for them {} at most", show(preparing)));
+    }
 }
 
 fn store(out: &mut String, config: &Config) {

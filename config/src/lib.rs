@@ -15,11 +15,13 @@
 mod address;
 mod check;
 mod explain;
+mod hooks;
 mod mask;
 mod model;
 mod quantity;
 mod read;
 mod read_ha;
+mod read_hooks;
 mod report;
 mod secret;
 mod secret_file;
@@ -35,6 +37,7 @@ use std::path::Path;
 
 pub use crate::address::{MAX_MEMBERS, MAX_PATHS};
 pub use crate::explain::explain;
+pub use crate::hooks::{DEFAULT_HOOK_TIMEOUT, DEFAULT_UNIT_TIMEOUT, Hook, HookEvent, OnFailure, Service};
 pub use crate::model::{
     Api, Config, Failback, FailbackMode, GateChoice, Ha, HeartbeatPath, Keys, Mode, Peer, PeerKind,
     RootCredentials, Store, TwoNode, VirtualIp,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::hooks::{Hook, Service};
 use crate::secret::Secret;
 
 /// Everything one member needs to know, checked.
@@ -31,6 +32,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Heartbeats, election and the virtual addresses.
     pub ha: Ha,
+    /// Units that run where the primary is, in the order in which they are started.
+    pub services: Vec<Service>,
     /// The object store; `None` on a witness and nowhere else.
     pub store: Option<Store>,
     /// The HTTP interface.
@@ -146,6 +149,8 @@ pub struct Ha {
     pub flight_recorder: bool,
     /// Whether the heartbeat path asks to go before other programs and to stay in memory.
     pub realtime: bool,
+    /// Programs that are run at changes of role, in this order.
+    pub hooks: Vec<Hook>,
 }
 
 impl Ha {

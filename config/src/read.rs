@@ -14,6 +14,7 @@ use crate::address::{self, Ports, Written};
 use crate::check;
 use crate::model::{Api, Config, HeartbeatPath, Keys, Mode, RootCredentials, Store};
 use crate::read_ha;
+use crate::read_hooks;
 use crate::report::Notes;
 use crate::secret::Secret;
 use crate::secret_file;
@@ -69,6 +70,7 @@ pub(crate) fn file(notes: &mut Notes, body: &Body, dir: &Path) -> Option<Config>
     let replication = root.block(notes, "replication");
     let store = root.block(notes, "store");
     let api = root.block(notes, "api");
+    let services = read_hooks::services(notes, &mut root);
     inactive_blocks(notes, &mut root);
     let store_head = store.as_ref().map(|section| section.head.clone());
     let mut store_listen = None;
@@ -101,6 +103,7 @@ pub(crate) fn file(notes: &mut Notes, body: &Body, dir: &Path) -> Option<Config>
     places.store = store_head;
     places.store_listen = store_listen;
     places.api_listen = api_listen;
+    config.services = services;
     let wants_store = config.mode != Mode::Witness;
     config.store = match store_read {
         Some(mut store) => {
@@ -117,9 +120,8 @@ pub(crate) fn file(notes: &mut Notes, body: &Body, dir: &Path) -> Option<Config>
 }
 
 fn inactive_blocks(notes: &mut Notes, root: &mut Section<'_>) {
-    const NAMED: [(&str, &str); 4] = [
+    const NAMED: [(&str, &str); 3] = [
         ("check", "it is not run, and health is judged by heartbeats alone"),
-        ("service", "the agent neither starts nor stops it"),
         (
             "fence",
             "no device is asked to switch a member off; the lease and the gate keep a lost primary away",
@@ -215,6 +217,7 @@ fn read_replication(
         keys,
         state_dir,
         ha: ha.ha,
+        services: Vec::new(),
         store: None,
         api,
     };

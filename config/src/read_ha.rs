@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use crate::model::{Failback, FailbackMode, GateChoice, Ha, TwoNode, VirtualIp};
 use crate::quantity::show;
 use crate::read::inactive;
+use crate::read_hooks;
 use crate::report::Notes;
 use crate::section::{At, Section};
 
@@ -99,6 +100,7 @@ pub(crate) fn ha<'t>(notes: &mut Notes, section: Option<Section<'t>>) -> HaRead<
     ha.realtime = section.flag(notes, "realtime").is_none_or(|wanted| wanted.value);
     monitors(notes, &mut section, &mut ha);
     inactive_keys(notes, &mut section);
+    ha.hooks = read_hooks::hooks(notes, &mut section);
     let virtual_ip_places = virtual_ips(notes, &mut section, &mut ha);
     HaRead {
         ha,
@@ -128,6 +130,7 @@ fn absent() -> Ha {
         gate: GateChoice::Auto,
         flight_recorder: true,
         realtime: true,
+        hooks: Vec::new(),
     }
 }
 
@@ -282,14 +285,6 @@ fn inactive_keys(notes: &mut Notes, section: &mut Section<'_>) {
             inactive(notes, &conntrack.head.clone(), "conntrack_sync", instead);
         }
         conntrack.close(notes);
-    }
-    for (key, instead) in [
-        ("pre_failover_script", "it is not run before a takeover"),
-        ("post_failover_script", "it is not run after a takeover"),
-    ] {
-        if let Some(script) = section.absolute_path(notes, key) {
-            inactive(notes, &script.span, key, instead);
-        }
     }
 }
 

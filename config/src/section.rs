@@ -347,6 +347,18 @@ impl<'t> Section<'t> {
         Some(At { value: texts, span })
     }
 
+    /// A list of texts, or one text that stands for a list of it alone.
+    pub(crate) fn text_or_texts(
+        &mut self,
+        notes: &mut Notes,
+        key: &'static str,
+    ) -> Option<At<Vec<At<String>>>> {
+        match as_text(self.expression(key)?) {
+            Some(text) => Some(At { span: text.span.clone(), value: vec![text] }),
+            None => self.texts(notes, key),
+        }
+    }
+
     /// A path that does not depend on where the agent was started.
     pub(crate) fn absolute_path(&mut self, notes: &mut Notes, key: &'static str) -> Option<At<PathBuf>> {
         let text = self.text(notes, key)?;

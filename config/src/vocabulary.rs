@@ -50,6 +50,9 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
             "virtual_ip",
             "pre_failover_script",
             "post_failover_script",
+            "pre_failover_veto",
+            "hook_timeout",
+            "hook",
             "heartbeat_path",
             "gate",
             "flight_recorder",
@@ -57,6 +60,7 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("replication.ha.virtual_ip", &["address", "interface", "arp_ping", "gratuitous_arp"]),
+    ("replication.ha.hook", &["on", "exec", "timeout", "veto"]),
     ("replication.ha.heartbeat_path", &["listen", "peers"]),
     ("replication.ha.conntrack_sync", &["enabled", "interface", "sync_interval", "max_entries"]),
     (
@@ -73,6 +77,7 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("api", &["listen", "token", "token_file"]),
+    ("service", &["unit", "start_timeout", "stop_timeout", "on_failure"]),
 ];
 
 /// The one other place where exactly this key belongs. Words that several sections know give none.

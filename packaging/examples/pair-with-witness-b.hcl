@@ -33,3 +33,13 @@ store {
 api {
   listen = "127.0.0.1:8080"
 }
+
+# What else follows the role; the runbook (docs/operations.md, "Hooks and services") has the order.
+#
+# service "proxy" {
+#   unit = "haproxy.service"         # systemctl disable it: only Holdfast starts it
+# }
+#
+# and in the `ha` block:
+#
+#   post_failover_script = "/etc/holdfast/post-failover.sh"

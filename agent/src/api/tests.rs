@@ -76,6 +76,7 @@ pub(crate) fn status() -> Status {
         failback_enabled: true,
         paused: None,
         drained: false,
+        services: Vec::new(),
         vips: vec![VipStatus { address: "10.0.0.100/24".into(), interface: "eth1".into(), held: true }],
         endpoint: Some("http://10.0.0.100:9000".into()),
         gate: "ebpf".into(),

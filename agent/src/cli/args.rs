@@ -43,6 +43,9 @@ pub enum Command {
     Replication(ReplicationArgs),
     /// Try everything on this machine: a pair, a witness and a client in network namespaces.
     Lab(LabArgs),
+    /// The process that watches over a hook.
+    #[command(hide = true)]
+    HookKeeper(crate::runtime::hooks::keeper::KeeperArgs),
     /// The first process of a host of the lab.
     #[command(hide = true)]
     LabHost(lab::host::HostArgs),

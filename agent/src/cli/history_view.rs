@@ -11,7 +11,17 @@ pub(super) fn render(entries: &[Entry], paint: Paint) -> String {
         return "nothing happened to this member yet\n".to_owned();
     }
     let rows: Vec<_> = entries.iter().map(|entry| row(entry, paint)).collect();
-    table(&rows, "")
+    let lines = table(&rows, "");
+    // What hooks said stands below their lines, which would otherwise no longer be lines.
+    let mut out = String::with_capacity(lines.len());
+    for (line, entry) in lines.lines().zip(entries) {
+        out.push_str(line);
+        out.push('\n');
+        for said in entry.output.iter().flat_map(|output| output.lines()) {
+            out.push_str(&format!("    {} {}\n", paint.dim("|"), printable(said)));
+        }
+    }
+    out
 }
 
 fn row(entry: &Entry, paint: Paint) -> Vec<String> {
@@ -21,6 +31,7 @@ fn row(entry: &Entry, paint: Paint) -> Vec<String> {
             if to == "primary" { paint.good(&change) } else { change }
         }
         _ if entry.cause == "warning" => paint.warn("warning"),
+        _ if entry.cause == "hook_failed" => paint.warn("hook failed"),
         _ => printable(&entry.cause),
     };
     let peer = entry.peer.as_ref().map_or_else(String::new, |peer| format!(" ({peer})"));

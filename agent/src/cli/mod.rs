@@ -50,6 +50,7 @@ pub fn run() -> ExitCode {
         Command::Ha(args) => told(ha::run(args)),
         Command::Replication(args) => told(replication::run(args)),
         Command::Lab(args) => told(crate::lab::run(args)),
+        Command::HookKeeper(args) => crate::runtime::hooks::keeper::main(&args),
         Command::LabHost(args) => told(crate::lab::host::main(args)),
     }
 }

@@ -10,7 +10,7 @@ use super::status_view::spoken;
 use super::words::{duration, grouped, printable, table};
 use crate::flight::{Divergence, Flight, Origin, Outcome, Step};
 use crate::node::effect::Effect;
-use crate::node::event::Event;
+use crate::node::event::{Event, Readiness};
 use crate::node::role_name;
 use crate::node::view::View;
 use crate::runtime::history::rfc3339;
@@ -252,6 +252,16 @@ fn in_words(event: &Event) -> Option<String> {
         Event::GateJudged { lost: Some(detail), .. } => format!("the kernel gate is lost: {detail}"),
         Event::CommandGiven { id, command } => format!("order {id} of an operator: {command:?}"),
         Event::TerminationRequested => "the agent is asked to end".to_owned(),
+        Event::Prepared { epoch, outcome: Readiness::Ready } => {
+            format!("services and pre-hooks are ready (epoch {epoch})")
+        }
+        Event::Prepared { outcome: Readiness::Failed { why }, .. } => {
+            format!("services are not ready: {why}")
+        }
+        Event::Prepared { outcome: Readiness::Vetoed { why }, .. } => {
+            format!("the takeover is vetoed: {why}")
+        }
+        Event::Retired { round } => format!("services and hooks have left (order {round})"),
     })
 }
 
@@ -287,6 +297,11 @@ fn order_in_words(effect: &Effect) -> Option<(Kind, String)> {
             format!("order {id} is refused ({}): {}", declined.code, declined.message)
         }
         Effect::Exit => "lets the process end".to_owned(),
+        Effect::Prepare { epoch } => format!("runs the pre-hooks and starts the services (epoch {epoch})"),
+        Effect::Retire { round, planned: true, .. } => {
+            format!("lets hooks and services leave before the address does (order {round})")
+        }
+        Effect::Retire { round, .. } => format!("stops the services of the ended reign (order {round})"),
     };
     Some((Kind::Effect, text))
 }

@@ -103,6 +103,15 @@ fn member(status: &Status, paint: Paint) -> Vec<Vec<String>> {
         };
         row("virtual IP", format!("{} on {}: {held}", printable(&vip.address), printable(&vip.interface)));
     }
+    for service in &status.services {
+        let runs = matches!(service.state.as_str(), "active" | "reloading" | "refreshing");
+        let state = match (service.wanted, runs, service.problem.is_some()) {
+            (true, true, _) => "runs here".to_owned(),
+            (false, false, false) => "not here".to_owned(),
+            _ => paint.warn(&printable(&service.state)),
+        };
+        row("service", format!("{} ({}): {state}", printable(&service.name), printable(&service.unit)));
+    }
     if let Some(endpoint) = &status.endpoint {
         row("S3", printable(endpoint));
     }

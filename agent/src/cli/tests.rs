@@ -270,6 +270,7 @@ fn the_history_is_one_line_per_entry() {
         cause: cause.into(),
         reason: reason.into(),
         peer: peer.map(str::to_owned),
+        output: None,
     };
     let entries = [
         entry(None, None, "note", "the agent started", None),

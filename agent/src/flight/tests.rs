@@ -6,9 +6,9 @@ use holdfast_heartbeat::{BootNonce, Incarnation, Lsn, Member, MemberKind, NodeId
 
 use super::*;
 use crate::node::effect::Effect;
-use crate::node::event::{Command, Event};
+use crate::node::event::{Command, Event, Readiness};
 use crate::node::hard_state::HardState;
-use crate::node::settings::{Failback, PeerSettings, Settings, Timers, TwoNode};
+use crate::node::settings::{Attendance, Failback, PeerSettings, Settings, Timers, TwoNode};
 use crate::node::{LogPosition, Node};
 
 const MS: Duration = Duration::from_millis(1);
@@ -41,6 +41,7 @@ fn settings(name: &str, kind: MemberKind, peers: &[(&str, MemberKind)]) -> Setti
         failback: Failback { automatic: false, allowed: true, delay: 1000 * MS, window: 30_000 * MS },
         automatic: true,
         probe_vip: true,
+        attendance: Some(Attendance { prepare: 1000 * MS, retire: 1000 * MS, may_veto: true }),
     }
 }
 
@@ -129,6 +130,8 @@ impl Two {
                 Event::EpochStarted { epoch }
             }
             Effect::WaitFor { epoch, version, .. } => Event::WaitReached { epoch, version },
+            Effect::Prepare { epoch } => Event::Prepared { epoch, outcome: Readiness::Ready },
+            Effect::Retire { round, .. } => Event::Retired { round },
             _ => return,
         };
         self.queue.push_back((i, event));

@@ -108,6 +108,8 @@ pub struct HistoryEntry {
     pub cause: String,
     /// Why, in words.
     pub reason: String,
+    /// What a hook said.
+    pub output: String,
 }
 
 impl Status {

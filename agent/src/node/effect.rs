@@ -118,4 +118,18 @@ pub enum Effect {
     },
     /// The process may end.
     Exit,
+    /// Run the pre-hooks and start the services of a reign; answered by `Prepared`.
+    Prepare {
+        /// The reign.
+        epoch: Epoch,
+    },
+    /// Stop the services of a reign; answered by `Retired`.
+    Retire {
+        /// The reign.
+        epoch: Epoch,
+        /// Names the order in the answer.
+        round: u64,
+        /// The address is still here, and the hooks for leaving it are to be run first.
+        planned: bool,
+    },
 }

@@ -104,6 +104,36 @@ pub enum Event {
         /// The configuration names this very gate: without it this member does not serve.
         named: bool,
     },
+    /// Pre-hooks have run and services were started, each within its limit.
+    Prepared {
+        /// The reign.
+        epoch: Epoch,
+        /// What became of them.
+        outcome: Readiness,
+    },
+    /// The services of a reign are stopped, or their limits are over.
+    Retired {
+        /// The round of the effect.
+        round: u64,
+    },
+}
+
+/// What became of the services and pre-hooks of a takeover. What failed and does not matter to the takeover
+/// is `Ready`: the history has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Readiness {
+    /// The takeover goes on.
+    Ready,
+    /// It should be another member's, where there is one.
+    Failed {
+        /// In words.
+        why: String,
+    },
+    /// It must not go on here.
+    Vetoed {
+        /// In words.
+        why: String,
+    },
 }
 
 /// What an operator can ask of a member.

@@ -1,7 +1,7 @@
 //! Planned changes of primary: switchover, failback, and a primary that lets go by itself.
 //!
-//! The order is that of giving up in rule R7: requests end, the successor holds every byte, the gate
-//! shuts, the address goes, and only then is the resignation said. Until the gate shuts the switchover
+//! The order is that of giving up in rule R7: hooks and services leave, requests end, the successor holds
+//! every byte, the gate shuts, the address goes, and only then is the resignation said. Until the gate shuts the switchover
 //! can be called off and the primary serves on.
 
 use std::time::Duration;
@@ -24,6 +24,10 @@ pub(super) struct Handover {
     pub target: Member,
     pub cause: Cause,
     pub started: Time,
+    /// When hooks and services had left; until then clients are served.
+    pub retired: Option<Time>,
+    /// Clients are told to go.
+    pub stopping: bool,
     pub service_stopped: bool,
     /// The gate is shut and the address is being released: no way back.
     pub letting_go: bool,
@@ -150,6 +154,10 @@ impl Node {
         accept_data_loss: bool,
         out: &mut Vec<Effect>,
     ) -> Option<Answer> {
+        if self.ask_hooks_again() {
+            self.await_outcome(Awaited { id, since: now, here: true, drains: false }, out);
+            return None;
+        }
         if self.phase.reigns() {
             return Some(Ok(format!("{} is primary already", self.settings.me)));
         }
@@ -190,7 +198,7 @@ impl Node {
                 ));
             }
             // The primary hands over: nothing is lost and nobody is cut off.
-            self.wish_until = Some(now + ANSWER_WITHIN);
+            self.wish_until = Some(now + self.answer_within());
             self.await_outcome(Awaited { id, since: now, here: true, drains: false }, out);
             return None;
         }
@@ -244,20 +252,37 @@ impl Node {
             target: target.clone(),
             cause,
             started: now,
+            retired: self.settings.attendance.is_none().then_some(now),
+            stopping: false,
             service_stopped: false,
             letting_go: false,
             vip_released: false,
             command,
         });
         let epoch = reign.epoch;
-        out.push(Effect::StopServing { drain: self.settings.timers.drain });
+        self.stop_when_retired(out);
         self.change_role(Role::Primary, cause, Role::HandingOver, epoch, Some(target.id), out);
+        self.retire(now, epoch, true, out);
+    }
+
+    /// Tells clients to go once nothing else has to leave before them.
+    fn stop_when_retired(&mut self, out: &mut Vec<Effect>) {
+        let Phase::Reigning(reign) = &mut self.phase else { return };
+        if let Some(handover) = &mut reign.handover
+            && handover.retired.is_some()
+            && !handover.stopping
+        {
+            handover.stopping = true;
+            out.push(Effect::StopServing { drain: self.settings.timers.drain });
+        }
     }
 
     pub(super) fn progress_handover(&mut self, now: Time, out: &mut Vec<Effect>) {
         let limit = self.settings.timers.handover;
+        self.stop_when_retired(out);
         let Phase::Reigning(reign) = &mut self.phase else { return };
         let Some(handover) = &mut reign.handover else { return };
+        let late = |retired: Option<Time>, limit: Duration| retired.is_some_and(|at| now >= at + limit);
         if !handover.letting_go {
             let follower = &self.peers[handover.peer].follower;
             let holds_all = self.log.durable == self.log.end && follower.durable >= self.log.end;
@@ -267,7 +292,7 @@ impl Node {
                 out.push(Effect::EndLease);
                 out.push(Effect::ReleaseVip);
                 self.releasing = true;
-            } else if now >= handover.started + limit || !reign.in_sync.holds(&handover.target) {
+            } else if late(handover.retired, limit) || !reign.in_sync.holds(&handover.target) {
                 return self.call_off_handover(now, out);
             }
         }
@@ -277,7 +302,7 @@ impl Node {
             && !(handover.letting_go && planted::is("hands-over-before-release"))
         {
             // The gate is shut, so nobody is served here: the lease must not be renewed for ever.
-            if handover.letting_go && now >= handover.started + limit * 2 {
+            if handover.letting_go && late(handover.retired, limit * 2) {
                 self.step_down(now, Cause::HandoverFailed, None, out);
             }
             return;
@@ -386,6 +411,7 @@ impl Node {
             && self.failback_enabled
             && !self.paused()
             && self.settings.priority < state.priority
+            && now >= self.attendants.retreat_until
             && now.since(since) >= self.settings.failback.delay;
         due.then_some(Wish::Failback)
     }
@@ -409,7 +435,9 @@ impl Node {
         out: &mut Vec<Effect>,
     ) {
         // Until the successor is through, the role may still have to come back: not to a drained member.
-        let done = |awaited: &Awaited| !awaited.here && (!awaited.drains || role == Role::Primary);
+        // Where hooks and services follow the role, they may still keep the successor from it.
+        let hooks = self.settings.attendance.is_some();
+        let done = |awaited: &Awaited| !awaited.here && (!(awaited.drains || hooks) || role == Role::Primary);
         if let Some(awaited) = self.awaited.take_if(|awaited| done(awaited)) {
             if awaited.drains {
                 return self.be_drained(awaited.id, awaited.since, out);
@@ -427,9 +455,15 @@ impl Node {
         self.wish_until = None;
         if let Some(awaited) = self.awaited.take() {
             let primary = format!("{} is primary in epoch {}", self.settings.me, self.hard.epoch);
-            let answer = match awaited.drains {
-                false => Ok(primary),
-                true => decline(
+            let answer = match (awaited.drains, awaited.here) {
+                (false, true) => Ok(primary),
+                (false, false) => decline(
+                    "handover_failed",
+                    format!(
+                        "{primary} again, since its successor did not take over. Nothing was lost; see there: holdfast ha history"
+                    ),
+                ),
+                (true, _) => decline(
                     "handover_failed",
                     format!("{primary} again, since its successor did not take over: it is not drained"),
                 ),
@@ -440,7 +474,8 @@ impl Node {
 
     /// Answers a command that has waited too long.
     pub(super) fn expire_awaited(&mut self, now: Time, out: &mut Vec<Effect>) {
-        if let Some(awaited) = self.awaited.take_if(|awaited| now.since(awaited.since) >= ANSWER_WITHIN) {
+        let within = self.answer_within();
+        if let Some(awaited) = self.awaited.take_if(|awaited| now.since(awaited.since) >= within) {
             self.forced = false;
             // Whoever is told that it did not happen must not see it happen later.
             if let Some(vacancy) = self.vacancy.as_mut().filter(|_| awaited.here) {
@@ -454,9 +489,15 @@ impl Node {
                 format!(" ({who} refused its vote: {})", super::view::in_words(*why))
             });
             let message =
-                format!("no new primary after {} s{why}; see: holdfast ha status", ANSWER_WITHIN.as_secs());
+                format!("no new primary after {} s{why}; see: holdfast ha status", within.as_secs());
             out.push(Effect::Answer { id: awaited.id, answer: Err(Declined { code: "timed_out", message }) });
         }
+    }
+
+    /// How long a request waits for its outcome, with what hooks and services may take. Those of the other
+    /// member are not known here: alike, as a rule.
+    fn answer_within(&self) -> Duration {
+        ANSWER_WITHIN + self.attendance_limit()
     }
 
     fn not_primary(&self, command: &str) -> Declined {

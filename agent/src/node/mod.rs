@@ -12,12 +12,14 @@
 //!   handover.rs  switchover, failback, commands
 //!   maintenance.rs  pause, resume, drain
 //!   lateness.rs  how late the core itself is
+//!   attendants.rs   services and hooks that follow the role
 //!   transition.rs  every change of role there is, with its reason
 //! ```
 //!
 //! The lease is looked at before anything else in every call: a process that was stopped and comes
 //! back finds its reign over before it reads what waited in its queues.
 
+mod attendants;
 mod campaign;
 pub mod effect;
 pub mod event;
@@ -45,6 +47,7 @@ use holdfast_heartbeat::{
 };
 use serde::{Deserialize, Serialize};
 
+use attendants::Attendants;
 use campaign::{Campaign, Probe, Vacancy};
 use effect::Effect;
 use event::Event;
@@ -144,6 +147,7 @@ pub struct Node {
     resign_on_release: Option<Resignation>,
     releasing: bool,
     last_failback: Option<Time>,
+    attendants: Attendants,
 
     // The host.
     log: LogPosition,
@@ -226,6 +230,7 @@ impl Node {
             resign_on_release: None,
             releasing: false,
             last_failback: None,
+            attendants: Attendants::default(),
             log,
             log_broken: false,
             log_full: false,
@@ -352,6 +357,8 @@ impl Node {
                 self.terminating = true;
                 self.exit_at.get_or_insert(now + self.settings.timers.handover + FAREWELL);
             }
+            Event::Prepared { epoch, outcome } => self.note_prepared(now, epoch, outcome, out),
+            Event::Retired { round } => self.note_retired(now, round),
         }
         self.progress(now, out);
     }
@@ -392,8 +399,8 @@ impl Node {
                 if reign.role == Role::Promoting {
                     sooner(reign.since + self.settings.timers.promotion_patience() + Duration::from_nanos(1));
                 }
-                if let Some(handover) = &reign.handover {
-                    sooner(handover.started + self.settings.timers.handover);
+                if let Some(retired) = reign.handover.as_ref().and_then(|handover| handover.retired) {
+                    sooner(retired + self.settings.timers.handover);
                 }
             }
         }
@@ -517,6 +524,7 @@ impl Node {
             self.resigned = Some(resigned);
             self.broadcast(now, false, out);
         }
+        self.retire_now(now, out);
     }
 
     fn note_follower(
@@ -548,6 +556,7 @@ impl Node {
         self.progress_reign(now, out);
         self.watch_leader(now, out);
         self.follow_leader(now, out);
+        self.watch_attendants(now, out);
         self.expire_awaited(now, out);
         self.answer_announced(now, out);
         self.consider_exit(now, out);
@@ -594,6 +603,9 @@ impl Node {
 
     fn consider_exit(&mut self, now: Time, out: &mut Vec<Effect>) {
         if !self.terminating || self.exited || self.phase.reigns() || self.releasing {
+            return;
+        }
+        if self.attendants.busy() {
             return;
         }
         let primary = self.leader.filter(|(_, peer)| self.peers[*peer].reigns(now));

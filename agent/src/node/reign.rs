@@ -9,6 +9,7 @@ use std::time::Duration;
 use holdfast_heartbeat::{Epoch, Member, MemberKind, NodeId, Resignation, Role, Time, planted};
 use serde::{Deserialize, Serialize};
 
+use super::attendants::{GRACE, Preparation};
 use super::effect::Effect;
 use super::handover::Handover;
 use super::in_sync::InSync;
@@ -35,6 +36,7 @@ pub(super) struct Reign {
     /// The log was told to begin.
     pub led: bool,
     pub log_started: bool,
+    pub preparation: Preparation,
     /// Since when clients are answered.
     pub serving: bool,
     pub vip_claimed: bool,
@@ -85,6 +87,9 @@ impl Node {
         }
         self.forced = false;
         self.grant = None;
+        let preparation = self.preparation();
+        // What an earlier reign of this member left behind goes before anything of this one comes.
+        self.retire_now(now, out);
         self.phase = Phase::Reigning(Box::new(Reign {
             epoch,
             answered_for: alone && forced,
@@ -94,6 +99,7 @@ impl Node {
             in_sync: InSync::new(epoch, members.clone()),
             led: self.hard.record.is_some(),
             log_started: false,
+            preparation,
             serving: false,
             vip_claimed: false,
             handover: None,
@@ -237,24 +243,23 @@ impl Node {
         if reign.role != Role::Promoting {
             return;
         }
-        if now >= reign.since + PROMOTION_LIMIT
-            && let Some(best) = self.best_successor(now, None)
+        let preparing =
+            self.settings.attendance.map_or(Duration::ZERO, |attendance| attendance.prepare + GRACE);
+        let refused = matches!(reign.preparation, Preparation::Refused(_));
+        if !refused
+            && now >= reign.since + PROMOTION_LIMIT + preparing
+            && self.best_successor(now, None).is_some()
         {
-            // In a pause nobody stands without being named.
-            let named = self.peers[best].member.as_ref().map(|member| member.id.clone());
-            let successor = named.filter(|_| self.paused());
-            self.step_down(now, Cause::PromotionFailed, None, out);
-            if let Some(resigned) = &mut self.resign_on_release {
-                resigned.successor = successor;
-            }
-            self.stand_after = now + PROMOTION_LIMIT;
-            return;
+            return self.give_way(now, Cause::PromotionFailed, PROMOTION_LIMIT, out);
         }
         let Phase::Reigning(reign) = &self.phase else { return };
         let recorded = reign.in_sync.recorded() || planted::is("serves-before-recorded");
         let replayed = reign.log_started || planted::is("address-before-replay");
         let ready = reign.lease_until.is_some() && recorded && replayed;
         if !reign.serving {
+            if !self.prepare(now, ready, out) {
+                return;
+            }
             match &self.probe.finished {
                 None if self.probe.started.is_none() => {
                     return self.start_probe(now, self.probe_window(), out);
@@ -262,6 +267,7 @@ impl Node {
                 Some((at, Some(conflict))) if !planted::is("claims-over-an-answer") => {
                     // Before this reign began the former primary had a right to answer. Afterwards
                     // it is a conflict: ask until the address is free, never claim it over an answer.
+                    let Phase::Reigning(reign) = &self.phase else { return };
                     if *at >= reign.since {
                         let message = format!(
                             "another host answers on the virtual address ({conflict}); not claiming it. If no other Holdfast member holds it, find that host and take the address off it"
@@ -287,10 +293,24 @@ impl Node {
             reign.role = Role::Primary;
             let epoch = reign.epoch;
             self.vacancy = None;
+            self.attended();
             self.change_role(Role::Promoting, Cause::StepsDone, Role::Primary, epoch, None, out);
             self.answer_awaited_by_self(out);
             self.broadcast(now, true, out);
         }
+    }
+
+    /// Leaves a promotion that does not come to its end to another member, and stands no more for `pause`.
+    pub(super) fn give_way(&mut self, now: Time, cause: Cause, pause: Duration, out: &mut Vec<Effect>) {
+        // In a pause nobody stands without being named.
+        let best = self.best_successor(now, None).filter(|_| self.paused());
+        let successor =
+            best.and_then(|best| self.peers[best].member.as_ref()).map(|member| member.id.clone());
+        self.step_down(now, cause, None, out);
+        if let Some(resigned) = &mut self.resign_on_release {
+            resigned.successor = successor;
+        }
+        self.stand_after = now + pause;
     }
 
     /// Ends the reign now: the gate shuts first, everything else follows.
@@ -314,6 +334,9 @@ impl Node {
             self.resign_on_release = resigned;
         }
         self.change_role(reign.role, cause, Role::Standby, reign.epoch, peer, out);
+        if reign.handover.is_none() {
+            self.retire_after_release(now, reign.epoch);
+        }
         if let Some(handover) = reign.handover {
             self.decline_handover(handover, cause, out);
         }

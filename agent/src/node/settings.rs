@@ -30,6 +30,19 @@ pub struct Settings {
     pub automatic: bool,
     /// Whether the VIP must be probed before it is claimed.
     pub probe_vip: bool,
+    /// What hooks and services may take; `None` where there are none, and the steps with them.
+    pub attendance: Option<Attendance>,
+}
+
+/// The limits of what is started and stopped with the role.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Attendance {
+    /// All pre-hooks and all starts of services together.
+    pub prepare: Duration,
+    /// All stops of services and all hooks before the address goes together.
+    pub retire: Duration,
+    /// A pre-hook may veto: without its word there is no takeover.
+    pub may_veto: bool,
 }
 
 /// One other voter.

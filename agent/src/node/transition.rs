@@ -58,6 +58,8 @@ pub enum Cause {
     Drained,
     /// The kernel's gate is gone and cannot be put back.
     GateLost,
+    /// A pre-hook vetoed, or a service did not start.
+    NotPrepared,
 }
 
 /// One row of the table.
@@ -155,6 +157,12 @@ pub const TABLE: &[Row] = &[
     ),
     row(R::Promoting, C::OtherPrimary, R::Standby, "another member is primary in a later epoch"),
     row(R::Promoting, C::PromotionFailed, R::Standby, "a step of taking over failed"),
+    row(
+        R::Promoting,
+        C::NotPrepared,
+        R::Standby,
+        "a pre-hook vetoed the takeover, or a service did not start; leaving the role to another member",
+    ),
     row(R::Promoting, C::DiskFailed, R::Standby, "this member's log failed while taking over"),
     row(R::Promoting, C::LinksFailed, R::Standby, "this host's own links failed while taking over"),
     row(R::Promoting, C::GateLost, R::Standby, "the kernel's gate was lost while taking over"),

@@ -2,6 +2,7 @@
 
 use holdfast_heartbeat::{Dropped, Epoch, InSyncRecord, MemberKind, Refusal, Role, Suspension, Time};
 
+use super::attendants::Preparation;
 use super::lateness::Lateness;
 use super::peer::reigning;
 use super::settings::TwoNode;
@@ -183,6 +184,21 @@ impl Node {
         }
         if self.log_full {
             warnings.push("the disk of the log is full: writes are refused, everything stored is intact; free some space".into());
+        }
+        if let Phase::Reigning(reign) = &self.phase
+            && let Preparation::Since(since) = reign.preparation
+        {
+            let message = format!(
+                "taking over: waiting for pre-hooks and services for {} ms",
+                now.since(since).as_millis()
+            );
+            warnings.push(message);
+        }
+        if now < self.attendants.retreat_until {
+            warnings.push(format!(
+                "a takeover failed for a pre-hook or a service; this member does not try again by itself for {} s more. See: holdfast ha history",
+                self.attendants.retreat_until.since(now).as_secs() + 1
+            ));
         }
         if !self.links_good {
             warnings.push(format!("own links: {}", self.links_detail));

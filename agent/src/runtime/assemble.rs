@@ -117,6 +117,7 @@ pub fn settings(config: &Config, me: Member, boot: BootNonce, derived: &Derived)
             window: failback.window.unwrap_or(FAILBACK_WINDOW),
         },
         automatic: config.ha.enabled,
+        attendance: super::hooks::attendance(config),
         probe_vip: config.ha.virtual_ips.iter().any(|vip| vip.arp_ping) && config.mode != Mode::Witness,
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::address::{self, Order};
+use super::hooks;
 use super::lease::Lease;
 use super::log_thread::{LogInput, Reply, wall_ms};
 use super::recorder::{self, FlightRecorder, RecordError};
@@ -25,7 +26,7 @@ use super::sockets::HeartbeatSockets;
 use super::supervisor::Testament;
 use crate::node::Node;
 use crate::node::effect::Effect;
-use crate::node::event::{Answer, Command, Event};
+use crate::node::event::{Answer, Command, Event, Readiness};
 use crate::node::hard_state::HardState;
 use crate::node::view::View;
 
@@ -72,6 +73,8 @@ pub struct Arms {
     pub log: Option<Sender<LogInput>>,
     /// Whom the log's stream should follow.
     pub leader: tokio::sync::watch::Sender<Leader>,
+    /// Hooks and services that follow the role; `None` where there are none.
+    pub attendants: Option<UnboundedSender<hooks::Order>>,
     /// The S3 service.
     pub service: UnboundedSender<ServiceOrder>,
     /// Log lines and the history.
@@ -235,7 +238,12 @@ impl Core {
             }
             Effect::Serve { .. } => drop(arms.service.send(ServiceOrder::Serve)),
             Effect::StopServing { drain } => drop(arms.service.send(ServiceOrder::Stop { drain })),
-            Effect::Report(transition) => drop(arms.reports.send(Report::Transition { at: now, transition })),
+            Effect::Report(transition) => {
+                if let Some(attendants) = &arms.attendants {
+                    let _ = attendants.send(hooks::Order::Changed(transition.clone()));
+                }
+                drop(arms.reports.send(Report::Transition { at: now, transition }));
+            }
             Effect::Note { message } => drop(arms.reports.send(Report::Note { at: now, message })),
             Effect::Warn { message } => drop(arms.reports.send(Report::Warning { at: now, message })),
             Effect::Answer { id, answer } => {
@@ -243,7 +251,20 @@ impl Core {
                     let _ = reply.send(answer);
                 }
             }
-            Effect::Exit => self.exit = true,
+            Effect::Prepare { epoch } => match &arms.attendants {
+                Some(attendants) => drop(attendants.send(hooks::Order::Prepare { epoch })),
+                None => self.own.push(Event::Prepared { epoch, outcome: Readiness::Ready }),
+            },
+            Effect::Retire { epoch, round, planned } => match &arms.attendants {
+                Some(attendants) => drop(attendants.send(hooks::Order::Retire { epoch, round, planned })),
+                None => self.own.push(Event::Retired { round }),
+            },
+            Effect::Exit => {
+                if let Some(attendants) = &arms.attendants {
+                    let _ = attendants.send(hooks::Order::End);
+                }
+                self.exit = true;
+            }
         }
     }
 

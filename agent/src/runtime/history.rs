@@ -6,6 +6,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use holdfast_heartbeat::Epoch;
 use serde::{Deserialize, Serialize};
 
 use crate::node::role_name;
@@ -32,13 +33,16 @@ pub struct Entry {
     /// The epoch; absent for a note.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub epoch: Option<u64>,
-    /// The cause as a stable word; `note` or `warning` where no role changed.
+    /// The cause as a stable word; `note`, `warning`, `hook` or `hook_failed` where no role changed.
     pub cause: String,
     /// The reason in words.
     pub reason: String,
     /// The other member concerned.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub peer: Option<String>,
+    /// The end of what a hook said.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub output: Option<String>,
 }
 
 /// The history of this member.
@@ -88,6 +92,7 @@ impl History {
             cause: cause.unwrap_or_default(),
             reason: transition.reason.clone(),
             peer: transition.peer.as_ref().map(ToString::to_string),
+            output: None,
         });
     }
 
@@ -102,6 +107,22 @@ impl History {
             cause: cause.to_owned(),
             reason: reason.to_owned(),
             peer: None,
+            output: None,
+        });
+    }
+
+    /// Adds how a hook ended, and the end of what it said.
+    pub fn add_hook(&self, uptime_ms: u64, epoch: Epoch, failed: bool, reason: &str, output: &str) {
+        self.add(Entry {
+            at: wall_time(),
+            uptime_ms,
+            from: None,
+            to: None,
+            epoch: Some(epoch.0).filter(|epoch| *epoch > 0),
+            cause: if failed { "hook_failed" } else { "hook" }.to_owned(),
+            reason: reason.to_owned(),
+            peer: None,
+            output: Some(output.to_owned()).filter(|output| !output.is_empty()),
         });
     }
 

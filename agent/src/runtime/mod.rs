@@ -9,6 +9,7 @@
 //!   ├ addresses   virtual addresses, announcements, probes, the watch over the kernel gate
 //!   ├ gate        renews the kernel gate, where that is nftables
 //!   ├ links       carriers and gateways
+//!   ├ hooks       hooks and services, one after the other
 //!   ├ reports     log lines and the history
 //!   ├ recorder    what the core was told, to disk after an unplanned change of role
 //!   └ tokio       S3, API, replication connections
@@ -22,6 +23,7 @@ pub mod assemble;
 pub mod core;
 pub mod handle;
 pub mod history;
+pub mod hooks;
 pub mod identity;
 pub mod lease;
 pub mod links;
@@ -275,6 +277,7 @@ fn start(path: &Path) -> Result<()> {
     // Nobody was served by this life yet: the port may send clients on to the primary.
     lease.open_ports_for_standby();
 
+    let (attendants, attended, units, last_hooks) = attend(&config, &identity.member, &event, &reports)?;
     let settings = assemble::settings(&config, identity.member.clone(), boot, &derived);
     let node = Node::new(settings, identity.hard, log_position, address::now());
     let show = Show {
@@ -288,6 +291,7 @@ fn start(path: &Path) -> Result<()> {
         log: log_status.clone(),
         drops: drops.clone(),
         vips_here,
+        units,
     };
     let (recorder, recordings_written) = if config.ha.flight_recorder {
         let reports = reports.clone();
@@ -311,6 +315,7 @@ fn start(path: &Path) -> Result<()> {
         addresses,
         log: log_sender,
         leader,
+        attendants,
         service: service_orders,
         reports: reports.clone(),
         recorder,
@@ -359,6 +364,10 @@ fn start(path: &Path) -> Result<()> {
     // Not an error where there is no systemd.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let ended = core.join();
+    if let (Ok(()), Some(attended)) = (&ended, attended) {
+        // The last hooks of an orderly end; each is killed at its own limit.
+        let _ = attended.recv_timeout(last_hooks);
+    }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     if let Some(written) = recordings_written {
         // Ends with the thread that writes; a disk that does not answer must not hold anybody up.
@@ -371,6 +380,29 @@ fn start(path: &Path) -> Result<()> {
     let _ = gate.detach();
     runtime.shutdown_background();
     Ok(())
+}
+
+/// Starts what runs hooks and moves services, where there are any; also how long its end may take.
+#[expect(clippy::type_complexity, reason = "four things that are made together and used apart")]
+fn attend(
+    config: &Config,
+    me: &holdfast_heartbeat::Member,
+    event: &(impl Fn(Event) + Clone + Send + 'static),
+    reports: &std::sync::mpsc::Sender<Report>,
+) -> Result<(
+    Option<tokio::sync::mpsc::UnboundedSender<hooks::Order>>,
+    Option<std::sync::mpsc::Receiver<()>>,
+    hooks::UnitStates,
+    std::time::Duration,
+)> {
+    let Some(setup) = hooks::Setup::new(config, me.id.clone()) else {
+        return Ok((None, None, hooks::UnitStates::default(), std::time::Duration::ZERO));
+    };
+    let last = setup.longest_end();
+    let named = setup.services.iter().map(|service| (service.name.clone(), service.unit.clone()));
+    let units = hooks::UnitStates::new(named);
+    let (orders, ended) = hooks::spawn(setup, units.clone(), event.clone(), reports.clone())?;
+    Ok((Some(orders), Some(ended), units, last))
 }
 
 struct Data {
@@ -503,6 +535,7 @@ struct Show {
     log: Option<SharedStatus>,
     drops: Arc<sockets::DropCounts>,
     vips_here: address::AddressesHere,
+    units: hooks::UnitStates,
 }
 
 impl Show {
@@ -519,6 +552,8 @@ impl Show {
                 "no kernel gate: only the address's lifetime of whole seconds ends a dead agent's hold ({why})"
             ));
         }
+        let services = self.units.read();
+        warnings.extend(services.iter().filter_map(|service| service.problem.clone()));
         let mut dropped: std::collections::BTreeMap<String, u64> =
             self.drops.read().map(|(reason, count)| (reason.to_string(), count)).collect();
         for (reason, count) in &view.dropped {
@@ -567,6 +602,7 @@ impl Show {
                     held: self.vips_here.load(std::sync::atomic::Ordering::Relaxed),
                 })
                 .collect(),
+            services,
             endpoint: self.endpoint.clone(),
             gate: self.gate.name().to_owned(),
             realtime: self.realtime.clone(),

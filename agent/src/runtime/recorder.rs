@@ -201,6 +201,7 @@ fn unplanned(transition: &Transition) -> bool {
         | Cause::Superseded
         | Cause::HandoverFailed
         | Cause::PromotionFailed
+        | Cause::NotPrepared
         | Cause::DiskFailed
         | Cause::LinksFailed
         | Cause::GateLost => true,

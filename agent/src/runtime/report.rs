@@ -3,7 +3,7 @@
 
 use std::sync::mpsc::{Sender, channel};
 
-use holdfast_heartbeat::Time;
+use holdfast_heartbeat::{Epoch, Time};
 
 use super::history::History;
 use crate::node::role_name;
@@ -25,6 +25,19 @@ pub enum Report {
         at: Time,
         /// What.
         message: String,
+    },
+    /// A hook was run.
+    Hook {
+        /// When it ended.
+        at: Time,
+        /// For which reign.
+        epoch: Epoch,
+        /// It did not end well.
+        failed: bool,
+        /// Which, and how it ended.
+        message: String,
+        /// The end of what it said.
+        output: String,
     },
     /// Something degraded.
     Warning {
@@ -76,6 +89,14 @@ pub fn spawn(node: String, history: History) -> std::io::Result<Sender<Report>> 
                             reason = t.reason,
                             "role changed"
                         );
+                    }
+                }
+                Report::Hook { at, epoch, failed, message, output } => {
+                    history.add_hook(at.0 / 1_000_000, epoch, failed, &message, &output);
+                    if failed {
+                        tracing::warn!(node, epoch = epoch.0, output, "{message}");
+                    } else {
+                        tracing::info!(node, epoch = epoch.0, output, "{message}");
                     }
                 }
                 Report::Note { at, message } => {

@@ -51,6 +51,9 @@ pub struct Status {
     pub drained: bool,
     /// The virtual addresses.
     pub vips: Vec<super::address::VipStatus>,
+    /// The units that follow the role.
+    #[serde(default)]
+    pub services: Vec<super::hooks::UnitStatus>,
     /// Where S3 clients go: the virtual address and port.
     pub endpoint: Option<String>,
     /// The kernel gate in use.

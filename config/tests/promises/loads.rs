@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use holdfast_config::{Config, FailbackMode, GateChoice, Loaded, Mode, PeerKind, TwoNode, explain};
+use holdfast_config::{
+    Config, FailbackMode, GateChoice, HookEvent, Loaded, Mode, PeerKind, TwoNode, explain,
+};
 
 use crate::{GOOD, load, messages, with};
 
@@ -73,15 +75,14 @@ fn the_advanced_example_loads_and_names_what_is_not_active() {
     assert_eq!(config.ha.monitor_links, ["eth0", "eth1"]);
     assert_eq!(config.ha.monitor_gateways[0].to_string(), "192.168.1.1");
     let said = messages(&loaded).join("\n");
-    for key in [
-        "compression",
-        "sync_interval",
-        "batch_size",
-        "conntrack_sync",
-        "pre_failover_script",
-        "post_failover_script",
-    ] {
+    for key in ["compression", "sync_interval", "batch_size", "conntrack_sync"] {
         assert!(said.contains(&format!("`{key}` is accepted, not active in this version")), "{key}: {said}");
+    }
+    for (hook, event) in config.ha.hooks.iter().zip([HookEvent::PrePrimary, HookEvent::Primary]) {
+        assert_eq!(hook.on, [event]);
+        assert!(!hook.veto && hook.timeout == holdfast_config::DEFAULT_HOOK_TIMEOUT);
+        // The guide's scripts are on the guide's hosts; the file loads here all the same.
+        assert!(said.contains(&format!("`{}`: cannot look at {}", hook.name, hook.command[0])), "{said}");
     }
     // With two voters the probe policy uses both.
     assert!(!said.contains("monitor_"), "{said}");
@@ -179,10 +180,7 @@ fn every_key_is_accepted_and_none_is_silently_ignored() {
         "ack = \"local\"",
         "two_node = \"fence\"",
         "conntrack_sync",
-        "pre_failover_script",
-        "post_failover_script",
         "check \"disk\"",
-        "service \"web\"",
         "fence \"ipmi\"",
         "sync_files \"etc\"",
         "backup",

@@ -2,6 +2,7 @@
 
 mod complains;
 mod garbage;
+mod hooks;
 mod loads;
 mod secrets;
 mod timers;

@@ -132,6 +132,7 @@ pub const ALL: [Bug; COUNT] = [
         "a new primary claims the address before its epoch start is committed",
     ),
     bug("claims-over-an-answer", "R7", "a new primary claims the address although the probe was answered"),
+    bug("serves-over-a-veto", "R7", "a takeover goes on although a pre-hook vetoed it"),
     bug("resigns-before-release", "R7", "who steps down says so before the address is off"),
     bug("hands-over-before-release", "R7", "who hands over says so before the address is off"),
     bug(
@@ -181,7 +182,7 @@ pub const ALL: [Bug; COUNT] = [
 ];
 
 /// How many there are.
-pub const COUNT: usize = 65;
+pub const COUNT: usize = 66;
 
 /// The bug of this name.
 pub fn named(name: &str) -> Option<Bug> {

@@ -5,6 +5,7 @@ use holdfast_heartbeat::{Epoch, MemberKind};
 
 use super::chance::Chance;
 use super::plan::RATE_BOUND_PPM;
+use super::world::attendants::Conduct;
 use super::world::happening::Part;
 use super::world::hosts::Death;
 use super::world::network::{MS, S};
@@ -573,6 +574,7 @@ impl Faults {
             host.dies_after = None;
             host.disk.stop_after(None);
             host.state_disk_fails = false;
+            host.conduct = Conduct::Good;
             host.disk_stalled_until = 0;
             host.sync_jitter = host.sync_jitter.min(2 * MS);
             if host.clock.ppm().abs() > RATE_BOUND_PPM {
@@ -611,6 +613,8 @@ impl Faults {
         // The longest damping of a member that left often, the wait of a retransmission that began during
         // the longest cut, and some elections.
         let cut = self.interval * 120;
-        35 * S + cut + self.interval * u64::from(shape.threshold) * 20
+        // The longest retreat of a member whose hooks failed, and the wait for hooks that are never heard of.
+        let hooks = if shape.hooks { 70 * S } else { 0 };
+        hooks + 35 * S + cut + self.interval * u64::from(shape.threshold) * 20
     }
 }

@@ -13,6 +13,9 @@ use super::world::kernel::GateKind;
 use super::world::network::{MS, S, US};
 use super::world::shape::{MOST_HOSTS, Shape};
 
+/// Stirs the seed for the question whether there are hooks.
+const HOOKS: u64 = 0x000e_686f_6f6b;
+
 /// What a run is like.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -70,6 +73,9 @@ impl Plan {
     pub fn draw(seed: u64) -> Plan {
         let mut dice = Dice(seed ^ 0x686f_6c64_6661_7374);
         let shape = draw_shape(&mut dice);
+        // With chance of its own, so that the seeds of before draw what they drew; the number is one with
+        // which none of those that found something has hooks.
+        let shape = Shape { hooks: Dice(seed ^ HOOKS).one_in(4), ..shape };
         // One pair in four is cut in two, with what the policy `probe` says of it.
         let split = shape.is_pair() && dice.one_in(4);
         let mut faults = Vec::new();
@@ -149,5 +155,6 @@ fn draw_shape(dice: &mut Dice) -> Shape {
         segment_size: *dice.pick(&[8 << 10, 64 << 10, 1 << 20]),
         // Without it nothing tells the halves of a pair a dead peer from a cut cable.
         arp_ping: !dice.one_in(5) || data == 2 && !witness,
+        hooks: false,
     }
 }

@@ -14,6 +14,7 @@ use super::chance::Chance;
 use super::checkers::{Violation, clients, r9_same_bytes, whole};
 use super::faults::Faults;
 use super::plan::Plan;
+use super::world::attendants::Conduct;
 use super::world::network::{MS, S};
 use super::world::{Ns, World};
 
@@ -151,6 +152,9 @@ fn begin(world: &mut World, plan: &Plan) {
         world.hosts[h].clock.set_rate(0, plan.ppm[h]);
         world.hosts[h].sync_delay = weather.sync_delay;
         world.hosts[h].sync_jitter = weather.sync_jitter;
+        if plan.shape.hooks {
+            world.hosts[h].conduct = Conduct::Troubled;
+        }
         let after = world.dice.up_to(plan.staggered);
         world.power_on_later(h, after);
     }

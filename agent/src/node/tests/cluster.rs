@@ -11,9 +11,9 @@ use holdfast_heartbeat::{
 };
 
 use crate::node::effect::Effect;
-use crate::node::event::{Answer, Command, Event};
+use crate::node::event::{Answer, Command, Event, Readiness};
 use crate::node::hard_state::HardState;
-use crate::node::settings::{Failback, PeerSettings, Settings, Timers, TwoNode};
+use crate::node::settings::{Attendance, Failback, PeerSettings, Settings, Timers, TwoNode};
 use crate::node::transition::Transition;
 use crate::node::{LogPosition, Node};
 
@@ -139,6 +139,25 @@ pub(super) struct Host {
     pub exited: bool,
     /// The interface is missing: the address cannot be claimed.
     pub no_interface: bool,
+    /// How long services and pre-hooks take, and what becomes of them; never answered where it is `None`.
+    pub prepares: Option<(Duration, Readiness)>,
+    /// How long they take to leave; never answered where it is `None`.
+    pub retires: Option<Duration>,
+    /// What was done about the role, in order, for tests of the order.
+    pub deeds: Vec<Deed>,
+}
+
+/// Something that a host did about the role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deed {
+    Prepares,
+    Probes,
+    Claims,
+    Serves,
+    Retires { planned: bool },
+    StopsServing,
+    ShutsGate,
+    Releases,
 }
 
 impl Host {
@@ -188,11 +207,12 @@ pub(super) struct Shape {
     pub witness: bool,
     pub two_node: TwoNode,
     pub failback: bool,
+    pub attendance: Option<Attendance>,
 }
 
 impl Default for Shape {
     fn default() -> Shape {
-        Shape { data: 2, witness: true, two_node: TwoNode::Probe, failback: false }
+        Shape { data: 2, witness: true, two_node: TwoNode::Probe, failback: false, attendance: None }
     }
 }
 
@@ -244,6 +264,7 @@ impl Cluster {
                     },
                     automatic: true,
                     probe_vip: true,
+                    attendance: shape.attendance,
                 };
                 Host {
                     settings,
@@ -271,6 +292,9 @@ impl Cluster {
                     answers: BTreeMap::new(),
                     exited: false,
                     no_interface: false,
+                    prepares: Some((Duration::ZERO, Readiness::Ready)),
+                    retires: Some(Duration::ZERO),
+                    deeds: Vec::new(),
                 }
             })
             .collect();
@@ -504,6 +528,17 @@ impl Cluster {
     }
 
     fn execute(&mut self, i: usize, effect: Effect) {
+        self.hosts[i].deeds.extend(match &effect {
+            Effect::Prepare { .. } => Some(Deed::Prepares),
+            Effect::ProbeVip { .. } => Some(Deed::Probes),
+            Effect::ClaimVip { .. } => Some(Deed::Claims),
+            Effect::Serve { .. } => Some(Deed::Serves),
+            Effect::Retire { planned, .. } => Some(Deed::Retires { planned: *planned }),
+            Effect::StopServing { .. } => Some(Deed::StopsServing),
+            Effect::EndLease => Some(Deed::ShutsGate),
+            Effect::ReleaseVip => Some(Deed::Releases),
+            _ => None,
+        });
         match effect {
             Effect::Send { peer, path, heartbeat } => {
                 let to = Self::host_of(i, peer);
@@ -612,6 +647,16 @@ impl Cluster {
                 self.hosts[i].answers.insert(id, answer);
             }
             Effect::Exit => self.hosts[i].exited = true,
+            Effect::Prepare { epoch } => {
+                if let Some((after, outcome)) = self.hosts[i].prepares.clone() {
+                    self.event(i, after, Event::Prepared { epoch, outcome });
+                }
+            }
+            Effect::Retire { round, .. } => {
+                if let Some(after) = self.hosts[i].retires {
+                    self.event(i, after, Event::Retired { round });
+                }
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Whole clusters of nodes under virtual time. The network, the disks and the log are the plainest
 //! stand-ins that answer each effect with its event; what is under test is every decision.
 
+mod attendants;
 mod cluster;
 mod maintenance;
 mod random_faults;

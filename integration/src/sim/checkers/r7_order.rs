@@ -1,5 +1,6 @@
 //! R7: whoever takes over has the vote, the record, the lease and its log complete before it serves or claims
-//! the address; whoever gives up says so only when the address is off its host.
+//! the address, and its hooks and services ready where there are any; whoever gives up says so only when the
+//! address is off its host, and lets nothing but a planned switchover stop them while the lease is held.
 
 use holdfast_agent::node::effect::Effect;
 use holdfast_heartbeat::Epoch;
@@ -33,6 +34,16 @@ impl Checker for Order {
                 }
                 ready(world, *host, *epoch)
             }
+            Seen::Effect { host, effect: Effect::Retire { epoch, planned: false, .. }, .. } => {
+                let life = world.hosts[*host].life.as_ref();
+                if life.is_some_and(|life| life.lease.held(world.clock(*host)) == Some(*epoch)) {
+                    let name = &world.hosts[*host].name;
+                    return Err(format!(
+                        "{name} stops its services before its lease of epoch {epoch} is over"
+                    ));
+                }
+                Ok(())
+            }
             Seen::Claimed { host, epoch } => ready(world, *host, *epoch),
             Seen::Effect { host, effect: Effect::Send { heartbeat, .. }, .. } => {
                 let resigned = heartbeat.state.resigned.as_ref().map(|resigned| resigned.epoch);
@@ -58,6 +69,9 @@ fn ready(world: &World, h: usize, epoch: Epoch) -> Result<(), String> {
     let fail = |what: &str| Err(format!("{} claims the address in epoch {epoch} {what}", host.name));
     if life.lease.held(world.clock(h)) != Some(epoch) {
         return fail("without a lease for it");
+    }
+    if world.shape.hooks && life.attendants.prepared != Some((epoch, false)) {
+        return fail("although its pre-hooks did not agree");
     }
     if log.engine.log().last_epoch() != epoch {
         return fail("before its log has begun that epoch");

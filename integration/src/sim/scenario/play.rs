@@ -11,6 +11,7 @@ use crate::sim::checkers::{clients, r9_same_bytes, whole};
 use crate::sim::s3::blob::Blob;
 use crate::sim::s3::call::{Call, Code, Condition as If};
 use crate::sim::s3::history::{Heard, OpId};
+use crate::sim::world::attendants::Conduct;
 use crate::sim::world::network::{MS, S, US};
 use crate::sim::world::{Ns, World, secret};
 
@@ -210,6 +211,9 @@ impl Play {
                 world.hosts[*h].disk.fail_syncs(1);
             }
             Step::StateDisk { host, fails } => world.hosts[*host].state_disk_fails = *fails,
+            Step::PreHooks { host, veto } => {
+                world.hosts[*host].conduct = if *veto { Conduct::Vetoes } else { Conduct::Good };
+            }
             Step::Rot(h) => {
                 self.damaged = Some(*h);
                 world.rot(*h);

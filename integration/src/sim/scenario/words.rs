@@ -78,6 +78,7 @@ pub enum Step {
     FreeDisk(usize),
     FailSync(usize),
     StateDisk { host: usize, fails: bool },
+    PreHooks { host: usize, veto: bool },
     Rot(usize),
     LoseDisks(usize),
     Keys { host: usize, signing: u32, accepted: Option<u32> },
@@ -252,6 +253,11 @@ const STEPS: &[(&str, &str, Make)] = &[
         fails: true,
     }),
     ("state disk of HOST works", "they can again", |v| Step::StateDisk { host: v.host(0), fails: false }),
+    ("pre-hooks of HOST veto", "every takeover there, until they agree", |v| Step::PreHooks {
+        host: v.host(0),
+        veto: true,
+    }),
+    ("pre-hooks of HOST agree", "they end well again", |v| Step::PreHooks { host: v.host(0), veto: false }),
     ("rot disk of HOST", "a bit of its log turns over while its agent is down", |v| Step::Rot(v.host(0))),
     ("lose disks of HOST", "votes and log are gone", |v| Step::LoseDisks(v.host(0))),
     ("keys of HOST: sign NUMBER", "its secret is the one of this number", |v| Step::Keys {
@@ -307,6 +313,7 @@ const CLUSTERS: &[(&str, &str, Describe)] = &[
     ("gate none", "no gate in the kernel but the lifetime of the address", |c, _| {
         c.0.gate = GateKind::LifetimeOnly;
     }),
+    ("hooks", "hooks that are run before taking over and before handing over", |c, _| c.0.hooks = true),
     ("not started", "no agent runs", |c, _| c.1 = false),
 ];
 

@@ -182,6 +182,8 @@ impl World {
             }
             Effect::Note { message } | Effect::Warn { message } => self.tell_story(h, message),
             Effect::Answer { id, answer } => self.take_answer(h, id, answer),
+            Effect::Prepare { epoch } => self.run_pre_hooks(h, epoch),
+            Effect::Retire { round, planned, .. } => self.let_services_leave(h, round, planned),
             Effect::Exit => self.exit(h),
         }
     }

@@ -70,6 +70,8 @@ pub enum Happening {
     Drained { serial: u64 },
     /// The last words were said.
     Stopped { serial: u64 },
+    /// Hooks and services are done with an order.
+    Attended { event: Box<holdfast_agent::node::event::Event> },
     /// A request reached the service.
     Request { request: RequestId, route: Route, call: Box<Call> },
     /// The next bytes of a request's body have come.

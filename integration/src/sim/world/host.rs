@@ -11,6 +11,7 @@ use holdfast_replication::testing::MemDisk;
 use holdfast_store::index::Index;
 
 use super::Ns;
+use super::attendants::Conduct;
 use super::clock::Clock;
 use super::happening::{Happening, Part};
 use super::kernel::Kernel;
@@ -66,6 +67,8 @@ pub struct Host {
     pub disk_stalled_until: Ns,
     /// The state directory's disk refuses writes.
     pub state_disk_fails: bool,
+    /// How its hooks and services behave, where it has any.
+    pub conduct: Conduct,
     /// The service interface lost its carrier.
     pub link_down: bool,
     /// An operator or systemd starts the agent again.

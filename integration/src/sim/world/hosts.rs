@@ -87,6 +87,7 @@ impl World {
             log,
             addresses: AddressThread::default(),
             service: Service::default(),
+            attendants: Default::default(),
             connector: Connector::default(),
         });
         host.stalled = Default::default();

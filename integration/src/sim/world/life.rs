@@ -19,6 +19,7 @@ use holdfast_store::index::Index;
 use holdfast_store::machine::Machine;
 
 use super::Ns;
+use super::attendants::AttendantsThread;
 use super::happening::Part;
 use super::service::{RequestId, Underway};
 
@@ -57,6 +58,8 @@ pub struct Life {
     pub addresses: AddressThread,
     /// The S3 service.
     pub service: Service,
+    /// Hooks and services.
+    pub attendants: AttendantsThread,
     /// The stream to the primary.
     pub connector: Connector,
 }

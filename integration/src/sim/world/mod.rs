@@ -11,6 +11,7 @@
 
 pub mod addresses;
 pub mod agent;
+pub mod attendants;
 pub mod clients;
 pub mod clock;
 pub mod happening;
@@ -194,6 +195,8 @@ pub struct World {
     /// A host that is no member has the address: it answers whoever asks for it.
     pub foreign_address: bool,
     log_out: Vec<Output<RequestId, Outcome>>,
+    /// The chance of hooks and services alone.
+    attendants_dice: Dice,
 }
 
 /// Packets that are remembered to be sent again, at most.
@@ -254,6 +257,7 @@ impl World {
             notices: Vec::new(),
             foreign_address: false,
             log_out: Vec::new(),
+            attendants_dice: Dice(seed ^ 0x686f_6f6b_7321_0001),
         }
     }
 
@@ -286,6 +290,7 @@ impl World {
             sync_jitter: 100 * US,
             disk_stalled_until: 0,
             state_disk_fails: false,
+            conduct: Default::default(),
             link_down: false,
             wanted: false,
             dies_after: None,
@@ -376,6 +381,7 @@ impl World {
             Happening::ServiceOrder(order) => self.order_service(h, order),
             Happening::Drained { serial } => self.drained(h, serial),
             Happening::Stopped { serial } => self.service_stopped(h, serial),
+            Happening::Attended { event } => self.attended(h, *event),
             Happening::Request { request, route, call } => self.take_request(h, request, route, *call),
             Happening::Body { request, payload } => {
                 self.submit(h, request, RecordKind::Data, payload, Wait::Appended);

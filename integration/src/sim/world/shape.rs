@@ -37,6 +37,8 @@ pub struct Shape {
     pub segment_size: u64,
     /// Whether the address is probed before it is claimed (`arp_ping`).
     pub arp_ping: bool,
+    /// Whether hooks follow the role, which may veto a takeover.
+    pub hooks: bool,
 }
 
 impl Default for Shape {
@@ -53,6 +55,7 @@ impl Default for Shape {
             gate: GateKind::Absolute,
             segment_size: 32 << 10,
             arp_ping: true,
+            hooks: false,
         }
     }
 }
@@ -142,6 +145,14 @@ impl Shape {
                 "    virtual_ip {{\n      address = \"10.0.1.100/24\"\n      interface = \"eth1\""
             )?;
             writeln!(out, "      arp_ping = {}\n    }}", self.arp_ping)?;
+            if self.hooks {
+                writeln!(out, "    hook \"simulated\" {{\n      on = [\"pre_primary\", \"pre_standby\"]")?;
+                // The world answers for it; it must only be there when the configuration is read.
+                writeln!(
+                    out,
+                    "      exec = [\"/bin/sh\"]\n      timeout = \"500ms\"\n      veto = true\n    }}"
+                )?;
+            }
         }
         if self.paths > 1 {
             let witness = (self.witness && data).then_some(self.data);
