@@ -19,6 +19,7 @@ mod mask;
 mod model;
 mod quantity;
 mod read;
+mod read_check;
 mod read_ha;
 mod report;
 mod secret;
@@ -36,8 +37,8 @@ use std::path::Path;
 pub use crate::address::{MAX_MEMBERS, MAX_PATHS};
 pub use crate::explain::explain;
 pub use crate::model::{
-    Api, Config, Failback, FailbackMode, GateChoice, Ha, HeartbeatPath, Keys, Mode, Peer, PeerKind,
-    RootCredentials, Store, TwoNode, VirtualIp,
+    Api, Check, CheckKind, Config, Failback, FailbackMode, GateChoice, Ha, HeartbeatPath, Keys, Mode, Peer,
+    PeerKind, RootCredentials, Store, TwoNode, VirtualIp,
 };
 pub use crate::quantity::{MAX_DURATION, show as show_duration};
 pub use crate::read::{DEFAULT_STATE_DIR, MIN_SECRET_BYTES};
