@@ -11,6 +11,7 @@
 //!   in_sync.rs   the in-sync set of a reign
 //!   handover.rs  switchover, failback, commands
 //!   maintenance.rs  pause, resume, drain
+//!   health.rs    failed checks and a stalled disk: who is worse than whom
 //!   transition.rs  every change of role there is, with its reason
 //! ```
 //!
@@ -22,6 +23,7 @@ pub mod effect;
 pub mod event;
 mod handover;
 pub mod hard_state;
+pub mod health;
 mod in_sync;
 mod maintenance;
 mod peer;
@@ -49,6 +51,7 @@ use event::Event;
 use handover::Awaited;
 pub use handover::role_name;
 use hard_state::HardState;
+use health::Health;
 use maintenance::Announced;
 use peer::{Peer, reigning};
 use reign::Reign;
@@ -138,6 +141,7 @@ pub struct Node {
     log_full: bool,
     links_good: bool,
     links_detail: String,
+    health: Health,
     terminating: bool,
     exit_at: Option<Time>,
     exited: bool,
@@ -206,6 +210,7 @@ impl Node {
             log_full: false,
             links_good: true,
             links_detail: String::new(),
+            health: Health::default(),
             terminating: false,
             exit_at: None,
             exited: false,
@@ -305,6 +310,8 @@ impl Node {
                 self.links_good = good;
                 self.links_detail = detail;
             }
+            Event::ChecksJudged { penalty, failed } => self.note_checks(now, penalty, failed, out),
+            Event::DiskJudged { good, detail } => self.note_disk(good, detail, out),
             Event::CommandGiven { id, command } => self.carry_out(now, id, command, out),
             Event::TerminationRequested => {
                 self.terminating = true;
@@ -640,6 +647,8 @@ impl Node {
             drained: self.durable.drained,
             suspension: self.durable.suspension.clone(),
             going_on_alone: self.removing_other_half(),
+            penalty: self.health.penalty,
+            disk_stalled: self.disk_stalled(),
         }
     }
 
@@ -707,7 +716,22 @@ impl Node {
 
     /// Whether this host could do a primary's work.
     fn fit(&self) -> bool {
-        !self.log_broken && self.links_good && !self.terminating
+        self.unfit_cause().is_none()
+    }
+
+    /// Why this host could not do a primary's work, if it could not.
+    fn unfit_cause(&self) -> Option<Cause> {
+        if self.log_broken {
+            Some(Cause::DiskFailed)
+        } else if self.terminating {
+            Some(Cause::Terminating)
+        } else if self.disk_stalled() {
+            Some(Cause::DiskStalled)
+        } else if !self.links_good {
+            Some(Cause::LinksFailed)
+        } else {
+            None
+        }
     }
 
     /// Whether this member may be made primary without an order that names it.

@@ -45,6 +45,10 @@ pub struct View {
     pub suspension: Suspension,
     /// This member is taken out for maintenance.
     pub drained: bool,
+    /// What the failed checks count together.
+    pub penalty: u32,
+    /// Why the own disk is held to be stalled, while it is.
+    pub disk_stalled: Option<String>,
 }
 
 /// One other voter.
@@ -66,6 +70,10 @@ pub struct PeerView {
     pub priority: Option<u32>,
     /// It says that it is taken out for maintenance.
     pub drained: bool,
+    /// What it says its failed checks count together.
+    pub penalty: u32,
+    /// It says that its disk does not take writes in time.
+    pub disk_stalled: bool,
     /// Its paths, in the order of the configuration.
     pub paths: Vec<PathView>,
 }
@@ -124,6 +132,8 @@ impl Node {
             failback_enabled: self.failback_enabled,
             suspension: self.hard.suspension.clone(),
             drained: self.drained(),
+            penalty: self.health.penalty,
+            disk_stalled: self.health.stalled.clone(),
         };
         view.warnings = self.warnings(now, &view);
         view.waiting_for = view.primary.is_none().then(|| self.waiting_for(now)).flatten();
@@ -179,6 +189,21 @@ impl Node {
         }
         if self.log_full {
             warnings.push("the disk of the log is full: writes are refused, everything stored is intact; free some space".into());
+        }
+        if let Some(detail) = &self.health.stalled {
+            warnings.push(format!("{detail}; this member does not take the role meanwhile"));
+        }
+        for check in &self.health.failed {
+            warnings.push(format!("check {:?} fails: {}", check.name, check.detail));
+        }
+        for peer in view.peers.iter().filter(|peer| peer.alive) {
+            if peer.disk_stalled {
+                warnings.push(format!("the disk of {} does not take writes in time", peer.name));
+            }
+            if peer.penalty > 0 {
+                warnings
+                    .push(format!("checks fail on {0} (what, says holdfast ha status on {0})", peer.name));
+            }
         }
         if !self.links_good {
             warnings.push(format!("own links: {}", self.links_detail));
@@ -342,6 +367,8 @@ fn peer_view(peer: &super::peer::Peer, now: Time, detect: std::time::Duration) -
         epoch: peer.state.as_ref().map(|state| state.epoch),
         priority: peer.state.as_ref().map(|state| state.priority),
         drained: peer.state.as_ref().is_some_and(|state| state.drained),
+        penalty: peer.state.as_ref().map_or(0, |state| state.penalty),
+        disk_stalled: peer.state.as_ref().is_some_and(|state| state.disk_stalled),
         paths: peer
             .detector
             .paths()

@@ -201,6 +201,8 @@ fn unplanned(transition: &Transition) -> bool {
         | Cause::HandoverFailed
         | Cause::PromotionFailed
         | Cause::DiskFailed
+        | Cause::DiskStalled
+        | Cause::ChecksFailed
         | Cause::LinksFailed => true,
         Cause::OtherPrimary => reigned,
         _ => false,

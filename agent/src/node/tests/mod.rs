@@ -2,6 +2,7 @@
 //! stand-ins that answer each effect with its event; what is under test is every decision.
 
 mod cluster;
+mod health;
 mod maintenance;
 mod random_faults;
 mod rare_interleavings;
