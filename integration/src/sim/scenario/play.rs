@@ -209,6 +209,8 @@ impl Play {
                 world.hosts[*h].disk_harmed = true;
                 world.hosts[*h].disk.fail_syncs(1);
             }
+            Step::Penalty { host, penalty } => world.set_penalty(*host, *penalty),
+            Step::StallDisk { host, span } => world.stall_disk(*host, *span, 5 * S),
             Step::StateDisk { host, fails } => world.hosts[*host].state_disk_fails = *fails,
             Step::Rot(h) => {
                 self.damaged = Some(*h);
