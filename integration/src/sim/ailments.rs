@@ -1,6 +1,6 @@
 //! What is judged about hosts while a run goes on: checks that fail, and disks that stall long enough to be noticed.
 //!
-//! Drawn from dice of its own, and in one run of three: what every other run draws stays as it was before there
+//! Drawn from dice of their own, and in one run of three: what every other run draws stays as it was before there
 //! were any, so that the seeds that once found something find it still.
 
 use holdfast_replication::testing::Dice;
@@ -13,6 +13,9 @@ use super::world::{Ns, World};
 const PENALTIES: [u32; 5] = [10, 10, 20, 30, 10_000];
 /// A stall is judged after this time: shorter than the default, to have more of them.
 const BOUND: Ns = S;
+
+/// Tells these dice from the plan's. With this one none of the seeds in `seeds.txt` has ailments.
+const SALT: u64 = 0x7379_6d70_746f_6d73;
 
 /// The ailments of a run and how far they have come.
 pub struct Ailments {
@@ -27,7 +30,7 @@ pub struct Ailments {
 impl Ailments {
     /// Those of the run of this seed, which begin at `from`.
     pub fn new(seed: u64, interval_ms: u64, from: Ns) -> Ailments {
-        let mut dice = Dice(seed ^ 0x6865_616c_7468_2e2e);
+        let mut dice = Dice(seed ^ SALT);
         let on = dice.one_in(3);
         let interval = interval_ms * MS;
         let next = from + interval * dice.up_to(100);
