@@ -82,6 +82,10 @@ fn witness_has_neither_store_nor_address(notes: &mut Notes, config: &Config, pla
         let message = "a witness never holds a virtual address";
         notes.error(place, message, "remove the `virtual_ip` block, or write `mode = \"replica\"`");
     }
+    if let Some(place) = places.checks.first() {
+        let message = "a witness never serves, so there is nothing to check";
+        notes.error(place, message, "remove the `check` blocks, or write `mode = \"replica\"`");
+    }
 }
 
 fn witness_has_nothing_to_follow(notes: &mut Notes, config: &Config, places: &Places) {

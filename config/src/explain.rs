@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::Loaded;
 use crate::hooks::{HookEvent, OnFailure};
-use crate::model::{Config, FailbackMode, GateChoice, Mode, Peer, PeerKind, TwoNode};
+use crate::model::{CheckKind, Config, FailbackMode, GateChoice, Mode, Peer, PeerKind, TwoNode};
 use crate::quantity::{show, show_size};
 use crate::timers::{Derived, GateInUse};
 
@@ -24,6 +24,7 @@ pub fn explain(loaded: &Loaded) -> String {
     failback(&mut out, config);
     followers_of_the_role(&mut out, config);
     store(&mut out, config);
+    checks(&mut out, config);
     limits(&mut out, config);
     if loaded.warnings.is_empty() {
         line(&mut out, "\nNo warnings.");
@@ -304,6 +305,53 @@ fn store(out: &mut String, config: &Config) {
             store.max_connections
         ),
     );
+}
+
+fn checks(out: &mut String, config: &Config) {
+    if config.mode == Mode::Witness {
+        return;
+    }
+    line(out, "\nChecks: a primary hands over to a member that is in sync and has less against it");
+    if let Some(store) = &config.store {
+        let what = format!("disk: a write that is not durable within {}", show(store.disk_timeout));
+        line(out, format!("  {what}, here or below `state_dir`, ends the role"));
+    }
+    for check in &config.checks {
+        let counts = match check.weight {
+            None => "counts more than all weights".to_owned(),
+            Some(weight) => format!("counts {weight}"),
+        };
+        line(
+            out,
+            format!(
+                "  {}: {}, every {} within {}, down after {}, up after {}, {counts}",
+                check.name,
+                looks_at(&check.kind),
+                show(check.interval),
+                show(check.timeout),
+                check.fall,
+                check.rise
+            ),
+        );
+    }
+    if config.checks.is_empty() {
+        line(out, "  no `check` blocks: beyond disk and links, a member that is heard counts as healthy");
+    }
+}
+
+fn looks_at(kind: &CheckKind) -> String {
+    match kind {
+        CheckKind::Exec(argv) => format!("{} exits with 0", argv[0]),
+        CheckKind::Tcp(address) => format!("{address} takes a connection"),
+        CheckKind::Http { url, status } => format!("{url} answers {} to {}", status.start(), status.end()),
+        CheckKind::File { path, max_age: None } => format!("{} exists", path.display()),
+        CheckKind::File { path, max_age: Some(age) } => {
+            format!("{} is not older than {}", path.display(), show(*age))
+        }
+        CheckKind::Process(name) => format!("a process {name:?} runs"),
+        CheckKind::Pidfile(path) => format!("the process of {} runs", path.display()),
+        CheckKind::Unit(unit) => format!("systemd unit {unit} is active"),
+    }
 }
 
 /// What the chosen policy protects against, and what it cannot.

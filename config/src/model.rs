@@ -38,6 +38,8 @@ pub struct Config {
     pub store: Option<Store>,
     /// The HTTP interface.
     pub api: Api,
+    /// What must hold on this host for it to serve well, in the order of the file. None on a witness.
+    pub checks: Vec<Check>,
 }
 
 impl Config {
@@ -237,6 +239,8 @@ pub struct Store {
     pub segment_size_bytes: u64,
     /// Most connections at a time.
     pub max_connections: u32,
+    /// How long a small write may take to be on the disk before the disk counts as stalled.
+    pub disk_timeout: Duration,
 }
 
 /// The first user of the store.
@@ -255,4 +259,52 @@ pub struct Api {
     pub listen: SocketAddr,
     /// What a caller that changes state must show.
     pub token: Option<Secret>,
+}
+
+/// Something that must hold on this host for it to serve well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Its name: 1 to 63 characters of `[A-Za-z0-9._-]`, unique.
+    pub name: String,
+    /// What it looks at.
+    pub kind: CheckKind,
+    /// Time from the beginning of one run to that of the next.
+    pub interval: Duration,
+    /// How long a run may take; what takes longer has failed.
+    pub timeout: Duration,
+    /// Runs in a row that must pass before it passes again; at least 1.
+    pub rise: u32,
+    /// Runs in a row that must fail before it has failed; at least 1.
+    pub fall: u32,
+    /// What its failure counts against this member; `None`: more than all weights together.
+    pub weight: Option<u32>,
+}
+
+/// What a check looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckKind {
+    /// A program (absolute path) and its words, run without a shell: exit status 0 passes.
+    Exec(Vec<String>),
+    /// A host and port to which a connection is made.
+    Tcp(String),
+    /// A GET of an `http://` URL.
+    Http {
+        /// The URL, without a name or password.
+        url: String,
+        /// The statuses that pass.
+        status: std::ops::RangeInclusive<u16>,
+    },
+    /// Something exists at this absolute path.
+    File {
+        /// Where.
+        path: PathBuf,
+        /// And was modified no longer ago than this.
+        max_age: Option<Duration>,
+    },
+    /// A process whose program has this name runs.
+    Process(String),
+    /// The process whose number stands in this file runs.
+    Pidfile(PathBuf),
+    /// This systemd unit is active.
+    Unit(String),
 }

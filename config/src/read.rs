@@ -7,12 +7,15 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hcl_edit::structure::Body;
 
 use crate::address::{self, Ports, Written};
 use crate::check;
 use crate::model::{Api, Config, HeartbeatPath, Keys, Mode, RootCredentials, Store};
+use crate::quantity::show;
+use crate::read_check;
 use crate::read_ha;
 use crate::read_hooks;
 use crate::report::Notes;
@@ -38,6 +41,17 @@ pub(crate) const MAX_SEGMENT_SIZE_BYTES: u64 = 4 << 30;
 /// Default bound on S3 connections at a time.
 pub(crate) const DEFAULT_MAX_CONNECTIONS: u32 = 1024;
 
+/// How long a small write may take where the file says nothing. A healthy disk answers within milliseconds, and
+/// within two or three seconds while it collects garbage or a controller writes its cache out; clients give
+/// up after half a minute or a minute. Five seconds lie well beyond the one and well within the other.
+pub(crate) const DEFAULT_DISK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Shortest time limit of the disk: below it, ordinary bursts of writes would move the role.
+pub(crate) const MIN_DISK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Longest: beyond it, no client is left that would profit.
+pub(crate) const MAX_DISK_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// Shortest shared key that draws no warning, in bytes.
 pub const MIN_SECRET_BYTES: usize = 12;
 
@@ -62,6 +76,7 @@ pub(crate) struct Places {
     pub(crate) virtual_ips: Vec<Range<usize>>,
     pub(crate) two_node: Option<Range<usize>>,
     pub(crate) fence_policy: bool,
+    pub(crate) checks: Vec<Range<usize>>,
 }
 
 /// Reads the whole file. `dir` is where relative paths of secrets start.
@@ -71,6 +86,7 @@ pub(crate) fn file(notes: &mut Notes, body: &Body, dir: &Path) -> Option<Config>
     let store = root.block(notes, "store");
     let api = root.block(notes, "api");
     let services = read_hooks::services(notes, &mut root);
+    let (checks, check_places) = read_check::checks(notes, &mut root);
     inactive_blocks(notes, &mut root);
     let store_head = store.as_ref().map(|section| section.head.clone());
     let mut store_listen = None;
@@ -104,6 +120,8 @@ pub(crate) fn file(notes: &mut Notes, body: &Body, dir: &Path) -> Option<Config>
     places.store_listen = store_listen;
     places.api_listen = api_listen;
     config.services = services;
+    places.checks = check_places;
+    config.checks = checks;
     let wants_store = config.mode != Mode::Witness;
     config.store = match store_read {
         Some(mut store) => {
@@ -120,8 +138,7 @@ pub(crate) fn file(notes: &mut Notes, body: &Body, dir: &Path) -> Option<Config>
 }
 
 fn inactive_blocks(notes: &mut Notes, root: &mut Section<'_>) {
-    const NAMED: [(&str, &str); 3] = [
-        ("check", "it is not run, and health is judged by heartbeats alone"),
+    const NAMED: [(&str, &str); 2] = [
         (
             "fence",
             "no device is asked to switch a member off; the lease and the gate keep a lost primary away",
@@ -207,6 +224,7 @@ fn read_replication(
         virtual_ips: ha.virtual_ip_places,
         two_node: ha.two_node_place,
         fence_policy: ha.fence_policy,
+        checks: Vec::new(),
     };
     let config = Config {
         mode: mode.value,
@@ -220,6 +238,7 @@ fn read_replication(
         services: Vec::new(),
         store: None,
         api,
+        checks: Vec::new(),
     };
     Some((config, places))
 }
@@ -381,6 +400,7 @@ fn default_store(state_dir: &Path) -> Store {
         virtual_host_domain: None,
         segment_size_bytes: DEFAULT_SEGMENT_SIZE_BYTES,
         max_connections: DEFAULT_MAX_CONNECTIONS,
+        disk_timeout: DEFAULT_DISK_TIMEOUT,
     }
 }
 
@@ -406,6 +426,7 @@ fn read_store(notes: &mut Notes, mut section: Section<'_>, dir: &Path) -> (Store
         .integer(notes, "max_connections", 1..=65_536)
         .and_then(|count| u32::try_from(count.value).ok())
         .unwrap_or(DEFAULT_MAX_CONNECTIONS);
+    let disk_timeout = read_disk_timeout(notes, &mut section);
     section.close(notes);
     let place = listen.as_ref().map(|listen| listen.span.clone());
     let store = Store {
@@ -415,8 +436,25 @@ fn read_store(notes: &mut Notes, mut section: Section<'_>, dir: &Path) -> (Store
         virtual_host_domain: domain,
         segment_size_bytes: segment,
         max_connections: connections,
+        disk_timeout,
     };
     (store, place)
+}
+
+fn read_disk_timeout(notes: &mut Notes, section: &mut Section<'_>) -> Duration {
+    let Some(given) = section.duration(notes, "disk_timeout") else { return DEFAULT_DISK_TIMEOUT };
+    if (MIN_DISK_TIMEOUT..=MAX_DISK_TIMEOUT).contains(&given.value) {
+        return given.value;
+    }
+    let message = format!("`disk_timeout` {} cannot tell a stalled disk from a busy one", show(given.value));
+    let mend = format!(
+        "write from \"{}\" to \"{}\"; \"{}\" is usual",
+        show(MIN_DISK_TIMEOUT),
+        show(MAX_DISK_TIMEOUT),
+        show(DEFAULT_DISK_TIMEOUT)
+    );
+    notes.error(&given.span, message, mend);
+    DEFAULT_DISK_TIMEOUT
 }
 
 fn read_root(notes: &mut Notes, section: &mut Section<'_>, dir: &Path) -> Option<RootCredentials> {

@@ -74,6 +74,14 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
             "virtual_host_domain",
             "segment_size",
             "max_connections",
+            "disk_timeout",
+        ],
+    ),
+    (
+        "check",
+        &[
+            "exec", "tcp", "http", "status", "file", "max_age", "process", "pidfile", "unit", "interval",
+            "timeout", "rise", "fall", "weight",
         ],
     ),
     ("api", &["listen", "token", "token_file"]),

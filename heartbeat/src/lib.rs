@@ -15,8 +15,8 @@ pub mod types;
 
 pub use detector::{Detector, PathHealth};
 pub use message::{
-    Ballot, BootNonce, Echo, Heartbeat, MAX_EPOCH, MAX_RECORD_BYTES, MAX_SUSPENSION, MemberState, Message,
-    Notice, Refusal, Resignation, Role, Suspension, Vote, Wish,
+    Ballot, BootNonce, Echo, Heartbeat, MAX_EPOCH, MAX_PENALTY, MAX_RECORD_BYTES, MAX_SUSPENSION,
+    MemberState, Message, Notice, Refusal, Resignation, Role, Suspension, Vote, Wish,
 };
 pub use packet::{Dropped, Keyring, MAX_PACKET};
 pub use replay::ReplayGuard;

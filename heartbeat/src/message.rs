@@ -22,6 +22,8 @@ pub const MAX_RECORD_BYTES: usize = 9 * (1 + NodeId::MAX_LEN + LONGEST_VARINT);
 pub const MAX_EPOCH: Epoch = Epoch(1 << 56);
 /// The greatest version of a [`Suspension`] that is believed: the next one must fit too.
 pub const MAX_SUSPENSION: u64 = 1 << 56;
+/// The greatest penalty that is believed: far more than all checks of a member can count.
+pub const MAX_PENALTY: u32 = 1 << 20;
 /// A 64-bit number in the encoding of the payload, in bytes.
 const LONGEST_VARINT: usize = 10;
 
@@ -143,6 +145,10 @@ pub struct MemberState {
     pub suspension: Suspension,
     /// In a pair without a witness: is writing down that it goes on alone, and may act upon that at any moment.
     pub going_on_alone: bool,
+    /// What its failed checks count together; zero is healthy. At most [`MAX_PENALTY`].
+    pub penalty: u32,
+    /// Its disk does not take writes in time: it can neither acknowledge nor vote.
+    pub disk_stalled: bool,
 }
 
 impl MemberState {
@@ -162,6 +168,7 @@ impl MemberState {
         epochs.into_iter().flatten().all(|epoch| epoch <= MAX_EPOCH)
             && record_bytes <= MAX_RECORD_BYTES
             && self.suspension.version <= MAX_SUSPENSION
+            && self.penalty <= MAX_PENALTY
     }
 }
 

@@ -181,6 +181,17 @@ fn an_order_that_leaves_no_room_for_the_next_is_not_taken() {
 }
 
 #[test]
+fn health_comes_through_as_stated_and_a_penalty_beyond_its_bound_does_not() {
+    let ring = ring(&[SECRET]);
+    let mut heartbeat = plain();
+    (heartbeat.state.penalty, heartbeat.state.disk_stalled) = (MAX_PENALTY, true);
+    let stated = message(heartbeat.clone());
+    assert_eq!(ring.open(&ring.seal(&stated)), Ok(stated));
+    heartbeat.state.penalty = MAX_PENALTY + 1;
+    assert_eq!(ring.open(&ring.seal(&message(heartbeat))), Err(Dropped::Malformed));
+}
+
+#[test]
 fn of_two_orders_the_later_one_holds_and_of_two_at_once_the_pause() {
     let order = |version, paused, by: &str| Suspension {
         version,

@@ -7,6 +7,7 @@
 //! | [`watch`] | which of the kernel's notices concern our addresses and links |
 //! | [`announce`] | what to tell the neighbours, and when |
 //! | [`probe`] | whether somebody else has an address; whether a neighbour is alive |
+//! | [`echo`] | whether an address beyond the link is alive |
 //! | [`gate`] | nothing: lets the kernel itself enforce the deadline that the agent set |
 //!
 //! The crate never decides *whether* to hold an address: that is the agent's, by its lease. It knows no
@@ -18,6 +19,7 @@
 pub mod addresses;
 pub mod announce;
 pub mod clock;
+pub mod echo;
 pub mod error;
 mod frame;
 pub mod gate;
@@ -31,6 +33,7 @@ pub mod watch;
 pub use addresses::{Addresses, VipState};
 pub use announce::{Announcer, announcement_times};
 pub use clock::boottime_ns;
+pub use echo::echo;
 pub use error::VipError;
 pub use link::{link_up, mac_of};
 pub use pnet::util::MacAddr;

@@ -81,6 +81,7 @@ impl Sheet {
 fn render(status: &Status, log: Option<&ReplicaStatus>) -> String {
     let mut sheet = Sheet(Registry::with_prefix("holdfast"));
     member(&mut sheet, status);
+    health(&mut sheet, status);
     cluster(&mut sheet, status);
     paths(&mut sheet, status);
     if let Some(log) = log {
@@ -165,6 +166,42 @@ fn member(sheet: &mut Sheet, status: &Status) {
         status.committed_lsn,
     );
     sheet.gauge("log_applied_lsn", "Visible in the index up to this position", status.applied_lsn);
+}
+
+fn health(sheet: &mut Sheet, status: &Status) {
+    let penalty = "What the failed checks of this member count together; 0 is healthy";
+    sheet.gauge("penalty", penalty, status.penalty.into());
+    let of = |name: &str| vec![("check", name.to_owned())];
+    let judged: Vec<_> = status.checks.iter().filter(|check| check.state != "unknown").collect();
+    sheet.gauges(
+        "check_passing",
+        "1 while the check passes, 0 while it fails",
+        judged.iter().map(|check| (of(&check.name), (check.state == "passing").into())),
+    );
+    sheet.counters(
+        "check_runs",
+        "Runs of the check",
+        status.checks.iter().map(|check| (of(&check.name), check.runs)),
+    );
+    sheet.counters(
+        "check_failed_runs",
+        "Runs of the check that failed",
+        status.checks.iter().map(|check| (of(&check.name), check.failed_runs)),
+    );
+    if let Some(disk) = &status.disk {
+        sheet.gauge("disk_good", "1 while small writes are durable in time", disk.good.into());
+        sheet.second(
+            "disk_write_seconds",
+            "How long the last small write took, or has taken so far",
+            seconds_of_ms(disk.last_write_ms),
+        );
+    }
+    let peers = status.peers.iter().filter(|peer| peer.kind == "data");
+    sheet.gauges(
+        "peer_penalty",
+        "What the failed checks of the peer count together, as it says",
+        peers.map(|peer| (vec![("peer", peer.id.clone())], peer.penalty.into())),
+    );
 }
 
 fn cluster(sheet: &mut Sheet, status: &Status) {

@@ -52,6 +52,8 @@ pub(crate) fn status() -> Status {
         priority: (kind == "data").then_some(150),
         in_sync: kind == "data",
         drained: false,
+        penalty: 0,
+        disk_stalled: false,
         paths,
     };
     Status {
@@ -77,6 +79,9 @@ pub(crate) fn status() -> Status {
         paused: None,
         drained: false,
         services: Vec::new(),
+        penalty: 0,
+        checks: Vec::new(),
+        disk: None,
         vips: vec![VipStatus { address: "10.0.0.100/24".into(), interface: "eth1".into(), held: true }],
         endpoint: Some("http://10.0.0.100:9000".into()),
         gate: "ebpf".into(),

@@ -250,6 +250,14 @@ fn in_words(event: &Event) -> Option<String> {
         Event::SpaceReturned => "the log's disk has space again".to_owned(),
         Event::LinksJudged { detail, .. } => format!("this host's links are bad: {detail}"),
         Event::GateJudged { lost: Some(detail), .. } => format!("the kernel gate is lost: {detail}"),
+        Event::ChecksJudged { failed, .. } if failed.is_empty() => "every check passes".to_owned(),
+        Event::ChecksJudged { penalty, failed } => {
+            let failed: Vec<_> =
+                failed.iter().map(|check| format!("{} ({})", check.name, check.detail)).collect();
+            format!("checks fail, counting {penalty}: {}", failed.join(", "))
+        }
+        Event::DiskJudged { good: true, .. } => "the disk answers in time".to_owned(),
+        Event::DiskJudged { detail, .. } => format!("the disk does not answer in time: {detail}"),
         Event::CommandGiven { id, command } => format!("order {id} of an operator: {command:?}"),
         Event::TerminationRequested => "the agent is asked to end".to_owned(),
         Event::Prepared { epoch, outcome: Readiness::Ready } => {

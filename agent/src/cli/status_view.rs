@@ -5,6 +5,7 @@
 
 use super::paint::Paint;
 use super::words::{self, duration, grouped, list, printable, table};
+use crate::runtime::checks::CheckStatus;
 use crate::runtime::secrets::describe;
 use crate::runtime::status::{PeerStatus, Status};
 
@@ -27,6 +28,10 @@ pub(super) fn render(status: &Status, paint: Paint) -> String {
     if !status.peers.is_empty() {
         out.push('\n');
         out.push_str(&table(&peers(&status.peers, paint), ""));
+    }
+    if !status.checks.is_empty() {
+        out.push('\n');
+        out.push_str(&table(&checks(&status.checks, paint), ""));
     }
     if let Some(exposure) = &status.exposure {
         out.push_str(&format!("\nWhat this set-up cannot protect against: {}\n", printable(exposure)));
@@ -132,6 +137,10 @@ fn member(status: &Status, paint: Paint) -> Vec<Vec<String>> {
     if !status.keys.is_empty() {
         row("keys", printable(&describe(&status.keys)));
     }
+    if let Some(disk) = &status.disk {
+        let good = format!("takes writes in time (the last within {})", duration(disk.last_write_ms));
+        row("disk", if disk.good { good } else { paint.bad(&printable(&disk.detail)) });
+    }
     row("policy", printable(&status.policy));
     if data {
         let switch = match (status.failback_mode.as_str(), status.failback_enabled) {
@@ -184,6 +193,24 @@ fn peers(peers: &[PeerStatus], paint: Paint) -> Vec<Vec<String>> {
             in_sync,
             heard,
             paths(peer, paint),
+        ]);
+    }
+    rows
+}
+
+fn checks(checks: &[CheckStatus], paint: Paint) -> Vec<Vec<String>> {
+    let mut rows =
+        vec![["CHECK", "STATE", "SINCE", "COUNTS", "LAST RUN"].map(|head| paint.dim(head)).to_vec()];
+    for check in checks {
+        rows.push(vec![
+            printable(&check.name),
+            match check.state.as_str() {
+                "failing" => paint.bad("FAILING"),
+                state => printable(state),
+            },
+            duration(check.since_ms),
+            check.weight.map_or_else(|| "most".to_owned(), |weight| weight.to_string()),
+            printable(&check.last),
         ]);
     }
     rows
@@ -244,6 +271,18 @@ fn advice(status: &Status) -> Vec<String> {
                 path.name, peer.id, path.address
             ));
         }
+    }
+    for check in status.checks.iter().filter(|check| check.state == "failing") {
+        steps.push(format!(
+            "check {}: mend what it looks at on this host; it last said: {}",
+            check.name, check.last
+        ));
+    }
+    for peer in status.peers.iter().filter(|peer| peer.alive && peer.penalty > 0) {
+        steps.push(format!("{0}: which check fails, says `holdfast ha status` on {0}", peer.id));
+    }
+    if status.disk.as_ref().is_some_and(|disk| !disk.good) {
+        steps.push("look for the disk's errors in the kernel's log: `journalctl -k`".to_owned());
     }
     // Whoever is out for maintenance is known to be missing.
     let out = status.drained || status.peers.iter().any(|peer| peer.drained);

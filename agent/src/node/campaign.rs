@@ -196,6 +196,9 @@ impl Node {
             if !vacancy.named && now < vacancy.since + self.turn(now) {
                 return;
             }
+            if !wanted && self.leaves_it_to_healthier(now, &vacancy) {
+                return;
+            }
         }
         if self.grant_blocks(now, &me) {
             return;
@@ -309,11 +312,7 @@ impl Node {
         let Phase::Campaigning(campaign) = &self.phase else { return };
         let mut campaign = campaign.clone();
         let barred = if !self.fit() {
-            Some(match () {
-                () if self.log_broken => Cause::DiskFailed,
-                () if self.links_good && self.bars_without_gate() => Cause::GateLost,
-                () => Cause::LinksFailed,
-            })
+            self.unfit_cause()
         } else if self.drained() && !campaign.wanted {
             Some(Cause::Drained)
         } else if self.paused() && !campaign.wanted {
@@ -452,7 +451,8 @@ impl Node {
     }
 
     fn has_left(&self, peer: &super::peer::Peer) -> bool {
-        self.is_two_node() && peer.state.as_ref().is_some_and(|state| state.leaving)
+        // A vote is durable before it is sent: whose disk takes no writes gives none.
+        self.is_two_node() && peer.state.as_ref().is_some_and(|state| state.leaving || state.disk_stalled)
     }
 
     /// Policy `probe`: a member that this life of its process has seen to be in sync may follow a
@@ -498,7 +498,7 @@ impl Node {
 
     /// How many living members come before this one.
     pub(super) fn rank(&self, now: Time) -> usize {
-        let mine = (self.settings.priority, &self.settings.me.id);
+        let mine = (self.health.penalty, self.settings.priority, &self.settings.me.id);
         let before = |peer: &&super::peer::Peer| {
             let (Some(member), Some(state)) = (&peer.member, &peer.state) else { return false };
             peer.settings.kind == MemberKind::Data
@@ -506,7 +506,7 @@ impl Node {
                 && state.electable
                 && !state.leaving
                 && self.hard.record.as_ref().is_some_and(|record| record.contains(member))
-                && (state.priority, &member.id) < mine
+                && (state.penalty, state.priority, &member.id) < mine
         };
         self.peers.iter().filter(before).count()
     }

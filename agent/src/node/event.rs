@@ -88,6 +88,20 @@ pub enum Event {
         /// In words.
         detail: String,
     },
+    /// The checks were judged, and something is otherwise than it was.
+    ChecksJudged {
+        /// What the failed ones count together.
+        penalty: u32,
+        /// Those that fail, in the order of the configuration.
+        failed: Vec<FailedCheck>,
+    },
+    /// Whether a small write became durable in time was judged, and it is otherwise than it was.
+    DiskJudged {
+        /// In time.
+        good: bool,
+        /// In words.
+        detail: String,
+    },
     /// An operator, or the API, wants something.
     CommandGiven {
         /// Names the request in the answer.
@@ -134,6 +148,15 @@ pub enum Readiness {
         /// In words.
         why: String,
     },
+}
+
+/// A check that fails.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedCheck {
+    /// Its name.
+    pub name: String,
+    /// Why, in words.
+    pub detail: String,
 }
 
 /// What an operator can ask of a member.

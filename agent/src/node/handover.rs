@@ -111,8 +111,23 @@ impl Node {
                 ),
             ));
         };
+        if to.is_none() && self.is_worse(peer) {
+            return Some(self.decline_worse(peer));
+        }
         self.begin_handover(now, Cause::OperatorOrder, Some(id), Some(peer), out);
         None
+    }
+
+    /// An order that names nobody does not reach a worse member.
+    fn decline_worse(&self, peer: usize) -> Answer {
+        let name = self.peers[peer].name();
+        decline(
+            "worse_successor",
+            format!(
+                "more fails on {name} than on {} (see: holdfast ha status, on {name}), so nothing was changed. To hand over all the same: holdfast ha failover --to {name}",
+                self.settings.me
+            ),
+        )
     }
 
     fn order_failback(&mut self, now: Time, id: u64, out: &mut Vec<Effect>) -> Option<Answer> {
@@ -133,6 +148,7 @@ impl Node {
             self.peers[*peer].state.as_ref().is_some_and(|state| state.priority < self.settings.priority)
         });
         match preferred {
+            Some(peer) if self.is_worse(peer) => Some(self.decline_worse(peer)),
             Some(peer) => {
                 self.begin_handover(now, Cause::OperatorOrder, Some(id), Some(peer), out);
                 None
@@ -273,19 +289,24 @@ impl Node {
             && !handover.stopping
         {
             handover.stopping = true;
-            out.push(Effect::StopServing { drain: self.settings.timers.drain });
+            // What waits for a stalled disk would not come to its end.
+            let drain =
+                if self.health.stalled.is_some() { Duration::ZERO } else { self.settings.timers.drain };
+            out.push(Effect::StopServing { drain });
         }
     }
 
     pub(super) fn progress_handover(&mut self, now: Time, out: &mut Vec<Effect>) {
         let limit = self.settings.timers.handover;
         self.stop_when_retired(out);
+        let Phase::Reigning(reign) = &self.phase else { return };
+        let Some(handover) = &reign.handover else { return };
+        let held = self.held_by(&self.peers[handover.peer]);
         let Phase::Reigning(reign) = &mut self.phase else { return };
         let Some(handover) = &mut reign.handover else { return };
         let late = |retired: Option<Time>, limit: Duration| retired.is_some_and(|at| now >= at + limit);
         if !handover.letting_go {
-            let follower = &self.peers[handover.peer].follower;
-            let holds_all = self.log.durable == self.log.end && follower.durable >= self.log.end;
+            let holds_all = self.log.durable == self.log.end && held >= self.log.end;
             if handover.service_stopped && holds_all && reign.in_sync.holds(&handover.target) {
                 handover.letting_go = true;
                 reign.serving = false;
@@ -340,8 +361,8 @@ impl Node {
     }
 
     fn call_off_handover(&mut self, now: Time, out: &mut Vec<Effect>) {
-        if self.terminating || self.log_broken {
-            let cause = if self.log_broken { Cause::DiskFailed } else { Cause::Terminating };
+        let final_ones = [Cause::DiskFailed, Cause::Terminating, Cause::DiskStalled];
+        if let Some(cause) = self.unfit_cause().filter(|cause| final_ones.contains(cause)) {
             return self.step_down(now, cause, None, out);
         }
         let Phase::Reigning(reign) = &mut self.phase else { return };
@@ -392,6 +413,9 @@ impl Node {
             }
         }
         let Some(peer) = self.best_successor(now, Some(&id)) else { return };
+        if wish == Wish::Failback && self.is_worse(peer) {
+            return;
+        }
         let cause = if wish == Wish::Failback { Cause::Failback } else { Cause::OperatorOrder };
         self.begin_handover(now, cause, None, Some(peer), out);
     }
@@ -412,7 +436,8 @@ impl Node {
             && !self.paused()
             && self.settings.priority < state.priority
             && now >= self.attendants.retreat_until
-            && now.since(since) >= self.settings.failback.delay;
+            && self.health.penalty <= state.penalty
+            && now.since(since.max(self.health_since())) >= self.settings.failback.delay;
         due.then_some(Wish::Failback)
     }
 
@@ -515,6 +540,8 @@ impl Node {
     pub(super) fn unfit_because(&self) -> &str {
         if self.log_broken {
             "its log cannot be written"
+        } else if let Some(detail) = &self.health.stalled {
+            detail
         } else if !self.links_good {
             &self.links_detail
         } else if let Some(lost) = &self.gate_lost {

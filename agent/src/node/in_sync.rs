@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use holdfast_heartbeat::{Epoch, InSyncRecord, Member, MemberKind, Time, planted};
+use holdfast_heartbeat::{Epoch, InSyncRecord, Lsn, Member, MemberKind, Time, planted};
 use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
@@ -158,9 +158,13 @@ impl Node {
     }
 
     /// How many voters must have a record. A pair whose other half is silent decides alone, by the
-    /// policy of `two_node`.
+    /// policy of `two_node`; so does one that begins its reign while the other half, which has let go, says that
+    /// it can write nothing down. Nobody is left out of a set that way: for that the other half must assent.
     fn record_quorum(&self, now: Time) -> usize {
-        if self.is_two_node() && self.peers[0].alive(now) { 2 } else { self.assents_needed(now) }
+        let stalled = |peer: &super::peer::Peer| peer.state.as_ref().is_some_and(|state| state.disk_stalled);
+        let first = matches!(&self.phase, Phase::Reigning(reign) if reign.alone && !reign.in_sync.recorded());
+        let both = self.is_two_node() && self.peers[0].alive(now) && !(first && stalled(&self.peers[0]));
+        if both { 2 } else { self.assents_needed(now) }
     }
 
     /// Drops who is lost, admits who has caught up.
@@ -244,11 +248,23 @@ impl Node {
         if !follower.streaming && now.since(follower.lost_at) > patience {
             return Some(format!("it did not follow the log for {} ms", patience.as_millis()));
         }
-        let behind = follower.durable < self.log.durable;
+        let behind = self.held_by(peer) < self.log.durable;
         if behind && now.since(follower.progressed_at) > timers.standby_timeout {
             return Some(format!("it acknowledged nothing for {} ms", timers.standby_timeout.as_millis()));
         }
         None
+    }
+
+    /// How much of this reign's log `peer` holds durably: as the own log heard it, or as it says itself while it
+    /// follows. An own log that hangs hears no acknowledgement, and must not take a healthy follower for a slow one.
+    pub(super) fn held_by(&self, peer: &super::peer::Peer) -> Lsn {
+        let Phase::Reigning(reign) = &self.phase else { return peer.follower.durable };
+        let follows = |state: &&holdfast_heartbeat::MemberState| {
+            let of = state.follows.as_ref();
+            of.is_some_and(|(epoch, id)| *epoch == reign.epoch && *id == self.settings.me.id)
+        };
+        let stated = peer.state.as_ref().filter(follows).map_or(Lsn::ZERO, |state| state.durable);
+        peer.follower.durable.max(stated)
     }
 
     fn call_off_joining(&mut self, out: &mut Vec<Effect>) {

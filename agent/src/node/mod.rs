@@ -13,6 +13,7 @@
 //!   maintenance.rs  pause, resume, drain
 //!   lateness.rs  how late the core itself is
 //!   attendants.rs   services and hooks that follow the role
+//!   health.rs    failed checks and a stalled disk: who is worse than whom
 //!   transition.rs  every change of role there is, with its reason
 //! ```
 //!
@@ -25,6 +26,7 @@ pub mod effect;
 pub mod event;
 mod handover;
 pub mod hard_state;
+pub mod health;
 mod in_sync;
 pub mod lateness;
 mod maintenance;
@@ -54,6 +56,7 @@ use event::Event;
 use handover::Awaited;
 pub use handover::role_name;
 use hard_state::HardState;
+use health::Health;
 use lateness::Lateness;
 use maintenance::Announced;
 use peer::{Peer, reigning};
@@ -156,6 +159,7 @@ pub struct Node {
     links_good: bool,
     links_detail: String,
     gate_lost: Option<GateLost>,
+    health: Health,
     terminating: bool,
     exit_at: Option<Time>,
     exited: bool,
@@ -237,6 +241,7 @@ impl Node {
             links_good: true,
             links_detail: String::new(),
             gate_lost: None,
+            health: Health::default(),
             terminating: false,
             exit_at: None,
             exited: false,
@@ -352,6 +357,8 @@ impl Node {
                 let made_way = self.gate_lost.as_ref().is_some_and(|lost| lost.made_way);
                 self.gate_lost = lost.map(|detail| GateLost { detail, named, made_way });
             }
+            Event::ChecksJudged { penalty, failed } => self.note_checks(now, penalty, failed, out),
+            Event::DiskJudged { good, detail } => self.note_disk(good, detail, out),
             Event::CommandGiven { id, command } => self.carry_out(now, id, command, out),
             Event::TerminationRequested => {
                 self.terminating = true;
@@ -694,6 +701,8 @@ impl Node {
             drained: self.durable.drained,
             suspension: self.durable.suspension.clone(),
             going_on_alone: self.removing_other_half(),
+            penalty: self.health.penalty,
+            disk_stalled: self.disk_stalled(),
         }
     }
 
@@ -761,12 +770,29 @@ impl Node {
 
     /// Whether this host could do a primary's work.
     fn fit(&self) -> bool {
-        !self.log_broken && self.links_good && !self.bars_without_gate() && !self.terminating
+        self.unfit_cause().is_none()
     }
 
     /// Whether the gate that this member must have is lost.
     fn bars_without_gate(&self) -> bool {
         self.gate_lost.as_ref().is_some_and(|lost| lost.named)
+    }
+
+    /// Why this host could not do a primary's work, if it could not.
+    fn unfit_cause(&self) -> Option<Cause> {
+        if self.log_broken {
+            Some(Cause::DiskFailed)
+        } else if self.terminating {
+            Some(Cause::Terminating)
+        } else if self.bars_without_gate() {
+            Some(Cause::GateLost)
+        } else if self.disk_stalled() {
+            Some(Cause::DiskStalled)
+        } else if !self.links_good {
+            Some(Cause::LinksFailed)
+        } else {
+            None
+        }
     }
 
     /// Whether this member may be made primary without an order that names it.

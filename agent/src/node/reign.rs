@@ -27,6 +27,8 @@ pub(super) struct Reign {
     pub epoch: Epoch,
     /// An operator ordered it although a majority could not be heard, and answers for the others.
     pub answered_for: bool,
+    /// Won without the vote of the other half of a pair.
+    pub alone: bool,
     pub since: Time,
     /// `Promoting`, `Primary` or `HandingOver`.
     pub role: Role,
@@ -93,6 +95,7 @@ impl Node {
         self.phase = Phase::Reigning(Box::new(Reign {
             epoch,
             answered_for: alone && forced,
+            alone,
             since: now,
             role: Role::Promoting,
             lease_until: None,
@@ -175,6 +178,7 @@ impl Node {
             out.push(Effect::Lead { epoch: reign.epoch, members: reign.in_sync.waiting.clone() });
         }
         self.progress_promotion(now, out);
+        self.give_way_to_healthier(now, out);
         self.progress_handover(now, out);
         self.consider_wishes(now, out);
     }
@@ -193,17 +197,8 @@ impl Node {
             self.step_down(now, Cause::Superseded, name, out);
             return true;
         }
-        let cause = if self.log_broken {
-            Cause::DiskFailed
-        } else if self.terminating {
-            Cause::Terminating
-        } else if !self.links_good {
-            Cause::LinksFailed
-        } else if self.gate_lost.is_some() {
-            Cause::GateLost
-        } else {
-            return false;
-        };
+        let any_gate = || self.gate_lost.as_ref().map(|_| Cause::GateLost);
+        let Some(cause) = self.unfit_cause().or_else(any_gate) else { return false };
         // Nobody but this process ends the lease any more. Who named the gate does not want that. Where any gate
         // would do, somebody else may have one; if not, this member goes on.
         if let Some(lost) = self.gate_lost.as_ref().filter(|_| cause == Cause::GateLost) {
@@ -223,6 +218,15 @@ impl Node {
         if role == Role::HandingOver && cause == Cause::Terminating {
             return false;
         }
+        // What may come back is left alone in a pause, and where nobody is to take over by itself.
+        if cause == Cause::DiskStalled && role == Role::Primary && (self.paused() || !self.settings.automatic)
+        {
+            return false;
+        }
+        // Nothing is under way to the disk, as far as is known: the hand-over need not wait for it.
+        if cause == Cause::DiskStalled && role == Role::HandingOver && self.log.durable == self.log.end {
+            return false;
+        }
         if role == Role::Primary && self.best_successor(now, None).is_some() {
             self.begin_handover(now, cause, None, None, out);
             return false;
@@ -231,6 +235,14 @@ impl Node {
         // a link that only one of several paths uses: while a quorum renews the lease, the best that
         // this host can do with bad links and no successor is to stay.
         if cause == Cause::LinksFailed && !self.is_two_node() {
+            return false;
+        }
+        if cause == Cause::DiskStalled && role == Role::Primary {
+            let message = format!(
+                "no other member is in sync and fit, so {} keeps the role: it answers what it can without the disk, and acknowledges writes when they are durable",
+                self.settings.me
+            );
+            self.say_serves_on(message, out);
             return false;
         }
         self.step_down(now, cause, None, out);
@@ -347,7 +359,7 @@ impl Node {
         self.stand_after = self.stand_after.max(now + self.settings.timers.retry() * 4);
     }
 
-    /// The best member to hand over to: in sync, following, fit, most preferred.
+    /// The best member to hand over to: in sync, following, fit, the healthiest, most preferred.
     pub(super) fn best_successor(&self, now: Time, wanted: Option<&NodeId>) -> Option<usize> {
         let Phase::Reigning(reign) = &self.phase else { return None };
         let fit = |&(_, peer): &(usize, &super::peer::Peer)| {
@@ -366,7 +378,7 @@ impl Node {
         };
         let best = self.peers.iter().enumerate().filter(fit).min_by_key(|(_, peer)| {
             let state = peer.state.as_ref().expect("a fit peer has a state");
-            (state.priority, peer.member.as_ref().map(|member| member.id.clone()))
+            (state.penalty, state.priority, peer.member.as_ref().map(|member| member.id.clone()))
         })?;
         Some(best.0)
     }

@@ -44,8 +44,12 @@ pub enum Cause {
     HandoverFailed,
     /// The own log cannot be written or synced.
     DiskFailed,
+    /// The own disk does not take writes in time.
+    DiskStalled,
     /// The own links are down.
     LinksFailed,
+    /// Checks fail here, and a healthier member is in sync.
+    ChecksFailed,
     /// The process is ending.
     Terminating,
     /// A step of taking over failed.
@@ -135,6 +139,7 @@ pub const TABLE: &[Row] = &[
     row(R::Candidate, C::LinksFailed, R::Standby, "this host's own links are down"),
     row(R::Candidate, C::GateLost, R::Standby, "the kernel's gate on this host is lost"),
     row(R::Candidate, C::DiskFailed, R::Standby, "this member's log cannot be written"),
+    row(R::Candidate, C::DiskStalled, R::Standby, "this member's disk does not take writes in time"),
     row(R::Candidate, C::Terminating, R::Standby, "the agent is shutting down"),
     row(
         R::Promoting,
@@ -164,6 +169,12 @@ pub const TABLE: &[Row] = &[
         "a pre-hook vetoed the takeover, or a service did not start; leaving the role to another member",
     ),
     row(R::Promoting, C::DiskFailed, R::Standby, "this member's log failed while taking over"),
+    row(
+        R::Promoting,
+        C::DiskStalled,
+        R::Standby,
+        "this member's disk does not take writes in time; not taking over",
+    ),
     row(R::Promoting, C::LinksFailed, R::Standby, "this host's own links failed while taking over"),
     row(R::Promoting, C::GateLost, R::Standby, "the kernel's gate was lost while taking over"),
     row(R::Promoting, C::Terminating, R::Standby, "the agent is shutting down"),
@@ -205,6 +216,18 @@ pub const TABLE: &[Row] = &[
         C::DiskFailed,
         R::Standby,
         "this member's log cannot be written and nobody can take over",
+    ),
+    row(
+        R::Primary,
+        C::DiskStalled,
+        R::HandingOver,
+        "this member's disk does not take writes in time; handing over to a member whose disk does",
+    ),
+    row(
+        R::Primary,
+        C::ChecksFailed,
+        R::HandingOver,
+        "checks fail on this member; handing over to a healthier one that is in sync",
     ),
     row(
         R::Primary,
@@ -260,6 +283,12 @@ pub const TABLE: &[Row] = &[
     row(R::HandingOver, C::Superseded, R::Standby, "a member promised a later epoch during the switchover"),
     row(R::HandingOver, C::OtherPrimary, R::Standby, "another member is primary in a later epoch"),
     row(R::HandingOver, C::DiskFailed, R::Standby, "this member's log failed during the switchover"),
+    row(
+        R::HandingOver,
+        C::DiskStalled,
+        R::Standby,
+        "this member's disk takes no write while it hands over; the others go on at once",
+    ),
     row(R::HandingOver, C::LinksFailed, R::Standby, "this host's own links failed during the switchover"),
     row(
         R::HandingOver,

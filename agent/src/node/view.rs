@@ -49,6 +49,10 @@ pub struct View {
     pub drained: bool,
     /// How late its core is.
     pub lateness: Lateness,
+    /// What the failed checks count together.
+    pub penalty: u32,
+    /// Why the own disk is held to be stalled, while it is.
+    pub disk_stalled: Option<String>,
 }
 
 /// One other voter.
@@ -70,6 +74,10 @@ pub struct PeerView {
     pub priority: Option<u32>,
     /// It says that it is taken out for maintenance.
     pub drained: bool,
+    /// What it says its failed checks count together.
+    pub penalty: u32,
+    /// It says that its disk does not take writes in time.
+    pub disk_stalled: bool,
     /// Its paths, in the order of the configuration.
     pub paths: Vec<PathView>,
 }
@@ -129,6 +137,8 @@ impl Node {
             suspension: self.hard.suspension.clone(),
             drained: self.drained(),
             lateness: self.lateness.clone(),
+            penalty: self.health.penalty,
+            disk_stalled: self.health.stalled.clone(),
         };
         view.warnings = self.warnings(now, &view);
         view.waiting_for = view.primary.is_none().then(|| self.waiting_for(now)).flatten();
@@ -199,6 +209,21 @@ impl Node {
                 "a takeover failed for a pre-hook or a service; this member does not try again by itself for {} s more. See: holdfast ha history",
                 self.attendants.retreat_until.since(now).as_secs() + 1
             ));
+        }
+        if let Some(detail) = &self.health.stalled {
+            warnings.push(format!("{detail}; this member does not take the role meanwhile"));
+        }
+        for check in &self.health.failed {
+            warnings.push(format!("check {:?} fails: {}", check.name, check.detail));
+        }
+        for peer in view.peers.iter().filter(|peer| peer.alive) {
+            if peer.disk_stalled {
+                warnings.push(format!("the disk of {} does not take writes in time", peer.name));
+            }
+            if peer.penalty > 0 {
+                warnings
+                    .push(format!("checks fail on {0} (what, says holdfast ha status on {0})", peer.name));
+            }
         }
         if !self.links_good {
             warnings.push(format!("own links: {}", self.links_detail));
@@ -365,6 +390,8 @@ fn peer_view(peer: &super::peer::Peer, now: Time, detect: std::time::Duration) -
         epoch: peer.state.as_ref().map(|state| state.epoch),
         priority: peer.state.as_ref().map(|state| state.priority),
         drained: peer.state.as_ref().is_some_and(|state| state.drained),
+        penalty: peer.state.as_ref().map_or(0, |state| state.penalty),
+        disk_stalled: peer.state.as_ref().is_some_and(|state| state.disk_stalled),
         paths: peer
             .detector
             .paths()

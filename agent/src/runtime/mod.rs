@@ -10,6 +10,8 @@
 //!   ├ gate        renews the kernel gate, where that is nftables
 //!   ├ links       carriers and gateways
 //!   ├ hooks       hooks and services, one after the other
+//!   ├ checks      the configuration's `check` blocks
+//!   ├ disk-write, disk-watch  a small durable write, and somebody who looks whether it ends
 //!   ├ reports     log lines and the history
 //!   ├ recorder    what the core was told, to disk after an unplanned change of role
 //!   └ tokio       S3, API, replication connections
@@ -20,7 +22,9 @@
 
 pub mod address;
 pub mod assemble;
+pub mod checks;
 pub mod core;
+pub mod disk;
 pub mod handle;
 pub mod history;
 pub mod hooks;
@@ -278,6 +282,7 @@ fn start(path: &Path) -> Result<()> {
     lease.open_ports_for_standby();
 
     let (attendants, attended, units, last_hooks) = attend(&config, &identity.member, &event, &reports)?;
+    let health = watch_health(&config, kind, data_dir.as_deref(), &event)?;
     let settings = assemble::settings(&config, identity.member.clone(), boot, &derived);
     let node = Node::new(settings, identity.hard, log_position, address::now());
     let show = Show {
@@ -292,6 +297,7 @@ fn start(path: &Path) -> Result<()> {
         drops: drops.clone(),
         vips_here,
         units,
+        health,
     };
     let (recorder, recordings_written) = if config.ha.flight_recorder {
         let reports = reports.clone();
@@ -403,6 +409,31 @@ fn attend(
     let units = hooks::UnitStates::new(named);
     let (orders, ended) = hooks::spawn(setup, units.clone(), event.clone(), reports.clone())?;
     Ok((Some(orders), Some(ended), units, last))
+}
+
+/// What is said of this host's health beside its log and its links.
+struct HealthShown {
+    checks: checks::Board,
+    /// None on a witness.
+    disk: Option<disk::DiskShown>,
+}
+
+/// Starts the checks and the probe of the disks. A witness never serves and has neither.
+fn watch_health(
+    config: &Config,
+    kind: MemberKind,
+    data_dir: Option<&Path>,
+    event: &(impl Fn(Event) + Clone + Send + 'static),
+) -> Result<HealthShown> {
+    let checks = checks::spawn(config.checks.clone(), event.clone())?;
+    let bound = config.store.as_ref().filter(|_| kind == MemberKind::Data).map(|store| store.disk_timeout);
+    let disk = match (bound, data_dir) {
+        (Some(bound), Some(dir)) => {
+            Some(disk::spawn(&[dir.to_owned(), config.state_dir.clone()], bound, event.clone())?)
+        }
+        _ => None,
+    };
+    Ok(HealthShown { checks, disk })
 }
 
 struct Data {
@@ -536,6 +567,7 @@ struct Show {
     drops: Arc<sockets::DropCounts>,
     vips_here: address::AddressesHere,
     units: hooks::UnitStates,
+    health: HealthShown,
 }
 
 impl Show {
@@ -594,6 +626,9 @@ impl Show {
                 by: view.suspension.by.as_ref().map(ToString::to_string),
             }),
             drained: view.drained,
+            penalty: view.penalty,
+            checks: self.health.checks.read(view.at),
+            disk: self.health.disk.as_ref().map(disk::DiskShown::read),
             vips: assemble::vip_specs(&self.config)
                 .into_iter()
                 .map(|spec| address::VipStatus {
@@ -638,6 +673,8 @@ impl Show {
                     priority: peer.priority,
                     in_sync: in_sync.contains(&peer.name),
                     drained: peer.drained,
+                    penalty: peer.penalty,
+                    disk_stalled: peer.disk_stalled,
                     paths: peer
                         .paths
                         .iter()

@@ -203,6 +203,8 @@ fn unplanned(transition: &Transition) -> bool {
         | Cause::PromotionFailed
         | Cause::NotPrepared
         | Cause::DiskFailed
+        | Cause::DiskStalled
+        | Cause::ChecksFailed
         | Cause::LinksFailed
         | Cause::GateLost => true,
         Cause::OtherPrimary => reigned,

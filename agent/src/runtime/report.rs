@@ -59,7 +59,14 @@ pub fn spawn(node: String, history: History) -> std::io::Result<Sender<Report>> 
                     let (from, to) = (role_name(t.from), role_name(t.to));
                     let peer = t.peer.as_ref().map(ToString::to_string).unwrap_or_default();
                     // A reign that ended against its will needs a person's look; the rest is news.
-                    if matches!(t.cause, Cause::DiskFailed | Cause::LinksFailed | Cause::GateLost) {
+                    if matches!(
+                        t.cause,
+                        Cause::DiskFailed
+                            | Cause::DiskStalled
+                            | Cause::ChecksFailed
+                            | Cause::LinksFailed
+                            | Cause::GateLost
+                    ) {
                         tracing::error!(
                             node,
                             epoch = t.epoch.0,

@@ -49,6 +49,15 @@ pub struct Status {
     /// This member is taken out for maintenance.
     #[serde(default)]
     pub drained: bool,
+    /// What the failed checks count together; zero is healthy.
+    #[serde(default)]
+    pub penalty: u32,
+    /// The checks of the configuration, in its order.
+    #[serde(default)]
+    pub checks: Vec<super::checks::CheckStatus>,
+    /// Whether small writes are durable in time; absent on a witness.
+    #[serde(default)]
+    pub disk: Option<super::disk::DiskStatus>,
     /// The virtual addresses.
     pub vips: Vec<super::address::VipStatus>,
     /// The units that follow the role.
@@ -118,6 +127,12 @@ pub struct PeerStatus {
     /// Taken out for maintenance.
     #[serde(default)]
     pub drained: bool,
+    /// What it says its failed checks count together; zero is healthy.
+    #[serde(default)]
+    pub penalty: u32,
+    /// It says that its disk does not take writes in time.
+    #[serde(default)]
+    pub disk_stalled: bool,
     /// The heartbeat paths to it.
     pub paths: Vec<PathStatus>,
 }

@@ -604,3 +604,84 @@ fn half_a_pair_of_credentials_is_refused() {
     let text = with("  node_id = \"a\"", "  secret_key_file = \"/etc/holdfast/secret\"");
     complains(&text, "7:16", "  secret_key = \"***", "both given", "keep `secret_key_file`");
 }
+
+/// A check with these lines, and the complaint that points at `needle`.
+#[track_caller]
+fn bad_check(lines: &str, needle: &str, message: &str, mend: &str) {
+    let text = format!("{GOOD}check \"web\" {{\n  {lines}\n}}\n");
+    let at = text.rfind(needle).unwrap_or_else(|| panic!("{needle:?} is not in the text"));
+    let line_start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let place = format!("{}:{}", text[..at].matches('\n').count() + 1, at - line_start + 1);
+    complains(&text, &place, needle.lines().next().unwrap(), message, mend);
+}
+
+#[test]
+fn a_check_looks_at_exactly_one_thing() {
+    bad_check(
+        "interval = 1",
+        "check \"web\"",
+        "has nothing to look at",
+        "exec = [\"/usr/local/bin/check-it\"",
+    );
+    bad_check(
+        "tcp = \"a:1\"\n  unit = \"a.service\"",
+        "unit",
+        "`tcp` and `unit`",
+        "a `check` block for each",
+    );
+    bad_check(
+        "tcp = \"a:1\"\n  status = \"200\"",
+        "status",
+        "belongs to a check with `http`",
+        "remove the line",
+    );
+    bad_check(
+        "tcp = \"a:1\"\n  path = \"/srv\"",
+        "path",
+        "unknown key `path`",
+        "remove it; block `check` knows",
+    );
+}
+
+#[test]
+fn what_a_check_cannot_look_at_is_refused() {
+    bad_check("exec = [\"check-it\"]", "\"check-it\"", "absolute path of a program", "no shell in between");
+    bad_check("exec = []", "[]", "`exec` is empty", "write the whole path");
+    bad_check("tcp = \"127.0.0.1\"", "\"127.0.0.1\"", "is not a host with a port", "127.0.0.1:5432");
+    bad_check("http = \"https://a/\"", "\"https", "speak plain http", "/usr/bin/curl");
+    bad_check(
+        "http = \"localhost\"",
+        "\"localhost",
+        "not a URL that can be asked for",
+        "http://127.0.0.1:8081",
+    );
+    bad_check("http = \"http://a\"\n  status = \"2xx\"", "\"2xx\"", "is not a status", "\"200..399\"");
+    bad_check("file = \"ready\"", "\"ready\"", "must be an absolute path", "write the whole path");
+    bad_check("process = \"/usr/sbin/nginx\"", "\"/usr", "not the name of a process", "without its folder");
+    bad_check("unit = \"nginx\"", "\"nginx\"", "not the name of a systemd unit", "nginx.service");
+    bad_check("unit = \"-H.service\"", "\"-H", "not the name of a systemd unit", "nginx.service");
+}
+
+#[test]
+fn the_user_and_password_of_a_url_are_not_repeated() {
+    let text = format!("{GOOD}check \"web\" {{\n  http = \"http://u:hunter2@a/\"\n}}\n");
+    let error = refuse(&text);
+    let said = error.to_string();
+    assert!(said.contains("is not a URL") && !said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn the_times_and_counts_of_a_check_are_bounded() {
+    let tcp = "tcp = \"a:1\"\n  ";
+    bad_check(&format!("{tcp}interval = \"1ms\""), "\"1ms\"", "`interval` 1ms", "from \"100ms\" to \"1h\"");
+    bad_check(&format!("{tcp}timeout = 11"), "11", "`timeout` 11s", "10 times the check's `interval`");
+    bad_check(&format!("{tcp}fall = 0"), "0", "`fall` is out of range", "from 1 to 100");
+    bad_check(&format!("{tcp}weight = 255"), "255", "`weight` is out of range", "from 1 to 254");
+    spoilt(
+        "  root_access_key = \"admin\"",
+        "  root_access_key = \"admin\"\n  disk_timeout = \"10ms\"",
+        "\"10ms\"",
+        "cannot tell a stalled disk from a busy one",
+        "\"5s\" is usual",
+    );
+}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_config::{
-    Config, FailbackMode, GateChoice, HookEvent, Loaded, Mode, PeerKind, TwoNode, explain,
+    CheckKind, Config, FailbackMode, GateChoice, HookEvent, Loaded, Mode, PeerKind, TwoNode, explain,
 };
 
 use crate::{GOOD, load, messages, with};
@@ -170,6 +170,23 @@ fn every_key_is_accepted_and_none_is_silently_ignored() {
     assert_eq!(store.segment_size_bytes, 16 << 20);
     assert_eq!(store.max_connections, 64);
     assert_eq!(store.virtual_host_domain.as_deref(), Some("s3.example.com"));
+    assert_eq!(store.disk_timeout, seconds(3));
+    let program = &config.checks[0];
+    assert_eq!((program.interval, program.timeout), (seconds(2), Duration::from_millis(1500)));
+    assert_eq!((program.rise, program.fall, program.weight), (3, 4, Some(20)));
+    let kinds: Vec<_> = config.checks.iter().map(|check| check.kind.clone()).collect();
+    assert_eq!(
+        kinds,
+        [
+            CheckKind::Exec(vec!["/usr/local/bin/check-it".into(), "--quick".into()]),
+            CheckKind::Tcp("127.0.0.1:5432".into()),
+            CheckKind::Http { url: "http://127.0.0.1:8081/health".into(), status: 200..=299 },
+            CheckKind::File { path: "/run/ready".into(), max_age: Some(seconds(300)) },
+            CheckKind::Process("nginx".into()),
+            CheckKind::Pidfile("/run/nginx.pid".into()),
+            CheckKind::Unit("nginx.service".into()),
+        ]
+    );
     assert_eq!(config.api.token.as_ref().unwrap().expose(), "the-token-of-the-interface");
 
     let said = messages(&loaded).join("\n");
@@ -180,7 +197,6 @@ fn every_key_is_accepted_and_none_is_silently_ignored() {
         "ack = \"local\"",
         "two_node = \"fence\"",
         "conntrack_sync",
-        "check \"disk\"",
         "fence \"ipmi\"",
         "sync_files \"etc\"",
         "backup",
@@ -304,4 +320,20 @@ fn the_explanation_is_honest_about_the_policy() {
 
     let alone = with("  peer_addrs = [\"10.0.0.2:9001\"]\n  witness_addrs = [\"10.0.0.3:9002\"]\n", "");
     assert!(explain(&load(&alone)).contains("this member is alone"));
+}
+
+#[test]
+fn a_check_needs_no_more_than_what_it_looks_at() {
+    let loaded = load(&format!("{GOOD}check \"web\" {{ tcp = \"[::1]:80\" }}\n"));
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    let check = &loaded.config.checks[0];
+    assert_eq!((check.interval, check.timeout), (seconds(1), seconds(1)));
+    assert_eq!((check.rise, check.fall, check.weight), (2, 3, None));
+    assert_eq!(loaded.config.store.as_ref().unwrap().disk_timeout, seconds(5));
+    let text = explain(&loaded);
+    assert!(
+        text.contains("web: [::1]:80 takes a connection, every 1s within 1s, down after 3, up after 2"),
+        "{text}"
+    );
+    assert!(text.contains("not durable within 5s"), "{text}");
 }

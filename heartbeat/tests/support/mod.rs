@@ -52,6 +52,8 @@ pub(crate) fn plain() -> Heartbeat {
             drained: false,
             suspension: Suspension::default(),
             going_on_alone: false,
+            penalty: 0,
+            disk_stalled: false,
         },
     }
 }
@@ -104,6 +106,8 @@ pub(crate) fn largest(members: usize) -> Heartbeat {
                 since_unix_ms: u64::MAX,
             },
             going_on_alone: true,
+            penalty: MAX_PENALTY,
+            disk_stalled: true,
         },
     }
 }

@@ -51,6 +51,7 @@ pub const ALL: [Bug; COUNT] = [
         "R4",
         "the wait after a start is the configured lease, not the longest one granted",
     ),
+    bug("hands-over-to-worse", "health", "a primary hands over to a member that is worse than itself"),
     // The lease.
     bug("drift-margin-left-out", "R4", "a voter waits exactly one lease, without the margin for drift"),
     bug(
@@ -182,7 +183,7 @@ pub const ALL: [Bug; COUNT] = [
 ];
 
 /// How many there are.
-pub const COUNT: usize = 66;
+pub const COUNT: usize = 67;
 
 /// The bug of this name.
 pub fn named(name: &str) -> Option<Bug> {

@@ -10,6 +10,7 @@
 use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
 
+use super::ailments::Ailments;
 use super::chance::Chance;
 use super::checkers::{Violation, clients, r9_same_bytes, whole};
 use super::faults::Faults;
@@ -99,6 +100,7 @@ fn live(world: &mut World, plan: &Plan) -> (Option<Violation>, usize) {
     let interval = plan.shape.interval_ms * MS;
     world.run_until(interval * 30 + plan.staggered * 2 + S);
 
+    let mut ailments = Ailments::new(plan.seed, plan.shape.interval_ms, world.now);
     let trouble_ends = world.now + plan.trouble;
     while world.now < trouble_ends && !world.violated() {
         faults.strike(world);
@@ -107,13 +109,15 @@ fn live(world: &mut World, plan: &Plan) -> (Option<Violation>, usize) {
         let quick = world.dice.one_in(4);
         let pause = if quick { world.dice.up_to(5 * MS) } else { world.dice.up_to(2 * plan.pause) };
         let next = world.now + pause;
-        while faults.next_ending() <= next && !world.violated() {
-            world.run_until(faults.next_ending());
+        while faults.next_ending().min(ailments.next()) <= next && !world.violated() {
+            world.run_until(faults.next_ending().min(ailments.next()));
             faults.relieve(world);
+            ailments.act(world);
         }
         world.run_until(next);
     }
     faults.lift(world);
+    ailments.lift(world);
     let deadline = world.now + faults.patience(&plan.shape);
     let mut whole = Err("not looked at yet".to_owned());
     while world.now < deadline && !world.violated() {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use holdfast_vip::{MacAddr, Prober, VipError, VipSpec, mac_of, probe_ip};
+use holdfast_vip::{MacAddr, Prober, VipError, VipSpec, echo, mac_of, probe_ip};
 
 use crate::two_hosts::{
     ETH, HERE, HERE6, THERE, THERE6, TwoHosts, VIP, VIP6, both_vips, on_two_hosts, until, vip,
@@ -129,6 +129,25 @@ fn a_neighbour_is_alive_when_it_answers_and_not_otherwise() {
         for dead in ["10.77.0.77", "fd77::77"] {
             assert!(!probe_ip(ETH, dead.parse().unwrap(), COUNT, WINDOW).await, "{dead}");
         }
+    });
+}
+
+#[test]
+fn an_echo_reaches_neighbours_and_whoever_lies_behind_them() {
+    on_two_hosts(async |hosts| {
+        // A router's far side: in no network of ours, reached by a route.
+        const BEYOND: &str = "10.99.0.9";
+        hosts.there.give(&["10.99.0.9/32"]).await;
+        let route = ["route", "add", BEYOND, "via", THERE];
+        assert!(std::process::Command::new("ip").args(route).status().unwrap().success());
+        for alive in [THERE, THERE6, BEYOND] {
+            assert!(echo(alive.parse().unwrap(), COUNT, LONG).await, "{alive}");
+        }
+        for dead in ["10.77.0.77", "fd77::77", "10.98.0.9"] {
+            assert!(!echo(dead.parse().unwrap(), COUNT, WINDOW).await, "{dead}");
+        }
+        hosts.there.set_link(ETH, false).await;
+        assert!(!echo(BEYOND.parse().unwrap(), COUNT, WINDOW).await);
     });
 }
 

@@ -127,6 +127,12 @@ pub(super) struct Host {
     /// How much faster this host's clock runs than the cluster's, in millionths.
     pub clock_ppm: i64,
     disk_free_at: Time,
+    /// The log says nothing any more of what it hears.
+    pub log_hangs: bool,
+    /// No write of the state file ends.
+    disk_stalled: bool,
+    /// Those that wait for the disk, by token.
+    held_writes: Vec<u64>,
     /// The process dies before it carries out this many more effects.
     pub dies_after: Option<u64>,
     /// The log refuses to begin a reign for want of space.
@@ -284,6 +290,9 @@ impl Cluster {
                     reported: BTreeMap::new(),
                     clock_ppm: 0,
                     disk_free_at: Time::ZERO,
+                    log_hangs: false,
+                    disk_stalled: false,
+                    held_writes: Vec::new(),
                     dies_after: None,
                     log_full: false,
                     release_hangs: false,
@@ -437,6 +446,8 @@ impl Cluster {
         }
         let host = &mut self.hosts[i];
         host.disk_free_at = Time::ZERO;
+        host.disk_stalled = false;
+        host.held_writes.clear();
         host.dies_after = None;
         host.reported.clear();
         host.node = None;
@@ -455,6 +466,15 @@ impl Cluster {
         for j in (0..self.hosts.len()).filter(|j| *j != i) {
             let bytes = self.keys.seal(&Message::Notice(notice.clone()));
             self.post(MS / 5, Arrival::Packet { to: j, from: i, path: 0, bytes });
+        }
+    }
+
+    /// The disk of the state file takes no writes any more, or takes them again.
+    pub(super) fn stall_disk(&mut self, i: usize, stalled: bool) {
+        self.hosts[i].disk_stalled = stalled;
+        let boot = self.hosts[i].boot;
+        for token in std::mem::take(&mut self.hosts[i].held_writes) {
+            self.post(self.disk_delay, Arrival::Event { to: i, boot, event: Event::Persisted { token } });
         }
     }
 
@@ -576,7 +596,12 @@ impl Cluster {
                     self.hosts[i].disk_free_at.max(self.now) + self.disk_delay + self.weather.up_to(jitter);
                 self.hosts[i].disk_free_at = if jitter.is_zero() { Time::ZERO } else { done };
                 let delay = done.since(self.now);
-                self.post(delay, Arrival::Event { to: i, boot, event: Event::Persisted { token } });
+                match self.hosts[i].disk_stalled {
+                    true => self.hosts[i].held_writes.push(token),
+                    false => {
+                        self.post(delay, Arrival::Event { to: i, boot, event: Event::Persisted { token } })
+                    }
+                }
                 self.disk_writes.insert((i, boot, token), state);
             }
             Effect::ExtendLease { until, .. } => self.hosts[i].gate_until = until,
@@ -769,7 +794,7 @@ impl Cluster {
         let held = leading.held.get(&member).copied().unwrap_or_default();
         let now = (acked.is_some_and(|acked| acked > 0), held);
         let before = self.hosts[leader].reported.get(&member).copied();
-        if before != Some(now) && (before.is_some() || now.0) {
+        if before != Some(now) && (before.is_some() || now.0) && !self.hosts[leader].log_hangs {
             self.hosts[leader].reported.insert(member.clone(), now);
             let durable = Lsn(held as u64 * RECORD_BYTES);
             self.event(leader, MS / 2, Event::FollowerProgressed { member, streaming: now.0, durable });

@@ -3,6 +3,7 @@
 
 mod attendants;
 mod cluster;
+mod health;
 mod maintenance;
 mod random_faults;
 mod rare_interleavings;

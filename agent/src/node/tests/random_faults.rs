@@ -6,7 +6,7 @@ use std::time::Duration;
 use holdfast_heartbeat::Role;
 
 use super::cluster::{Cluster, MS, Shape, Weather};
-use crate::node::event::{Command, Event};
+use crate::node::event::{Command, Event, FailedCheck};
 
 const SEEDS: u64 = 150;
 
@@ -48,6 +48,16 @@ fn one(seed: u64, pair: bool) {
     }
 }
 
+/// What is said of a host's health, at random.
+fn judged(dice: &mut Weather) -> Event {
+    if dice.draw(3) == 0 {
+        return Event::DiskJudged { good: dice.draw(2) == 0, detail: "the disk is slow".into() };
+    }
+    let penalty = [0, 0, 10, 20, 10_000][dice.draw(5) as usize];
+    let failed = [FailedCheck { name: "web".into(), detail: "exit status 1".into() }];
+    Event::ChecksJudged { penalty, failed: failed.into_iter().filter(|_| penalty > 0).collect() }
+}
+
 fn run(seed: u64, pair: bool) {
     let mut dice = Weather {
         seed: (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
@@ -57,6 +67,9 @@ fn run(seed: u64, pair: bool) {
         jitter: Duration::ZERO,
         disk_jitter: Duration::ZERO,
     };
+    // Health is drawn apart, so that the other faults of a seed stay what they were.
+    let mut health = dice.clone();
+    health.seed = health.seed.rotate_left(32) | 1;
     let data = if pair { 2 } else { [2, 2, 2, 3, 3, 4][dice.draw(6) as usize] };
     let witness = !pair && (data != 3 || dice.draw(3) == 0);
     let mut cluster = Cluster::new(Shape { data, witness, failback: dice.draw(4) == 0, ..Shape::default() });
@@ -87,6 +100,11 @@ fn run(seed: u64, pair: bool) {
         let i = dice.draw(n as u64) as usize;
         let j = dice.draw(n as u64) as usize;
         let running = cluster.hosts[i].node.is_some();
+        // In half of the clusters checks come and go, and disks stall and recover, at one step in six.
+        if seed.is_multiple_of(2) && running && health.draw(6) == 0 {
+            let event = judged(&mut health);
+            cluster.feed(i, event);
+        }
         match dice.draw(kinds) {
             0 if running => cluster.power_off(i),
             1 if running => {
@@ -176,6 +194,8 @@ fn run(seed: u64, pair: bool) {
             cluster.resume(i);
         }
         cluster.feed(i, Event::LinksJudged { good: true, detail: String::new() });
+        cluster.feed(i, Event::ChecksJudged { penalty: 0, failed: Vec::new() });
+        cluster.feed(i, Event::DiskJudged { good: true, detail: String::new() });
     }
     cluster.run(interval * 50);
     for i in 0..n {

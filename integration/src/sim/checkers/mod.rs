@@ -9,6 +9,7 @@ pub mod facts;
 mod left_behind;
 mod linearizable;
 mod listing;
+mod no_worse;
 mod own_epoch;
 mod r1_one_writer;
 mod r2_acknowledged;
@@ -67,6 +68,7 @@ impl Checkers {
             Box::new(r8_set_aside::SetAside::default()),
             Box::new(left_behind::LeftBehind::default()),
             Box::new(own_epoch::OwnEpoch),
+            Box::new(no_worse::NoWorse),
             Box::new(sound_log::SoundLog),
         ];
         Checkers { all, violation: None }

@@ -210,6 +210,8 @@ impl Play {
                 world.hosts[*h].disk_harmed = true;
                 world.hosts[*h].disk.fail_syncs(1);
             }
+            Step::Penalty { host, penalty } => world.set_penalty(*host, *penalty),
+            Step::StallDisk { host, span } => world.stall_disk(*host, *span, 5 * S),
             Step::StateDisk { host, fails } => world.hosts[*host].state_disk_fails = *fails,
             Step::PreHooks { host, veto } => {
                 world.hosts[*host].conduct = if *veto { Conduct::Vetoes } else { Conduct::Good };

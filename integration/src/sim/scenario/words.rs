@@ -77,6 +77,8 @@ pub enum Step {
     FillDisk(usize),
     FreeDisk(usize),
     FailSync(usize),
+    Penalty { host: usize, penalty: u32 },
+    StallDisk { host: usize, span: Ns },
     StateDisk { host: usize, fails: bool },
     PreHooks { host: usize, veto: bool },
     Rot(usize),
@@ -248,6 +250,13 @@ const STEPS: &[(&str, &str, Make)] = &[
     ("fill disk of HOST", "no space is left on it", |v| Step::FillDisk(v.host(0))),
     ("free disk of HOST", "there is space again", |v| Step::FreeDisk(v.host(0))),
     ("fail next fsync of HOST", "of its log", |v| Step::FailSync(v.host(0))),
+    ("check of HOST fails counting NUMBER", "a check is judged to fail, and counts so much", |v| {
+        Step::Penalty { host: v.host(0), penalty: v.number(1) as u32 }
+    }),
+    ("checks of HOST pass", "all of them", |v| Step::Penalty { host: v.host(0), penalty: 0 }),
+    ("disks of HOST stall for SPAN", "no write ends; judged after 5 s, and 3 s after the end", |v| {
+        Step::StallDisk { host: v.host(0), span: v.span(1) }
+    }),
     ("state disk of HOST fails", "votes cannot be written", |v| Step::StateDisk {
         host: v.host(0),
         fails: true,

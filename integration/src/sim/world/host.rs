@@ -65,6 +65,12 @@ pub struct Host {
     pub sync_jitter: Ns,
     /// No sync ends before.
     pub disk_stalled_until: Ns,
+    /// Names the stall that is being judged.
+    pub stall: u64,
+    /// Why the disk is judged to be bad, if it is.
+    pub disk_bad: Option<String>,
+    /// What its failed checks count, and since when, the newest last.
+    pub penalties: Vec<(Ns, u32)>,
     /// The state directory's disk refuses writes.
     pub state_disk_fails: bool,
     /// How its hooks and services behave, where it has any.
@@ -83,6 +89,19 @@ impl Host {
     /// Whether the agent runs and gets processor time.
     pub fn acts(&self) -> bool {
         self.up && self.life.is_some() && !self.frozen
+    }
+
+    /// What its failed checks count.
+    pub fn penalty(&self) -> u32 {
+        self.penalties.last().map_or(0, |(_, penalty)| *penalty)
+    }
+
+    /// The least that its failed checks have counted at any moment from `since` on.
+    pub fn least_penalty_since(&self, since: Ns) -> u32 {
+        let until_then = self.penalties.iter().rfind(|(at, _)| *at <= since);
+        let before = until_then.map_or(0, |(_, penalty)| *penalty);
+        let later = self.penalties.iter().filter(|(at, _)| *at > since).map(|(_, penalty)| *penalty);
+        later.fold(before, u32::min)
     }
 
     /// Whether the kernel answers for the address on the wire at `now`.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use holdfast_agent::node::event::{Command, Event};
+use holdfast_agent::node::event::{Command, Event, FailedCheck};
 use holdfast_agent::node::{LogPosition, Node};
 use holdfast_agent::runtime::assemble;
 use holdfast_agent::runtime::lease::Lease;
@@ -27,6 +27,16 @@ use crate::sim::chance::Chance;
 
 /// The identity of every simulated log: an agent draws one at random.
 const LOG_ID: u64 = 0x5eed;
+
+/// A stalled disk is good again after several writes in time: as in `runtime::disk`.
+const JUDGED_GOOD: Ns = 3 * S;
+
+/// What the core is told of checks that count this much together.
+fn judged(penalty: u32) -> Event {
+    let failed = (penalty > 0)
+        .then(|| FailedCheck { name: format!("counts-{penalty}"), detail: "exit status: 1".into() });
+    Event::ChecksJudged { penalty, failed: failed.into_iter().collect() }
+}
 
 /// How an agent ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +108,15 @@ impl World {
         let good = !self.hosts[h].link_down;
         if self.hosts[h].kind == MemberKind::Data {
             self.tell_core(h, Event::LinksJudged { good, detail: "eth1 has no carrier".into() });
+        }
+        if let Some(detail) = self.hosts[h].disk_bad.clone() {
+            self.tell_core(h, Event::DiskJudged { good: false, detail });
+        }
+        let penalty = self.hosts[h].penalty();
+        if penalty > 0 {
+            // Until it is told, a new life counts as healthy.
+            self.hosts[h].penalties.extend([(self.now, 0), (self.now, penalty)]);
+            self.tell_core(h, judged(penalty));
         }
         self.tell_core(h, Event::Ticked);
         if self.hosts[h].kind == MemberKind::Data {
@@ -348,6 +367,41 @@ impl World {
             let detail = "eth1 has no carrier".to_owned();
             self.tell_core(h, Event::LinksJudged { good: !down, detail });
         }
+    }
+
+    /// The checks of a host are judged: what the failed ones count together.
+    pub fn set_penalty(&mut self, h: usize, penalty: u32) {
+        if self.hosts[h].penalty() == penalty {
+            return;
+        }
+        self.hosts[h].penalties.push((self.now, penalty));
+        self.tell_story(h, format!("its checks count {penalty}"));
+        self.tell_core(h, judged(penalty));
+    }
+
+    /// The disks of a host take no write for `span`; who looks at it says so after `bound`, and that they are good
+    /// again a while after the end.
+    pub fn stall_disk(&mut self, h: usize, span: Ns, bound: Ns) {
+        self.hosts[h].stall += 1;
+        let stall = self.hosts[h].stall;
+        self.hosts[h].disk_stalled_until = self.now + span;
+        self.tell_story(h, format!("its disks stall for {} ms", span / MS));
+        if span > bound {
+            self.future.push(self.now + bound, Future::Judge { host: h, stall, good: false });
+            self.future.push(self.now + span + JUDGED_GOOD, Future::Judge { host: h, stall, good: true });
+        } else {
+            self.judge_disk(h, true);
+        }
+    }
+
+    /// The disk of a host is judged.
+    pub fn judge_disk(&mut self, h: usize, good: bool) {
+        if good == self.hosts[h].disk_bad.is_none() {
+            return;
+        }
+        let detail = "the simulated disk is stalled".to_owned();
+        self.hosts[h].disk_bad = (!good).then(|| detail.clone());
+        self.tell_core(h, Event::DiskJudged { good, detail });
     }
 
     /// Writes another configuration; the next start of the agent reads it.

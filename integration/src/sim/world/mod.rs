@@ -70,6 +70,8 @@ pub enum Future {
     Bury { host: usize, notice: Box<Notice> },
     /// systemd, or the supervisor, starts the agent.
     Start { host: usize, life: u64 },
+    /// Somebody who does not wait for the disk of a host has judged a stall of it.
+    Judge { host: usize, stall: u64, good: bool },
     /// A client does the next thing.
     Client { client: usize },
     /// A request arrives at a host.
@@ -289,6 +291,9 @@ impl World {
             sync_delay: 200 * US,
             sync_jitter: 100 * US,
             disk_stalled_until: 0,
+            stall: 0,
+            disk_bad: None,
+            penalties: Vec::new(),
             state_disk_fails: false,
             conduct: Default::default(),
             link_down: false,
@@ -330,6 +335,11 @@ impl World {
                 }
             }
             Future::Bury { host, notice } => self.bury(host, &notice),
+            Future::Judge { host, stall, good } => {
+                if self.hosts[host].stall == stall {
+                    self.judge_disk(host, good);
+                }
+            }
             Future::Client { client } => self.client_acts(client),
             Future::Request { host, request, route, call } => {
                 self.request_arrives(host, request, route, call)
