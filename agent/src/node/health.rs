@@ -1,6 +1,7 @@
-//! What is said of this host beyond its log and its links: checks that fail, and a disk that stalls.
+//! What is said of this host beyond its log and its links: checks that fail, heartbeats that are late, and a
+//! disk that stalls.
 //!
-//! A *penalty* is the sum of what the failed checks count; zero is healthy. It decides only between members
+//! A *penalty* is the sum of what the failed checks and the lateness count; zero is healthy. It decides only between members
 //! that may be primary by every other rule, and each says its own with every heartbeat. Invariants: whoever could
 //! serve on hands over by itself to nobody of a greater penalty; a penalty alone never ends a reign without a
 //! successor, and never keeps a member from standing whom nobody healthier forestalls.
@@ -31,11 +32,19 @@ pub const CHECKS_HOLD: Duration = Duration::from_secs(10);
 /// hears: several elections long. Afterwards it stands all the same: somebody must serve.
 const DEFERENCE: u32 = 3;
 
+/// What it counts to be late again and again: more than any single check with a weight, which is at most 254,
+/// and less than one without, which a service cannot do without.
+const LATE_PENALTY: u32 = 300;
+
 /// What is known of this host's health.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Health {
-    /// What the failed checks count together.
+    /// What the failed checks and the own lateness count together.
     pub penalty: u32,
+    /// The share of the failed checks.
+    of_checks: u32,
+    /// Late with heartbeats again and again.
+    late: bool,
     pub failed: Vec<FailedCheck>,
     /// When the penalty changed.
     changed_at: Option<Time>,
@@ -64,12 +73,45 @@ impl Node {
             let message = format!("check {:?} passes again on {}", check.name, self.settings.me);
             out.push(Effect::Note { message });
         }
+        self.health.of_checks = penalty;
+        self.health.failed = failed;
+        self.add_up(now);
+    }
+
+    /// The own lateness was noted anew.
+    pub(super) fn note_lateness(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let late = self.lateness.is_grave(now);
+        if late == self.health.late {
+            return;
+        }
+        self.health.late = late;
+        self.add_up(now);
+        let me = &self.settings.me;
+        out.push(match late {
+            true => Effect::Warn {
+                message: format!(
+                    "{me} was late with its heartbeats by more than {} ms again and again, so the others may soon take it for dead: its host is overloaded, or is stopped for moments. The line \"real time\" of holdfast ha status says what it lacks",
+                    self.late_limit().as_millis()
+                ),
+            },
+            false => Effect::Note { message: format!("{me} has been on time with its heartbeats for a minute") },
+        });
+    }
+
+    /// How late a heartbeat may be. At three heartbeats to the detection time, and a lease as long, the lease may
+    /// run out at a third of it: what was acknowledged last was sent up to two intervals before.
+    pub(super) fn late_limit(&self) -> Duration {
+        self.settings.timers.detect / 4
+    }
+
+    fn add_up(&mut self, now: Time) {
+        let late = if self.health.late { LATE_PENALTY } else { 0 };
+        let penalty = self.health.of_checks.saturating_add(late).min(MAX_PENALTY);
         if penalty != self.health.penalty {
             self.health.changed_at = Some(now);
             self.health.said_serves_on = false;
         }
         self.health.penalty = penalty;
-        self.health.failed = failed;
     }
 
     /// The disk was judged anew.
@@ -131,9 +173,15 @@ impl Node {
         let worth_it =
             |peer: &usize| self.penalty_of(*peer) < self.health.penalty || planted::is("hands-over-to-worse");
         match best.filter(worth_it) {
-            Some(peer) => self.begin_handover(now, Cause::ChecksFailed, None, Some(peer), out),
+            Some(peer) => {
+                let cause = if self.health.of_checks > 0 { Cause::ChecksFailed } else { Cause::Late };
+                self.begin_handover(now, cause, None, Some(peer), out);
+            }
             None => {
-                let checks: Vec<_> = self.health.failed.iter().map(|check| check.name.as_str()).collect();
+                let mut checks: Vec<_> = self.health.failed.iter().map(|check| check.name.as_str()).collect();
+                if self.health.late {
+                    checks.push("punctual heartbeats");
+                }
                 let message = format!(
                     "failing on {}: {}; no healthier member is in sync, so {} serves on",
                     self.settings.me,

@@ -266,8 +266,9 @@ impl Node {
         // The clock of one host never runs backwards; a caller's rounding must not seem to.
         let now = now.max(self.now);
         let due = self.deadline();
+        let late = now.since(due);
         if now >= due {
-            self.lateness.note(now, now.since(due), self.settings.timers.detect / 2);
+            self.lateness.note(now, late, self.late_limit());
         }
         // Whoever slept has heard nobody, which says nothing about the others: it listens first.
         // What it knew of the in-sync set is of no use either: the other half of a pair may have gone on
@@ -279,11 +280,13 @@ impl Node {
             self.seen_in_sync = false;
         }
         self.now = now;
-        self.check_lease(now, if asleep { Cause::StoodStill } else { Cause::LeaseLapsed }, out);
+        let cause = if late > self.late_limit() { Cause::StoodStill } else { Cause::LeaseLapsed };
+        self.check_lease(now, cause, out);
         if asleep && self.handled {
             out.push(Effect::Warn { message: stood_still_for(stood_still) });
         }
         self.handled = true;
+        self.note_lateness(now, out);
         match event {
             Event::Ticked => {}
             Event::HeartbeatReceived { peer, path, heartbeat } => {

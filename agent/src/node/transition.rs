@@ -48,6 +48,8 @@ pub enum Cause {
     DiskStalled,
     /// The own links are down.
     LinksFailed,
+    /// Late with heartbeats again and again, and a healthier member is in sync.
+    Late,
     /// Checks fail here, and a healthier member is in sync.
     ChecksFailed,
     /// The process is ending.
@@ -222,6 +224,12 @@ pub const TABLE: &[Row] = &[
         C::DiskStalled,
         R::HandingOver,
         "this member's disk does not take writes in time; handing over to a member whose disk does",
+    ),
+    row(
+        R::Primary,
+        C::Late,
+        R::HandingOver,
+        "this member was late with its heartbeats again and again; handing over to one that is on time",
     ),
     row(
         R::Primary,

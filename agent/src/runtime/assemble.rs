@@ -34,13 +34,15 @@ pub fn vip_specs(config: &Config) -> Vec<VipSpec> {
         .collect()
 }
 
-/// Opens the kernel gate; also says why it is not the wanted one, if so.
+/// Opens the kernel gate; also says why it is not the wanted one, if so. `begin` runs first on the gate's own
+/// thread, where it has one.
 ///
 /// # Errors
 /// The configuration names a gate that this kernel or these privileges do not allow.
 pub fn open_gate(
     config: &Config,
     specs: &[VipSpec],
+    begin: impl FnOnce() + Send + 'static,
 ) -> anyhow::Result<(std::sync::Arc<dyn Gate>, Option<String>)> {
     let choice = match config.ha.gate {
         GateChoice::Auto => gate::GateChoice::Auto,
@@ -49,7 +51,7 @@ pub fn open_gate(
         GateChoice::None => gate::GateChoice::None,
     };
     let ports: Vec<u16> = config.store.iter().map(|store| store.listen.port()).collect();
-    let (gate, fallback) = gate::open(choice, specs, &ports);
+    let (gate, fallback) = gate::open(choice, specs, &ports, begin);
     if gate.ending() == Ending::Lifetime && !specs.is_empty() {
         let why = fallback.as_deref().unwrap_or("for no known reason");
         match config.ha.gate {

@@ -142,7 +142,9 @@ fn start(path: &Path) -> Result<()> {
         // An interface that is still to come, say; it is tried again with the addresses' thread.
         Err(error) => tracing::warn!("{error:#}"),
     }
-    let (gate, gate_fallback) = assemble::open_gate(&config, &specs)?;
+    let hurried = granted.clone();
+    let begin = move || hurried.hurry(realtime::Urgency::Core);
+    let (gate, gate_fallback) = assemble::open_gate(&config, &specs, begin)?;
     if let (Some(why), false) = (&gate_fallback, specs.is_empty()) {
         let at = address::now();
         let message = format!("the kernel gate in use is {}, for this reason: {why}", gate.name());

@@ -17,7 +17,8 @@ use thread_priority::{
 /// Who goes before whom. All of them lie below the kernel's own threads, which have 50.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
-    /// The core, which renews the lease, and the supervisor, which buries the agent.
+    /// The core, which renews the lease, the thread that passes it on to an nftables gate, and the supervisor,
+    /// which buries the agent.
     Core = 20,
     /// The threads that receive heartbeats: behind the core, which a flood of packets must not hold up.
     Receiver = 19,

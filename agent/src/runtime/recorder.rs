@@ -205,6 +205,7 @@ fn unplanned(transition: &Transition) -> bool {
         | Cause::DiskFailed
         | Cause::DiskStalled
         | Cause::ChecksFailed
+        | Cause::Late
         | Cause::LinksFailed
         | Cause::GateLost => true,
         Cause::OtherPrimary => reigned,

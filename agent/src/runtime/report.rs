@@ -76,7 +76,7 @@ pub fn spawn(node: String, history: History) -> std::io::Result<Sender<Report>> 
                             reason = t.reason,
                             "role changed"
                         );
-                    } else if matches!(t.cause, Cause::LeaseLapsed | Cause::StoodStill) {
+                    } else if matches!(t.cause, Cause::LeaseLapsed | Cause::StoodStill | Cause::Late) {
                         tracing::warn!(
                             node,
                             epoch = t.epoch.0,

@@ -166,7 +166,15 @@ pub(crate) fn doing(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> i
 
 /// Opens the chosen gate for `specs` and TCP `ports`; with the reason where it had to be a lesser one
 /// than asked for, or where an earlier life's gate could not be removed.
-pub fn open(choice: GateChoice, specs: &[VipSpec], ports: &[u16]) -> (Arc<dyn Gate>, Option<String>) {
+///
+/// `begin` runs first on the thread that moves the deadline, where the gate needs one: whoever hurries the
+/// core hurries that too.
+pub fn open(
+    choice: GateChoice,
+    specs: &[VipSpec],
+    ports: &[u16],
+    begin: impl FnOnce() + Send + 'static,
+) -> (Arc<dyn Gate>, Option<String>) {
     let mut reasons = Vec::new();
     let mut gate: Option<Arc<dyn Gate>> = None;
     if matches!(choice, GateChoice::Auto | GateChoice::Ebpf) {
@@ -176,7 +184,7 @@ pub fn open(choice: GateChoice, specs: &[VipSpec], ports: &[u16]) -> (Arc<dyn Ga
         }
     }
     if gate.is_none() && matches!(choice, GateChoice::Auto | GateChoice::Nftables) {
-        match NftGate::open(specs, ports) {
+        match NftGate::open_hurried(specs, ports, begin) {
             Ok(opened) => gate = Some(Arc::new(opened)),
             Err(error) => reasons.push(format!("no nftables: {error}")),
         }

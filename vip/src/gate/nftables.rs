@@ -64,6 +64,18 @@ impl NftGate {
         NftGate::open_on(specs, ports, &[], Ownership::WherePossible)
     }
 
+    /// As [`open`](NftGate::open); `begin` runs first on the thread that renews, to hurry it.
+    ///
+    /// # Errors
+    /// As [`open`](NftGate::open).
+    pub fn open_hurried(
+        specs: &[VipSpec],
+        ports: &[u16],
+        begin: impl FnOnce() + Send + 'static,
+    ) -> io::Result<NftGate> {
+        NftGate::start(specs, ports, &[], Ownership::WherePossible, begin)
+    }
+
     /// As [`open`](NftGate::open), and on the interfaces `also`.
     ///
     /// # Errors
@@ -73,6 +85,16 @@ impl NftGate {
         ports: &[u16],
         also: &[String],
         ownership: Ownership,
+    ) -> io::Result<NftGate> {
+        NftGate::start(specs, ports, also, ownership, || ())
+    }
+
+    fn start(
+        specs: &[VipSpec],
+        ports: &[u16],
+        also: &[String],
+        ownership: Ownership,
+        begin: impl FnOnce() + Send + 'static,
     ) -> io::Result<NftGate> {
         let mut gated = interfaces(specs);
         gated.extend(also.iter().filter(|name| !gated.contains(name)).cloned().collect::<Vec<_>>());
@@ -86,7 +108,10 @@ impl NftGate {
             }
             return Err(refusal);
         }
-        let keeper = std::thread::Builder::new().name("gate".into()).spawn(move || keeper.run())?;
+        let keeper = std::thread::Builder::new().name("gate".into()).spawn(move || {
+            begin();
+            keeper.run();
+        })?;
         Ok(NftGate {
             orders,
             keeper: Mutex::new(Some(keeper)),

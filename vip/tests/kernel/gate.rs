@@ -280,7 +280,7 @@ fn an_uninstalled_agents_gate_can_be_removed() {
         assert!(asker.ask(vip, PATIENCE).await);
 
         drop(form.open(&both_vips(), &[]));
-        let (none, reason) = gate::open(GateChoice::None, &both_vips(), &[]);
+        let (none, reason) = gate::open(GateChoice::None, &both_vips(), &[], || ());
         assert_eq!((none.name(), reason), (NoGate::new(&[]).name(), None));
         assert!(asker.ask(vip, PATIENCE).await, "choosing no gate removes the one that was left");
     });
@@ -499,14 +499,14 @@ fn renewals_lose_no_packet() {
 fn where_ebpf_is_not_permitted_nftables_is_taken_and_the_reason_given() {
     const INSIDE: &str = "HOLDFAST_TEST_UNPERMITTED";
     if std::env::var_os(INSIDE).is_some() {
-        let (gate, reason) = gate::open(GateChoice::Auto, &both_vips(), &[]);
+        let (gate, reason) = gate::open(GateChoice::Auto, &both_vips(), &[], || ());
         assert_eq!(gate.name(), "nftables");
         assert_eq!(gate.ending(), Ending::Relative);
         let reason = reason.unwrap();
         assert!(reason.contains("no eBPF") && reason.contains("Operation not permitted"), "{reason}");
         drop(gate);
 
-        let (gate, reason) = gate::open(GateChoice::Ebpf, &both_vips(), &[]);
+        let (gate, reason) = gate::open(GateChoice::Ebpf, &both_vips(), &[], || ());
         assert_eq!(gate.name(), NoGate::new(&[]).name(), "what was named is not exchanged");
         assert!(reason.unwrap().contains("Operation not permitted"));
         return;

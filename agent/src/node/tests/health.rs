@@ -288,3 +288,58 @@ fn a_member_with_a_stalled_disk_does_not_stand() {
     disk(&mut cluster, B, true);
     cluster.run_until(1000 * MS, |c| c.primary() == Some(B));
 }
+
+/// Holds the core of `i` up when it wants to send a heartbeat, for so long: too short for the others to notice.
+fn hold_up(cluster: &mut Cluster, i: usize, late: Duration, times: usize) {
+    for _ in 0..times {
+        let due = cluster.hosts[i].node.as_ref().expect("it runs").deadline();
+        cluster.pause(i);
+        cluster.run(due.since(cluster.now) + late);
+        cluster.resume(i);
+        cluster.run(1000 * MS);
+    }
+}
+
+#[test]
+fn a_primary_that_is_late_again_and_again_makes_way_for_one_that_is_not() {
+    let mut cluster = Cluster::started(Shape::default());
+    cluster.run(12_000 * MS);
+    hold_up(&mut cluster, A, 90 * MS, 2);
+    cluster.run(2000 * MS);
+    assert_eq!(cluster.primary(), Some(A), "twice may happen: {:#?}", cluster.story());
+    hold_up(&mut cluster, A, 90 * MS, 1);
+    cluster.run_until(2000 * MS, |cluster| cluster.primary() == Some(B));
+    let causes: Vec<_> = cluster.hosts[A].transitions.iter().map(|change| change.cause).collect();
+    assert!(causes.contains(&Cause::Late), "{:#?}", cluster.story());
+    assert!(cluster.hosts[A].notes.iter().any(|note| note.contains("late with its heartbeats")));
+    cluster.run(70_000 * MS);
+    assert!(cluster.hosts[A].notes.iter().any(|note| note.contains("on time")), "{:#?}", cluster.story());
+    assert_eq!(cluster.primary(), Some(B), "the incumbent stays");
+}
+
+#[test]
+fn a_primary_whose_lease_runs_out_for_its_lateness_says_so_and_leaves_the_role_in_the_end() {
+    let mut cluster = Cluster::started(Shape::default());
+    cluster.run(12_000 * MS);
+    hold_up(&mut cluster, A, 210 * MS, 1);
+    let causes: Vec<_> = cluster.hosts[A].transitions.iter().map(|change| change.cause).collect();
+    assert!(causes.contains(&Cause::StoodStill), "{:#?}", cluster.story());
+    for _ in 0..2 {
+        if cluster.primary() == Some(A) {
+            hold_up(&mut cluster, A, 210 * MS, 1);
+        }
+    }
+    cluster.run_until(5000 * MS, |cluster| cluster.primary() == Some(B));
+}
+
+#[test]
+fn where_everybody_is_late_the_role_stays() {
+    let mut cluster = Cluster::started(Shape::default());
+    cluster.run(12_000 * MS);
+    hold_up(&mut cluster, B, 90 * MS, 3);
+    hold_up(&mut cluster, A, 90 * MS, 3);
+    cluster.run(3000 * MS);
+    assert_eq!(cluster.primary(), Some(A), "{:#?}", cluster.story());
+    let warned = |note: &String| note.contains("late with its heartbeats");
+    assert!(cluster.hosts[A].notes.iter().any(warned) && cluster.hosts[B].notes.iter().any(warned));
+}

@@ -21,7 +21,9 @@ impl Checker for NoWorse {
 
     fn see(&mut self, world: &World, seen: &Seen<'_>) -> Result<(), String> {
         let Seen::Effect { host, effect: Effect::Report(change), .. } = seen else { return Ok(()) };
-        if change.to != Role::HandingOver || !matches!(change.cause, Cause::ChecksFailed | Cause::Failback) {
+        if change.to != Role::HandingOver
+            || !matches!(change.cause, Cause::ChecksFailed | Cause::Late | Cause::Failback)
+        {
             return Ok(());
         }
         let Some(life) = &world.hosts[*host].life else { return Ok(()) };
@@ -35,7 +37,7 @@ impl Checker for NoWorse {
         let derived = &world.hosts[*host].derived;
         let heard: Ns = 3 * derived.detect.max(derived.lease).as_nanos() as Ns + S;
         let best = successor.least_penalty_since(world.now.saturating_sub(heard));
-        let fine = if change.cause == Cause::ChecksFailed { best < own } else { best <= own };
+        let fine = if change.cause == Cause::Failback { best <= own } else { best < own };
         match fine {
             true => Ok(()),
             false => Err(format!(
