@@ -282,6 +282,12 @@ impl Node {
         self.now = now;
         let cause = if late > self.late_limit() { Cause::StoodStill } else { Cause::LeaseLapsed };
         self.check_lease(now, cause, out);
+        // Whoever voted may have gone on without this member since it was last heard: the votes that wait in the
+        // queues are of that time.
+        let silent = now.since(self.said_at) > self.settings.timers.detect * 3 / 4;
+        if silent && matches!(self.phase, Phase::Campaigning(_)) {
+            self.end_campaign(Cause::StoodStill, None, out);
+        }
         if asleep && self.handled {
             out.push(Effect::Warn { message: stood_still_for(stood_still) });
         }

@@ -137,6 +137,12 @@ pub const TABLE: &[Row] = &[
         R::Standby,
         "automatic changes of primary are paused in this cluster; not standing without an operator's order",
     ),
+    row(
+        R::Candidate,
+        C::StoodStill,
+        R::Standby,
+        "this host stood still while it asked for votes; those that it got are of no use any more",
+    ),
     row(R::Candidate, C::Drained, R::Standby, "an operator takes this member out for maintenance"),
     row(R::Candidate, C::LinksFailed, R::Standby, "this host's own links are down"),
     row(R::Candidate, C::GateLost, R::Standby, "the kernel's gate on this host is lost"),
