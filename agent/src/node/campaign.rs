@@ -8,7 +8,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use holdfast_heartbeat::{Ballot, Epoch, InSyncRecord, MemberKind, Role, Time, Vote, planted};
+use holdfast_heartbeat::{
+    Ballot, Epoch, InSyncRecord, Member, MemberKind, MemberState, Role, Time, Vote, planted,
+};
 use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
@@ -311,8 +313,8 @@ impl Node {
     pub(super) fn progress_campaign(&mut self, now: Time, out: &mut Vec<Effect>) {
         let Phase::Campaigning(campaign) = &self.phase else { return };
         let mut campaign = campaign.clone();
-        let barred = if !self.fit() {
-            self.unfit_cause()
+        let barred = if let Some(cause) = self.unfit_cause() {
+            Some(cause)
         } else if self.drained() && !campaign.wanted {
             Some(Cause::Drained)
         } else if self.paused() && !campaign.wanted {
@@ -499,16 +501,20 @@ impl Node {
     /// How many living members come before this one.
     pub(super) fn rank(&self, now: Time) -> usize {
         let mine = (self.health.penalty, self.settings.priority, &self.settings.me.id);
-        let before = |peer: &&super::peer::Peer| {
-            let (Some(member), Some(state)) = (&peer.member, &peer.state) else { return false };
-            peer.settings.kind == MemberKind::Data
-                && peer.alive(now)
-                && state.electable
-                && !state.leaving
-                && self.hard.record.as_ref().is_some_and(|record| record.contains(member))
-                && (state.penalty, state.priority, &member.id) < mine
-        };
-        self.peers.iter().filter(before).count()
+        self.rivals(now).filter(|(member, state)| (state.penalty, state.priority, &member.id) < mine).count()
+    }
+
+    /// The other members that are heard and may stand for a vacancy, with what they say of themselves.
+    pub(super) fn rivals(&self, now: Time) -> impl Iterator<Item = (&Member, &MemberState)> {
+        self.peers
+            .iter()
+            .filter(move |peer| peer.settings.kind == MemberKind::Data && peer.alive(now))
+            .filter_map(|peer| peer.member.as_ref().zip(peer.state.as_ref()))
+            .filter(|(member, state)| {
+                state.electable
+                    && !state.leaving
+                    && self.hard.record.as_ref().is_some_and(|record| record.contains(member))
+            })
     }
 
     fn turn(&self, now: Time) -> Duration {

@@ -13,13 +13,12 @@
 
 use std::time::Duration;
 
-use holdfast_heartbeat::{MAX_PENALTY, MemberKind, Role, Time, planted};
+use holdfast_heartbeat::{MAX_PENALTY, Role, Time, planted};
 use serde::{Deserialize, Serialize};
 
 use super::campaign::Vacancy;
 use super::effect::Effect;
 use super::event::FailedCheck;
-use super::peer::Peer;
 use super::transition::Cause;
 use super::{Node, Phase};
 
@@ -202,15 +201,7 @@ impl Node {
 
     /// Whether this member leaves the vacancy to a healthier one for now.
     pub(super) fn leaves_it_to_healthier(&self, now: Time, vacancy: &Vacancy) -> bool {
-        let healthier = |peer: &Peer| {
-            let (Some(member), Some(state)) = (&peer.member, &peer.state) else { return false };
-            peer.settings.kind == MemberKind::Data
-                && peer.alive(now)
-                && state.electable
-                && !state.leaving
-                && state.penalty < self.health.penalty
-                && self.hard.record.as_ref().is_some_and(|record| record.contains(member))
-        };
-        now < vacancy.since + self.settings.timers.detect * DEFERENCE && self.peers.iter().any(healthier)
+        now < vacancy.since + self.settings.timers.detect * DEFERENCE
+            && self.rivals(now).any(|(_, state)| state.penalty < self.health.penalty)
     }
 }
