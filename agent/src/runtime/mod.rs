@@ -32,6 +32,7 @@ pub mod identity;
 pub mod lease;
 pub mod links;
 pub mod log_thread;
+mod programs;
 pub mod realtime;
 pub mod recorder;
 pub mod report;

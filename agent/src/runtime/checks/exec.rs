@@ -15,11 +15,10 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::{Apart, MAX_WORDS, Outcome};
+use crate::runtime::programs::{PATH, Tail};
 
 /// How long what was printed is waited for after the end: a process that left the group may keep a pipe open.
 const LAST_WORDS: Duration = Duration::from_millis(100);
-/// Where programs and the programs that they call are found.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 pub(super) struct Exec {
     check: String,
@@ -65,7 +64,7 @@ impl Exec {
         };
         let pid = Pid::from_raw(child.id().expect("it was not waited for yet") as i32);
         let group = Group(pid);
-        let (out, err) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
+        let (out, err) = (RefCell::new(Tail::new(2 * MAX_WORDS)), RefCell::new(Tail::new(2 * MAX_WORDS)));
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let reading = async {
             tokio::join!(keep_end(stdout, &out), keep_end(stderr, &err));
@@ -90,7 +89,7 @@ impl Exec {
         if !all_read {
             let _ = timeout(LAST_WORDS, reading).await;
         }
-        let (out, err) = (last_line(&out.borrow()), last_line(&err.borrow()));
+        let (out, err) = (out.borrow().last_line(), err.borrow().last_line());
         match status {
             Ok(status) if status.success() => Outcome::passed(if out.is_empty() { err } else { out }),
             Ok(status) => {
@@ -107,21 +106,10 @@ impl Exec {
 }
 
 /// Reads to the end, and keeps what may hold the last line.
-async fn keep_end(pipe: Option<impl AsyncRead + Unpin>, end: &RefCell<Vec<u8>>) {
+async fn keep_end(pipe: Option<impl AsyncRead + Unpin>, end: &RefCell<Tail>) {
     let Some(mut pipe) = pipe else { return };
     let mut buffer = [0; 4096];
     while let Ok(read @ 1..) = pipe.read(&mut buffer).await {
-        let mut end = end.borrow_mut();
-        end.extend_from_slice(&buffer[..read]);
-        let most = 2 * MAX_WORDS;
-        if end.len() > most {
-            let surplus = end.len() - most;
-            end.drain(..surplus);
-        }
+        end.borrow_mut().add(&buffer[..read]);
     }
-}
-
-fn last_line(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default().to_owned()
 }

@@ -52,7 +52,7 @@ fn by_name(name: &str) -> Outcome {
     for entry in entries.flatten() {
         let number = entry.file_name();
         let Some(pid) = number.to_str().and_then(|text| text.parse::<u32>().ok()) else { continue };
-        let Some((comm, _)) = living(pid) else { continue };
+        let Some(comm) = living(pid) else { continue };
         // A longer name was cut, and a program may call itself otherwise: the command line has it too.
         let fits = name.len() <= COMM_BYTES && comm == name;
         if fits || program_of(pid).as_deref() == Some(name) {
@@ -73,20 +73,20 @@ fn by_file(path: &Path) -> Outcome {
         return Outcome::failed(format!("{} holds no number of a process", path.display()));
     };
     match living(pid) {
-        Some((comm, _)) => Outcome::passed(format!("process {pid} ({comm}) runs")),
+        Some(comm) => Outcome::passed(format!("process {pid} ({comm}) runs")),
         None => Outcome::failed(format!("process {pid} of {} does not run", path.display())),
     }
 }
 
-/// The name and the state of a process that runs, from `/proc/PID/stat`: `PID (name) S ...`.
-fn living(pid: u32) -> Option<(String, char)> {
+/// The name of a process that runs, from `/proc/PID/stat`: `PID (name) S ...`.
+fn living(pid: u32) -> Option<String> {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     let stat = String::from_utf8_lossy(&stat);
     // The name may have parentheses of its own.
     let (front, rest) = stat.rsplit_once(')')?;
     let (_, comm) = front.split_once('(')?;
     let state = rest.trim_start().chars().next()?;
-    (!matches!(state, 'Z' | 'X' | 'x')).then(|| (comm.to_owned(), state))
+    (!matches!(state, 'Z' | 'X' | 'x')).then(|| comm.to_owned())
 }
 
 /// The file name of the program, as the command line states it.

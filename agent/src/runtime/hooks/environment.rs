@@ -2,9 +2,10 @@
 //!
 //! Invariant: nothing of the agent's own environment is passed on, and nothing here is a secret.
 
+use holdfast_config::HookEvent;
 use holdfast_heartbeat::{Epoch, NodeId};
 
-use holdfast_config::HookEvent;
+use crate::runtime::programs::PATH;
 
 /// What is the same for every hook of this member.
 #[derive(Clone, Debug)]
@@ -45,7 +46,7 @@ pub fn environment(
 ) -> Vec<(&'static str, String)> {
     let name = |id: &Option<NodeId>| id.as_ref().map(ToString::to_string).unwrap_or_default();
     vec![
-        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+        ("PATH", PATH.to_owned()),
         ("LANG", "C.UTF-8".to_owned()),
         ("HOLDFAST_HOOK", hook.to_owned()),
         ("HOLDFAST_EVENT", event.word().to_owned()),

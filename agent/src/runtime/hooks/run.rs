@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 
 use super::keeper::{Ended, KILL_FOR, TERM_GRACE};
+use crate::runtime::programs::Tail;
 
 /// How much of a hook's output is kept: its end, which says how it went.
 pub const OUTPUT_BYTES: usize = 4096;
@@ -78,7 +79,7 @@ pub async fn run(
     let (Some(mut output), Some(verdict)) = (keeper.stdout.take(), keeper.stderr.take()) else {
         return not_started(std::io::Error::other("its pipes are missing"));
     };
-    let mut said = Tail::default();
+    let mut said = Tail::new(OUTPUT_BYTES);
     let mut spoken = Vec::new();
     let mut verdict = verdict.take(MAX_VERDICT_BYTES);
     let overdue = sleep_until((begin + limit + BEYOND_LIMIT).into());
@@ -124,36 +125,13 @@ async fn read_what_is_there(output: &mut (impl AsyncRead + Unpin), said: &mut Ta
     }
 }
 
-/// The end of a stream.
-#[derive(Default)]
-struct Tail {
-    bytes: Vec<u8>,
-    cut: bool,
-}
-
-impl Tail {
-    fn add(&mut self, more: &[u8]) {
-        self.bytes.extend_from_slice(more);
-        if self.bytes.len() > OUTPUT_BYTES {
-            self.bytes.drain(..self.bytes.len() - OUTPUT_BYTES);
-            self.cut = true;
-        }
-    }
-
-    fn text(&self) -> String {
-        let text = String::from_utf8_lossy(&self.bytes);
-        let text = text.trim_end();
-        if self.cut { format!("… {text}") } else { text.to_owned() }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn of_a_long_output_the_end_is_kept() {
-        let mut tail = Tail::default();
+        let mut tail = Tail::new(OUTPUT_BYTES);
         for n in 0..10_000 {
             tail.add(format!("{n}\n").as_bytes());
         }
