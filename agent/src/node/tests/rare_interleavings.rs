@@ -627,3 +627,35 @@ fn a_forced_promotion_does_not_use_an_epoch_again_that_only_an_absent_member_kno
     cluster.run_until(5000 * MS, |cluster| cluster.primary() == Some(A));
     assert_ne!(cluster.epoch(A), reigned, "{:#?}", cluster.story());
 }
+
+/// a candidate of a pair that stood still while the half that had voted for it went on alone.
+#[test]
+fn a_candidate_that_stood_still_is_not_elected_by_a_vote_of_before() {
+    let mut went_on = 0;
+    for offset in 0..10 {
+        let mut cluster = Cluster::started(Shape { witness: false, ..Shape::default() });
+        cluster.run(1000 * MS);
+        // A lets go, and B cannot take over at first. A stands again, B votes for it; A's own vote is slow to
+        // reach its disk.
+        cluster.command(A, 1, Command::Failover { to: None });
+        cluster.run_until(500 * MS, |c| c.role(A) == Role::Standby);
+        cluster.feed(B, Event::LinksJudged { good: false, detail: "carrier".into() });
+        cluster.stall_disk(A, true);
+        cluster.run_until(3000 * MS, |c| c.role(A) == Role::Candidate);
+        cluster.run(10 * MS + MS * 7 * offset);
+        cluster.pause(A);
+        cluster.stall_disk(A, false);
+        cluster.feed(B, Event::LinksJudged { good: true, detail: String::new() });
+        cluster.run(1300 * MS);
+        if cluster.primary() != Some(B) {
+            continue;
+        }
+        went_on += 1;
+        cluster.pause(B);
+        let before = cluster.hosts[A].transitions.len();
+        cluster.resume(A);
+        let after = &cluster.hosts[A].transitions[before..];
+        assert!(after.iter().all(|change| change.to != Role::Promoting), "{:#?}", cluster.story());
+    }
+    assert!(went_on > 0);
+}
