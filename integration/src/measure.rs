@@ -1,5 +1,6 @@
 //! What a fault costs the client, and what happens to data and address around it.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -24,12 +25,37 @@ pub fn outage_after(cluster: &Cluster, fault: Fault) -> Result<Duration> {
     // A frozen or cut-off primary may still answer what was on its way: only what begins after the lease
     // tells that somebody else, or the same member anew, serves.
     let old_may_answer = match fault {
-        Fault::PowerOff | Fault::Kill | Fault::KillAll => Duration::ZERO,
+        Fault::PowerOff | Fault::Kill | Fault::KillAll | Fault::CutService => Duration::ZERO,
         _ => cluster.spec().lease() * 2 + slack,
     };
     let recovered = prober.wait_served_after(Instant::now() + old_may_answer, LIMIT)?;
     prober.wait_served_after(recovered + STEADY, LIMIT)?;
     prober.stop()?.outage().context("nothing was served at all")
+}
+
+/// Has the primary hand over and returns the longest time for which the client was not served.
+pub fn outage_of_switchover(cluster: &Cluster) -> Result<Duration> {
+    cluster.wait_in_sync(LIMIT)?;
+    let prober = Prober::start(&cluster.client()?, cluster.probe_target());
+    prober.wait_served_after(Instant::now() + STEADY, LIMIT)?;
+    cluster.switch_over(LIMIT)?;
+    prober.wait_served_after(Instant::now() + STEADY, LIMIT)?;
+    prober.stop()?.outage().context("nothing was served at all")
+}
+
+/// Takes the virtual address off the primary as another program would, and returns the longest time for which
+/// the client was not served.
+pub fn outage_of_deletion(cluster: &Cluster) -> Result<Duration> {
+    let primary = cluster.wait_in_sync(LIMIT)?;
+    let prober = Prober::start(&cluster.client()?, cluster.probe_target());
+    prober.wait_served_after(Instant::now() + STEADY, LIMIT)?;
+    let vip = cluster.spec().vip;
+    cluster.world().machine(&primary)?.take_address(IpAddr::V4(vip))?;
+    prober.wait_served_after(Instant::now() + STEADY, LIMIT)?;
+    let outage = prober.stop()?.outage().context("nothing was served at all")?;
+    let now = cluster.wait_for_primary(LIMIT)?;
+    ensure(now == primary, || format!("the role went from {primary} to {now}"))?;
+    Ok(outage)
 }
 
 /// Mends every host, and waits until all data members are in sync.

@@ -21,6 +21,22 @@ fn acknowledged_objects_survive_a_deaf_switch_port_of_the_primary() {
 }
 
 #[test]
+fn acknowledged_objects_survive_a_primary_that_is_not_heard() {
+    promise(ClusterSpec::default(), |cluster| survives(cluster, Fault::Unheard));
+}
+
+#[test]
+fn acknowledged_objects_survive_a_primary_that_hears_nobody() {
+    promise(ClusterSpec::default(), |cluster| survives(cluster, Fault::Unhearing));
+}
+
+#[test]
+fn acknowledged_objects_survive_a_pulled_service_cable_where_a_second_path_lives() {
+    let spec = ClusterSpec { cable: true, ..ClusterSpec::default() };
+    promise(spec, |cluster| survives(cluster, Fault::CutService));
+}
+
+#[test]
 fn acknowledged_objects_survive_sigkill_of_the_primary() {
     promise(ClusterSpec::default(), |cluster| survives(cluster, Fault::Kill));
 }

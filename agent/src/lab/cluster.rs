@@ -42,8 +42,14 @@ pub enum Fault {
     PowerOff,
     /// Pull its cables: the carrier is lost.
     Cut,
+    /// Pull the cable by which clients come; others stay plugged in.
+    CutService,
     /// Lose all its packets at the switch, carrier intact.
     Deaf,
+    /// Lose what it sends to the other members; what they send arrives.
+    Unheard,
+    /// Lose what the other members send to it; what it sends arrives.
+    Unhearing,
     /// Stop every process on it (SIGSTOP), the supervisor too.
     Freeze,
     /// Stop the agent alone; its supervisor runs on.
@@ -68,10 +74,13 @@ impl FromStr for Fault {
 }
 
 /// The words for the faults.
-pub const FAULTS: [(&str, Fault); 8] = [
+pub const FAULTS: [(&str, Fault); 11] = [
     ("power-off", Fault::PowerOff),
     ("cut", Fault::Cut),
+    ("cut-service", Fault::CutService),
     ("deaf", Fault::Deaf),
+    ("unheard", Fault::Unheard),
+    ("unhearing", Fault::Unhearing),
     ("freeze", Fault::Freeze),
     ("freeze-agent", Fault::FreezeAgent),
     ("kill", Fault::Kill),
@@ -266,7 +275,10 @@ impl Cluster {
                 machine.power_off()
             }
             Fault::Cut => machine.plug(None, Plug::Pulled),
+            Fault::CutService => machine.plug(Some(LAN), Plug::Pulled),
             Fault::Deaf => machine.plug(None, Plug::Deaf),
+            Fault::Unheard => self.other_members(host).try_for_each(|other| self.world.deafen(host, other)),
+            Fault::Unhearing => self.other_members(host).try_for_each(|other| self.world.deafen(other, host)),
             Fault::Freeze => machine.signal_everybody(Signal::SIGSTOP),
             Fault::FreezeAgent => machine.signal(self.agent_pid(host)?, Signal::SIGSTOP),
             Fault::Kill => machine.signal(self.agent_pid(host)?, Signal::SIGKILL),
@@ -276,6 +288,10 @@ impl Cluster {
             }
             Fault::Heal => self.heal(host),
         }
+    }
+
+    fn other_members(&self, host: &str) -> impl Iterator<Item = &'static str> {
+        self.spec.members().into_iter().filter(move |other| *other != host)
     }
 
     /// The agent's process id. Worth asking before the clock of a measurement starts.
@@ -292,6 +308,7 @@ impl Cluster {
         machine.boot()?;
         machine.signal_everybody(Signal::SIGCONT)?;
         machine.plug(None, Plug::In)?;
+        self.world.hear(host)?;
         let missing = self.spec.members().contains(&host) && !self.started().contains(host);
         if missing { self.start_agent(host) } else { Ok(()) }
     }

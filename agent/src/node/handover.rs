@@ -289,9 +289,9 @@ impl Node {
             && !handover.stopping
         {
             handover.stopping = true;
-            // What waits for a stalled disk would not come to its end.
-            let drain =
-                if self.health.stalled.is_some() { Duration::ZERO } else { self.settings.timers.drain };
+            // What waits for a stalled disk, or for an answer over a dead link, would not come to its end.
+            let hopeless = self.health.stalled.is_some() || !self.links_good;
+            let drain = if hopeless { Duration::ZERO } else { self.settings.timers.drain };
             out.push(Effect::StopServing { drain });
         }
     }
@@ -313,7 +313,11 @@ impl Node {
                 out.push(Effect::EndLease);
                 out.push(Effect::ReleaseVip);
                 self.releasing = true;
-            } else if late(handover.retired, limit) || !reign.in_sync.holds(&handover.target) {
+            } else if !reign.in_sync.holds(&handover.target) {
+                return self.call_off_handover(now, out);
+            } else if !self.links_good && late(handover.retired, self.settings.timers.promotion_patience()) {
+                return self.let_go_without_the_rest(now, out);
+            } else if late(handover.retired, limit) {
                 return self.call_off_handover(now, out);
             }
         }
@@ -358,6 +362,22 @@ impl Node {
             self.await_outcome(Awaited { id, since: handover.started, here: false, drains }, out);
         }
         self.broadcast(now, true, out);
+    }
+
+    /// The rest of the log may have to go out by the very link that failed. Nothing of it was acknowledged, and
+    /// the successor, which is in sync, holds what was: it need not wait for more.
+    fn let_go_without_the_rest(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let Phase::Reigning(reign) = &mut self.phase else { return };
+        let Some(handover) = &mut reign.handover else { return };
+        let (successor, since) = (handover.target.id.clone(), handover.started);
+        let (command, drains) = (handover.command.take(), handover.cause == Cause::Drained);
+        self.step_down(now, Cause::LinksFailed, Some(successor.clone()), out);
+        if let Some(resigned) = &mut self.resign_on_release {
+            resigned.successor = Some(successor);
+        }
+        if let Some(id) = command {
+            self.await_outcome(Awaited { id, since, here: false, drains }, out);
+        }
     }
 
     fn call_off_handover(&mut self, now: Time, out: &mut Vec<Effect>) {

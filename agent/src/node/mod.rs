@@ -416,6 +416,7 @@ impl Node {
                     sooner(reign.since + self.settings.timers.promotion_patience() + Duration::from_nanos(1));
                 }
                 if let Some(retired) = reign.handover.as_ref().and_then(|handover| handover.retired) {
+                    sooner(retired + self.settings.timers.promotion_patience());
                     sooner(retired + self.settings.timers.handover);
                 }
             }

@@ -103,6 +103,14 @@ pub(super) async fn settle(
     Ok(())
 }
 
+/// Removes `address` from whichever interface has it.
+pub(super) async fn take_address(handle: &Handle, address: IpAddr) -> Result<()> {
+    let mut found = handle.address().get().set_address_filter(address).execute();
+    let message = found.try_next().await.context("look for an address")?;
+    let message = message.ok_or_else(|| anyhow!("no interface has the address {address}"))?;
+    handle.address().del(message).execute().await.with_context(|| format!("take {address} off"))
+}
+
 /// Fixes the hardware address to which this namespace sends what is for `address`.
 pub(super) async fn pin_neighbour(handle: &Handle, interface: &str, address: IpAddr, mac: Mac) -> Result<()> {
     let index = index_of(handle, interface).await?;

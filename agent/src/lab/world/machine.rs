@@ -240,6 +240,11 @@ impl Machine {
         })
     }
 
+    /// Takes `address` off whichever of its interfaces has it, as `ip address del` would.
+    pub fn take_address(&self, address: IpAddr) -> Result<()> {
+        self.netns()?.rtnl(|handle| async move { links::take_address(&handle, address).await })
+    }
+
     /// Runs a command on it to its end.
     pub fn execute(&self, argv: &[&str], limit: Duration) -> Result<Output> {
         let argv = argv.iter().map(|&a| a.to_owned()).collect();

@@ -202,18 +202,32 @@ impl World {
         })
     }
 
-    /// Mends everything that is wrong with the network. Hosts that are off stay off.
-    pub fn mend(&self) -> Result<()> {
-        let pairs = {
+    /// Undoes every [`deafen`](World::deafen) from or to `host`.
+    pub fn hear(&self, host: &str) -> Result<()> {
+        self.undo_one_way(|from, to| from == host || to == host)
+    }
+
+    fn undo_one_way(&self, which: impl Fn(&str, &str) -> bool) -> Result<()> {
+        let mended = {
             let mut pairs = self.one_way.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *pairs)
+            let (mended, left) =
+                std::mem::take(&mut *pairs).into_iter().partition(|(from, to)| which(from, to));
+            *pairs = left;
+            let mended: Vec<(String, String)> = mended;
+            mended
         };
-        for (from, to) in pairs {
+        for (from, to) in mended {
             // A host that was switched off meanwhile has forgotten its pins.
             if self.machine(&from)?.is_on() {
                 self.one_way(&from, &to, false)?;
             }
         }
+        Ok(())
+    }
+
+    /// Mends everything that is wrong with the network. Hosts that are off stay off.
+    pub fn mend(&self) -> Result<()> {
+        self.undo_one_way(|_, _| true)?;
         for machine in self.machines.iter().filter(|m| m.is_on()) {
             machine.plug(None, Plug::In)?;
         }

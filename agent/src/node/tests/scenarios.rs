@@ -660,3 +660,22 @@ fn the_epoch_never_goes_back_and_time_never_stands_still() {
     let node = cluster.hosts[A].node.as_ref().unwrap();
     assert!(node.deadline() > cluster.now - 100 * MS && node.deadline() < Time::NEVER);
 }
+
+/// The log goes out by the link that failed, and does not get through: what was acknowledged is on the other side.
+#[test]
+fn a_primary_whose_service_link_failed_lets_go_though_its_log_does_not_get_out() {
+    for witness in [true, false] {
+        let mut cluster = Cluster::started(Shape { witness, ..Shape::default() });
+        cluster.run(1000 * MS);
+        assert!(cluster.write(A));
+        cluster.run(50 * MS);
+        let told = cluster.told.len();
+        assert!(told > 0);
+        cluster.stream_delay = 60_000 * MS;
+        assert!(cluster.write(A));
+        cluster.feed(A, Event::LinksJudged { good: false, detail: "no carrier on eth0".into() });
+        let took = cluster.run_until(300 * MS, |c| c.primary() == Some(B));
+        assert!(took <= 150 * MS, "{took:?}");
+        assert_eq!(cluster.told.len(), told, "nobody was told that the rest is stored");
+    }
+}
