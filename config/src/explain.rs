@@ -70,6 +70,14 @@ fn member(out: &mut String, config: &Config) {
     if !config.ha.realtime {
         line(out, "  real time         off: a busy host may be late with heartbeats, and fail over for it");
     }
+    if let Some(watchdog) = &config.ha.watchdog {
+        let after = watchdog.timeout.as_secs();
+        let text = format!(
+            "  watchdog          {}: restarts this host when the agent stands still for {after} s",
+            watchdog.device.display()
+        );
+        line(out, text);
+    }
     if !config.ha.enabled {
         line(out, "  failover          only by an operator");
     }

@@ -153,6 +153,17 @@ pub struct Ha {
     pub realtime: bool,
     /// Programs that are run at changes of role, in this order.
     pub hooks: Vec<Hook>,
+    /// The device that restarts this host when the agent's core stands still.
+    pub watchdog: Option<WatchdogDevice>,
+}
+
+/// A watchdog device of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchdogDevice {
+    /// Its absolute path.
+    pub device: PathBuf,
+    /// After how long without a sign of life it restarts the host; whole seconds.
+    pub timeout: Duration,
 }
 
 impl Ha {

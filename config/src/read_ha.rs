@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::model::{Failback, FailbackMode, GateChoice, Ha, TwoNode, VirtualIp};
+use crate::model::{Failback, FailbackMode, GateChoice, Ha, TwoNode, VirtualIp, WatchdogDevice};
 use crate::quantity::show;
 use crate::read::inactive;
 use crate::read_hooks;
@@ -43,6 +43,13 @@ pub(crate) const DEFAULT_STANDBY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long the preferred member must be healthy before a failback where the file says nothing.
 pub(crate) const DEFAULT_FAILBACK_DELAY: Duration = Duration::from_secs(5);
+
+/// After how long without a sign of life the watchdog restarts the host where the file says nothing.
+pub(crate) const DEFAULT_WATCHDOG_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What `watchdog_timeout` may be.
+const WATCHDOG_TIMEOUTS: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(10)..=Duration::from_secs(600);
 
 /// Most virtual addresses: each is probed and announced within one promotion.
 pub(crate) const MAX_VIRTUAL_IPS: usize = 32;
@@ -98,6 +105,7 @@ pub(crate) fn ha<'t>(notes: &mut Notes, section: Option<Section<'t>>) -> HaRead<
     ha.gate = gate(notes, &mut section);
     ha.flight_recorder = section.flag(notes, "flight_recorder").is_none_or(|wanted| wanted.value);
     ha.realtime = section.flag(notes, "realtime").is_none_or(|wanted| wanted.value);
+    ha.watchdog = watchdog(notes, &mut section, ha.heartbeat_interval);
     monitors(notes, &mut section, &mut ha);
     inactive_keys(notes, &mut section);
     ha.hooks = read_hooks::hooks(notes, &mut section);
@@ -131,6 +139,7 @@ fn absent() -> Ha {
         flight_recorder: true,
         realtime: true,
         hooks: Vec::new(),
+        watchdog: None,
     }
 }
 
@@ -239,6 +248,40 @@ fn gate(notes: &mut Notes, section: &mut Section<'_>) -> GateChoice {
         ("none", GateChoice::None),
     ];
     section.choice(notes, "gate", &words).map_or(GateChoice::Auto, |gate| gate.value)
+}
+
+/// The device is fed by an agent that starts anew after a death, too: it must outlast the longest pause of the
+/// supervisor before a restart, which is five seconds.
+fn watchdog(notes: &mut Notes, section: &mut Section<'_>, interval: Duration) -> Option<WatchdogDevice> {
+    let device = section.absolute_path(notes, "watchdog");
+    let timeout = section.duration(notes, "watchdog_timeout");
+    let Some(device) = device else {
+        if let Some(timeout) = timeout {
+            let mend = "write `watchdog = \"/dev/watchdog\"` beside it, or leave it out";
+            notes.warn(&timeout.span, "`watchdog_timeout` without `watchdog` does nothing", mend);
+        }
+        return None;
+    };
+    let value = match timeout {
+        None => DEFAULT_WATCHDOG_TIMEOUT,
+        Some(timeout)
+            if WATCHDOG_TIMEOUTS.contains(&timeout.value)
+                && timeout.value.subsec_nanos() == 0
+                && timeout.value >= interval * 4 =>
+        {
+            timeout.value
+        }
+        Some(timeout) => {
+            let message = format!("`watchdog_timeout` {} is not possible", show(timeout.value));
+            let (least, most) = (show(*WATCHDOG_TIMEOUTS.start()), show(*WATCHDOG_TIMEOUTS.end()));
+            let mend = format!(
+                "write whole seconds from \"{least}\" to \"{most}\", and at least four heartbeat intervals: an agent that died is started again within that time, and must find the host still there"
+            );
+            notes.error(&timeout.span, message, mend);
+            return None;
+        }
+    };
+    Some(WatchdogDevice { device: device.value, timeout: value })
 }
 
 fn monitors(notes: &mut Notes, section: &mut Section<'_>, ha: &mut Ha) {

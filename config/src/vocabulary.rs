@@ -57,6 +57,8 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
             "gate",
             "flight_recorder",
             "realtime",
+            "watchdog",
+            "watchdog_timeout",
         ],
     ),
     ("replication.ha.virtual_ip", &["address", "interface", "arp_ping", "gratuitous_arp"]),

@@ -9,6 +9,7 @@
 //! | [`probe`] | whether somebody else has an address; whether a neighbour is alive |
 //! | [`echo`] | whether an address beyond the link is alive |
 //! | [`gate`] | nothing: lets the kernel itself enforce the deadline that the agent set |
+//! | [`watchdog`] | nothing: lets the kernel restart the host when nobody says that it works |
 //!
 //! The crate never decides *whether* to hold an address: that is the agent's, by its lease. It knows no
 //! epoch, no peer and no role. It starts no process and leaves no interface in promiscuous mode. All
@@ -29,6 +30,7 @@ pub mod plan;
 pub mod probe;
 pub mod spec;
 pub mod watch;
+pub mod watchdog;
 
 pub use addresses::{Addresses, VipState};
 pub use announce::{Announcer, announcement_times};
@@ -40,6 +42,7 @@ pub use pnet::util::MacAddr;
 pub use probe::{Conflict, ProbeResult, Prober, probe_ip};
 pub use spec::VipSpec;
 pub use watch::{VipEvent, Watch};
+pub use watchdog::Watchdog;
 
 #[cfg(test)]
 mod tests {

@@ -24,6 +24,7 @@ use super::secrets::Secrets;
 use super::service::ServiceOrder;
 use super::sockets::HeartbeatSockets;
 use super::supervisor::Testament;
+use super::watchdog::Progress;
 use crate::node::Node;
 use crate::node::effect::Effect;
 use crate::node::event::{Answer, Command, Event, Readiness};
@@ -83,6 +84,8 @@ pub struct Arms {
     pub supervisor: Option<UnixStream>,
     /// Keeps what the core was told; `None` where it is switched off.
     pub recorder: Option<FlightRecorder>,
+    /// Counts the turns, for the watchdogs.
+    pub progress: Progress,
 }
 
 /// The core at work.
@@ -130,6 +133,7 @@ impl Core {
                     Err(_) => break,
                 }
             }
+            self.arms.progress.made();
         }
     }
 

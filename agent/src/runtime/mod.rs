@@ -12,6 +12,7 @@
 //!   ├ hooks       hooks and services, one after the other
 //!   ├ checks      the configuration's `check` blocks
 //!   ├ disk-write, disk-watch  a small durable write, and somebody who looks whether it ends
+//!   ├ watchdog    tells systemd and the watchdog device that the core moves
 //!   ├ reports     log lines and the history
 //!   ├ recorder    what the core was told, to disk after an unplanned change of role
 //!   └ tokio       S3, API, replication connections
@@ -44,6 +45,7 @@ pub mod status;
 pub mod stream;
 pub mod supervisor;
 pub mod sweep;
+pub mod watchdog;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -107,6 +109,14 @@ fn start(path: &Path) -> Result<()> {
     let boot = BootNonce(identity::random());
 
     let granted = realtime::Granted::ask(config.ha.realtime);
+
+    let progress = watchdog::Progress::default();
+    let device = config.ha.watchdog.as_ref().map(|wanted| (wanted.device.as_path(), wanted.timeout));
+    // Before the recovery of the log, which may take long: an earlier life may have left the device running.
+    let watching = match watchdog::Wanted::find(device)? {
+        Some(wanted) => Some(wanted.watch(progress.clone(), granted.clone())?),
+        None => None,
+    };
 
     let history = history::History::open(&config.state_dir);
     let reports = report::spawn(config.node_id.clone(), history.clone())?;
@@ -329,6 +339,7 @@ fn start(path: &Path) -> Result<()> {
         reports: reports.clone(),
         recorder,
         supervisor: supervisor.as_ref().map(|stream| stream.try_clone()).transpose()?,
+        progress,
     };
     {
         let inputs = inputs.clone();
@@ -387,6 +398,9 @@ fn start(path: &Path) -> Result<()> {
         std::process::abort();
     }
     let _ = gate.detach();
+    if let Some(watching) = watching {
+        watching.end();
+    }
     runtime.shutdown_background();
     Ok(())
 }

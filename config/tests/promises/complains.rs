@@ -377,6 +377,20 @@ fn impossible_timers_are_refused() {
 }
 
 #[test]
+fn a_watchdog_that_would_bite_a_healthy_host_is_refused() {
+    let line = "    enabled = true";
+    for (time, shown) in [("\"5s\"", "5s"), ("\"10.5s\"", "10.5s"), ("\"20m\"", "20m")] {
+        spoilt(
+            line,
+            &format!("    watchdog = \"/dev/watchdog\"\n    watchdog_timeout = {time}"),
+            time,
+            &format!("`watchdog_timeout` {shown} is not possible"),
+            "write whole seconds from \"10s\" to \"10m\"",
+        );
+    }
+}
+
+#[test]
 fn members_that_cannot_be_meant_are_refused() {
     let peers = "peer_addrs = [\"10.0.0.2:9001\"]";
     spoilt(

@@ -1,6 +1,6 @@
 //! The guide's examples load as they stand, and every key means what it says.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holdfast_config::{
@@ -125,7 +125,7 @@ fn a_whole_file_loads_without_warnings_and_with_the_defaults() {
     assert_eq!(config.api.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.ha.standby_timeout, seconds(1));
     assert_eq!(config.ha.gate, GateChoice::Auto);
-    assert!(config.ha.flight_recorder && config.ha.realtime);
+    assert!(config.ha.flight_recorder && config.ha.realtime && config.ha.watchdog.is_none());
     assert_eq!(config.ha.two_node, TwoNode::Probe);
     assert_eq!(config.peers[1].kind, PeerKind::Witness);
     assert_eq!(config.peers[1].replication, None);
@@ -162,6 +162,8 @@ fn every_key_is_accepted_and_none_is_silently_ignored() {
         assert_eq!(load(&with("    enabled = true", &line)).config.ha.gate, gate);
     }
     assert!(!ha.flight_recorder && !ha.realtime);
+    let watchdog = ha.watchdog.as_ref().unwrap();
+    assert_eq!((watchdog.device.as_path(), watchdog.timeout), (Path::new("/dev/watchdog1"), seconds(20)));
     assert_eq!(ha.virtual_ips.len(), 2);
     assert!(!ha.virtual_ips[0].arp_ping && !ha.virtual_ips[0].gratuitous_arp);
     assert_eq!(ha.virtual_ips[1].address.to_string(), "fd00::100/64");

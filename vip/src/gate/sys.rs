@@ -1,4 +1,4 @@
-//! Every `unsafe` line of the crate: `bpf(2)`, one shared mapping, and two for packet sockets.
+//! Every `unsafe` line of the crate: `bpf(2)`, one shared mapping, two for packet sockets, one for the watchdog.
 //!
 //! Why this is sound:
 //!
@@ -12,6 +12,7 @@
 //!   `AtomicU64`, as the kernel and our programs may read it at any moment; all bit patterns are
 //!   valid numbers.
 //! - `sockaddr_ll` is plain data; it is written into storage that is larger and more aligned.
+//! - `WDIOC_SETTIMEOUT` reads and writes one `int` through a pointer to a local one, and keeps it not.
 //! - A socket registered with the reactor is owned by the registration, which is never given another.
 #![allow(unsafe_code)]
 
@@ -496,4 +497,17 @@ pub(crate) fn readable(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     // SAFETY: a `Socket` owns its descriptor, always shows the same one, and closes it when it is
     // dropped: after the `AsyncFd` that owns it here was deregistered. Nobody calls `get_mut`.
     Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
+}
+
+mod watchdog_ioctl {
+    // `_IOWR('W', 6, int)`, linux/watchdog.h.
+    nix::ioctl_readwrite!(set_timeout, b'W', 6, libc::c_int);
+}
+
+/// Asks an open watchdog device to restart the host after so many seconds; returns what it made of them.
+pub(crate) fn set_watchdog_timeout(device: BorrowedFd<'_>, seconds: i32) -> io::Result<i32> {
+    let mut granted = seconds;
+    // SAFETY: the pointer is to a live `int`; a descriptor of anything else than a watchdog refuses the request.
+    unsafe { watchdog_ioctl::set_timeout(device.as_raw_fd(), &mut granted) }?;
+    Ok(granted)
 }
