@@ -15,6 +15,8 @@ use super::world::shape::{MOST_HOSTS, Shape};
 
 /// Stirs the seed for the question whether there are hooks.
 const HOOKS: u64 = 0x000e_686f_6f6b;
+/// Stirs the seed for the question whether the hosts' gates differ.
+const GATES: u64 = 0x67617465730053;
 
 /// What a run is like.
 #[derive(Clone, Debug)]
@@ -76,6 +78,7 @@ impl Plan {
         // With chance of its own, so that the seeds of before draw what they drew; the number is one with
         // which none of those that found something has hooks.
         let shape = Shape { hooks: Dice(seed ^ HOOKS).one_in(4), ..shape };
+        let shape = Shape { gates: draw_gates(seed).unwrap_or(shape.gates), ..shape };
         // One pair in four is cut in two, with what the policy `probe` says of it.
         let split = shape.is_pair() && dice.one_in(4);
         let mut faults = Vec::new();
@@ -129,6 +132,12 @@ impl Plan {
     }
 }
 
+/// A kernel of its own on each host; `None` where all are alike.
+fn draw_gates(seed: u64) -> Option<[GateKind; MOST_HOSTS]> {
+    let mut dice = Dice(seed ^ GATES);
+    dice.one_in(4).then(|| std::array::from_fn(|_| *dice.pick(&GateKind::ALL)))
+}
+
 fn draw_shape(dice: &mut Dice) -> Shape {
     let (data, witness) = *dice.pick(&[
         (2, true),
@@ -151,7 +160,7 @@ fn draw_shape(dice: &mut Dice) -> Shape {
         probe: !dice.one_in(4),
         failback_ms: if dice.one_in(3) { Some(*dice.pick(&[0, 1_000, 10_000])) } else { None },
         standby_timeout_ms: *dice.pick(&[1_000, 1_000, 3_000]),
-        gate: if dice.one_in(6) { GateKind::LifetimeOnly } else { GateKind::Absolute },
+        gates: [if dice.one_in(6) { GateKind::LifetimeOnly } else { GateKind::Absolute }; MOST_HOSTS],
         segment_size: *dice.pick(&[8 << 10, 64 << 10, 1 << 20]),
         // Without it nothing tells the halves of a pair a dead peer from a cut cable.
         arp_ping: !dice.one_in(5) || data == 2 && !witness,

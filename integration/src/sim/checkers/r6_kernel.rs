@@ -27,7 +27,9 @@ impl Checker for Kernel {
                 self.until[*host] = *until
             }
             // The lease is over at once; a gate with a deadline shuts in the same moment.
-            Seen::Effect { host, at, effect: Effect::EndLease } if world.shape.gate == GateKind::Absolute => {
+            Seen::Effect { host, at, effect: Effect::EndLease }
+                if world.shape.gates[*host] != GateKind::LifetimeOnly =>
+            {
                 self.until[*host] = self.until[*host].min(*at);
             }
             Seen::Stepped { .. } | Seen::Claimed { .. } | Seen::Answering { .. } => return self.look(world),

@@ -11,7 +11,7 @@ use crate::sim::world::Ns;
 use crate::sim::world::hosts::Death;
 use crate::sim::world::kernel::GateKind;
 use crate::sim::world::network::{MS, S, US};
-use crate::sim::world::shape::Shape;
+use crate::sim::world::shape::{MOST_HOSTS, Shape};
 
 /// Something to wait for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -320,7 +320,10 @@ const CLUSTERS: &[(&str, &str, Describe)] = &[
     ("two_node manual", "a pair takes over by order only", |c, _| c.0.probe = false),
     ("failback after SPAN", "failback_mode = \"auto\"", |c, v| c.0.failback_ms = Some(v.ms(0))),
     ("gate none", "no gate in the kernel but the lifetime of the address", |c, _| {
-        c.0.gate = GateKind::LifetimeOnly;
+        c.0.gates = [GateKind::LifetimeOnly; MOST_HOSTS];
+    }),
+    ("gate of HOST relative", "that host's gate can only be told how long, as nftables", |c, v| {
+        c.0.gates[v.host(0)] = GateKind::Relative;
     }),
     ("hooks", "hooks that are run before taking over and before handing over", |c, _| c.0.hooks = true),
     ("not started", "no agent runs", |c, _| c.1 = false),

@@ -72,7 +72,7 @@ impl World {
         host.lives += 1;
         let lease = Lease::new(host.kernel.gate.clone());
         lease.open_ports_for_standby();
-        let derived = self.shape.derived(&host.config);
+        let derived = self.shape.derived(h, &host.config);
         host.derived = derived.clone();
         let settings = assemble::settings(&host.config, member.clone(), boot, &derived);
         let position = log.as_ref().map_or_else(LogPosition::default, |log| LogPosition {
@@ -278,11 +278,11 @@ impl World {
 
     /// Switches a host on; its agent is not started yet.
     pub fn power_on(&mut self, h: usize) {
-        let (now, gate) = (self.now, self.shape.gate);
+        let (now, gate) = (self.now, self.shape.gates[h]);
         let host = &mut self.hosts[h];
         let ppm = host.clock.ppm();
         host.clock = Clock::new(now, ppm);
-        host.kernel = Kernel::new(gate);
+        host.kernel = Kernel::new(gate, host.derived.gate_extra);
         host.up = true;
     }
 

@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use holdfast_heartbeat::Time;
 use holdfast_vip::gate::{Ending, Gate, GateHealth, OPEN, SHUT};
@@ -13,14 +14,24 @@ use holdfast_vip::gate::{Ending, Gate, GateHealth, OPEN, SHUT};
 pub enum GateKind {
     /// An absolute deadline, as eBPF has it.
     Absolute,
+    /// A time that begins anew with each renewal, as nftables has it: it ends late, by one lease at worst. Here it
+    /// always does, unless it is shut.
+    Relative,
     /// Nothing but the lifetime of the address.
     LifetimeOnly,
+}
+
+impl GateKind {
+    /// Every kind.
+    pub const ALL: [GateKind; 3] = [GateKind::Absolute, GateKind::Relative, GateKind::LifetimeOnly];
 }
 
 /// The simulated kernel's gate: the deadlines outlive the process that set them.
 #[derive(Debug)]
 pub struct SimGate {
     kind: GateKind,
+    /// How late it ends.
+    excess: Duration,
     address_until: AtomicU64,
     ports_until: AtomicU64,
     attached: AtomicBool,
@@ -30,6 +41,7 @@ impl Gate for SimGate {
     fn name(&self) -> &'static str {
         match self.kind {
             GateKind::Absolute => "simulated, absolute",
+            GateKind::Relative => "simulated, relative",
             GateKind::LifetimeOnly => "simulated, lifetime only",
         }
     }
@@ -62,7 +74,20 @@ impl Gate for SimGate {
     fn ending(&self) -> Ending {
         match self.kind {
             GateKind::Absolute => Ending::Absolute,
+            GateKind::Relative => Ending::Relative,
             GateKind::LifetimeOnly => Ending::Lifetime,
+        }
+    }
+}
+
+impl SimGate {
+    fn deadline(&self, until: &AtomicU64) -> Time {
+        let until = Time(until.load(Ordering::Relaxed));
+        match self.kind {
+            _ if !self.attached.load(Ordering::Relaxed) => Time::NEVER,
+            GateKind::LifetimeOnly => Time::NEVER,
+            GateKind::Relative if until != Time(SHUT) && until != Time(OPEN) => until + self.excess,
+            GateKind::Absolute | GateKind::Relative => until,
         }
     }
 }
@@ -77,10 +102,11 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// A kernel after power-on.
-    pub fn new(kind: GateKind) -> Kernel {
+    /// A kernel after power-on, whose gate may end so late.
+    pub fn new(kind: GateKind, excess: Duration) -> Kernel {
         let gate = SimGate {
             kind,
+            excess,
             address_until: AtomicU64::new(SHUT),
             ports_until: AtomicU64::new(OPEN),
             attached: AtomicBool::new(false),
@@ -100,21 +126,11 @@ impl Kernel {
 
     /// Until when the gate lets packets of the address pass.
     pub fn gate_deadline(&self) -> Time {
-        match self.gate.kind {
-            GateKind::Absolute if self.gate.attached.load(Ordering::Relaxed) => {
-                Time(self.gate.address_until.load(Ordering::Relaxed))
-            }
-            _ => Time::NEVER,
-        }
+        self.gate.deadline(&self.gate.address_until)
     }
 
     /// Whether the service port is open at `now` on the host's own address.
     pub fn port_open(&self, now: Time) -> bool {
-        match self.gate.kind {
-            GateKind::Absolute if self.gate.attached.load(Ordering::Relaxed) => {
-                now.0 < self.gate.ports_until.load(Ordering::Relaxed)
-            }
-            _ => true,
-        }
+        now < self.gate.deadline(&self.gate.ports_until)
     }
 }

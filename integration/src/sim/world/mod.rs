@@ -266,14 +266,14 @@ impl World {
     fn host(shape: &Shape, i: usize, secrets: &[String]) -> Host {
         let config = shape.config(i, secrets);
         let keys = keyring(&config);
-        let derived = shape.derived(&config);
+        let derived = shape.derived(i, &config);
         Host {
-            derived,
             name: shape.name(i),
             kind: shape.kind(i),
             up: true,
             clock: Clock::new(0, 0),
-            kernel: Kernel::new(shape.gate),
+            kernel: Kernel::new(shape.gates[i], derived.gate_extra),
+            derived,
             life: None,
             frozen: false,
             deferred: Default::default(),

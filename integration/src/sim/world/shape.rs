@@ -31,8 +31,8 @@ pub struct Shape {
     pub failback_ms: Option<u64>,
     /// `standby_timeout`, in milliseconds.
     pub standby_timeout_ms: u64,
-    /// The kernel gate of every host.
-    pub gate: GateKind,
+    /// The kernel gate of each host.
+    pub gates: [GateKind; MOST_HOSTS],
     /// Bytes of records in a segment of the log: small, so that there are many.
     pub segment_size: u64,
     /// Whether the address is probed before it is claimed (`arp_ping`).
@@ -52,7 +52,7 @@ impl Default for Shape {
             probe: true,
             failback_ms: None,
             standby_timeout_ms: 1000,
-            gate: GateKind::Absolute,
+            gates: [GateKind::Absolute; MOST_HOSTS],
             segment_size: 32 << 10,
             arp_ping: true,
             hooks: false,
@@ -93,10 +93,11 @@ impl Shape {
         }
     }
 
-    /// The timers that follow, with the gate of this cluster.
-    pub fn derived(&self, config: &Config) -> Derived {
-        let gate = match self.gate {
+    /// The timers of host `i` that follow, with its gate.
+    pub fn derived(&self, i: usize, config: &Config) -> Derived {
+        let gate = match self.gates[i] {
             GateKind::Absolute => GateInUse::Ebpf,
+            GateKind::Relative => GateInUse::Nftables,
             GateKind::LifetimeOnly => GateInUse::None,
         };
         Derived::new(&config.ha, gate)
