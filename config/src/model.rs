@@ -153,6 +153,19 @@ pub struct Ha {
     pub realtime: bool,
     /// Programs that are run at changes of role, in this order.
     pub hooks: Vec<Hook>,
+    /// Carries connections that pass through this host over to the standby; `None`: they end with a failover.
+    pub conntrack_sync: Option<ConntrackSync>,
+}
+
+/// How the kernel's table of connections is carried over to the standby.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConntrackSync {
+    /// The interface over which the other data members are asked for it; `None` leaves it to the routes.
+    pub interface: Option<String>,
+    /// How often the whole table is compared with what the standby was told. Changes go at once.
+    pub sync_interval: Duration,
+    /// Most connections that are carried over.
+    pub max_entries: u32,
 }
 
 impl Ha {
