@@ -20,6 +20,7 @@ pub fn explain(loaded: &Loaded) -> String {
     voters(&mut out, config);
     peers(&mut out, config);
     addresses(&mut out, config);
+    connections(&mut out, config);
     timers(&mut out, config);
     failback(&mut out, config);
     followers_of_the_role(&mut out, config);
@@ -140,6 +141,28 @@ fn addresses(out: &mut String, config: &Config) {
             }
             GateChoice::None => "  gate none: only the address's lifetime stands behind the agent",
         },
+    );
+}
+
+/// What becomes of connections that pass through.
+fn connections(out: &mut String, config: &Config) {
+    let Some(sync) = config.ha.conntrack_sync.as_ref().filter(|_| config.mode != Mode::Witness) else {
+        return;
+    };
+    let over = match &sync.interface {
+        Some(interface) => {
+            format!("over {interface} where the primary is reached there, else as it is routed")
+        }
+        None => "as the routes say".to_owned(),
+    };
+    line(out, "\nConnections through this host (conntrack_sync)");
+    line(
+        out,
+        format!(
+            "  carried over to the standby as they change, up to {}; compared every {}; {over}",
+            sync.max_entries,
+            show(sync.sync_interval)
+        ),
     );
 }
 

@@ -40,8 +40,8 @@ pub use crate::address::{MAX_MEMBERS, MAX_PATHS};
 pub use crate::explain::explain;
 pub use crate::hooks::{DEFAULT_HOOK_TIMEOUT, DEFAULT_UNIT_TIMEOUT, Hook, HookEvent, OnFailure, Service};
 pub use crate::model::{
-    Api, Check, CheckKind, Config, Failback, FailbackMode, GateChoice, Ha, HeartbeatPath, Keys, Mode, Peer,
-    PeerKind, RootCredentials, Store, TwoNode, VirtualIp, WatchdogDevice,
+    Api, Check, CheckKind, Config, ConntrackSync, Failback, FailbackMode, GateChoice, Ha, HeartbeatPath,
+    Keys, Mode, Peer, PeerKind, RootCredentials, Store, TwoNode, VirtualIp, WatchdogDevice,
 };
 pub use crate::quantity::{MAX_DURATION, show as show_duration};
 pub use crate::read::{DEFAULT_STATE_DIR, MIN_SECRET_BYTES};

@@ -155,6 +155,8 @@ pub struct Ha {
     pub hooks: Vec<Hook>,
     /// The device that restarts this host when the agent's core stands still.
     pub watchdog: Option<WatchdogDevice>,
+    /// Carries connections that pass through this host over to the standby; `None`: they end with a failover.
+    pub conntrack_sync: Option<ConntrackSync>,
 }
 
 /// A watchdog device of the kernel.
@@ -164,6 +166,17 @@ pub struct WatchdogDevice {
     pub device: PathBuf,
     /// After how long without a sign of life it restarts the host; whole seconds.
     pub timeout: Duration,
+}
+
+/// How the kernel's table of connections is carried over to the standby.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConntrackSync {
+    /// The interface over which the other data members are asked for it; `None` leaves it to the routes.
+    pub interface: Option<String>,
+    /// How often the whole table is compared with what the standby was told. Changes go at once.
+    pub sync_interval: Duration,
+    /// Most connections that are carried over.
+    pub max_entries: u32,
 }
 
 impl Ha {

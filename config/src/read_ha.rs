@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::model::{Failback, FailbackMode, GateChoice, Ha, TwoNode, VirtualIp, WatchdogDevice};
+use crate::model::{
+    ConntrackSync, Failback, FailbackMode, GateChoice, Ha, TwoNode, VirtualIp, WatchdogDevice,
+};
 use crate::quantity::show;
 use crate::read::inactive;
 use crate::read_hooks;
@@ -53,6 +55,18 @@ const WATCHDOG_TIMEOUTS: std::ops::RangeInclusive<Duration> =
 
 /// Most virtual addresses: each is probed and announced within one promotion.
 pub(crate) const MAX_VIRTUAL_IPS: usize = 32;
+
+/// How often the table of connections is compared where the file says nothing: as in the guide's example.
+const DEFAULT_CONNTRACK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Shortest time between two comparisons: looking at a table of 100,000 entries takes a quarter of a second.
+const MIN_CONNTRACK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Most connections that are carried over where the file says nothing: as in the guide's example.
+const DEFAULT_CONNTRACK_ENTRIES: u32 = 100_000;
+
+/// Most connections that can be asked for: each takes some 300 bytes here and on the standby.
+const MAX_CONNTRACK_ENTRIES: u64 = 4_000_000;
 
 /// Longest name of an interface, in bytes: the kernel's IFNAMSIZ without its ending zero.
 const MAX_INTERFACE_BYTES: usize = 15;
@@ -107,7 +121,7 @@ pub(crate) fn ha<'t>(notes: &mut Notes, section: Option<Section<'t>>) -> HaRead<
     ha.realtime = section.flag(notes, "realtime").is_none_or(|wanted| wanted.value);
     ha.watchdog = watchdog(notes, &mut section, ha.heartbeat_interval);
     monitors(notes, &mut section, &mut ha);
-    inactive_keys(notes, &mut section);
+    ha.conntrack_sync = conntrack_sync(notes, &mut section);
     ha.hooks = read_hooks::hooks(notes, &mut section);
     let virtual_ip_places = virtual_ips(notes, &mut section, &mut ha);
     HaRead {
@@ -140,6 +154,7 @@ fn absent() -> Ha {
         realtime: true,
         hooks: Vec::new(),
         watchdog: None,
+        conntrack_sync: None,
     }
 }
 
@@ -313,22 +328,36 @@ fn monitors(notes: &mut Notes, section: &mut Section<'_>, ha: &mut Ha) {
     }
 }
 
-fn inactive_keys(notes: &mut Notes, section: &mut Section<'_>) {
-    if let Some(mut conntrack) = section.block(notes, "conntrack_sync") {
-        let enabled = conntrack.flag(notes, "enabled").is_none_or(|enabled| enabled.value);
-        if let Some(interface) = conntrack.text(notes, "interface")
-            && !is_interface(&interface.value)
-        {
+/// The block; its presence switches it on unless it says otherwise.
+fn conntrack_sync(notes: &mut Notes, section: &mut Section<'_>) -> Option<ConntrackSync> {
+    let mut block = section.block(notes, "conntrack_sync")?;
+    let enabled = block.flag(notes, "enabled").is_none_or(|enabled| enabled.value);
+    let interface = block.text(notes, "interface").and_then(|interface| {
+        let good = is_interface(&interface.value);
+        if !good {
             bad_interface(notes, &interface);
         }
-        conntrack.duration(notes, "sync_interval");
-        conntrack.integer(notes, "max_entries", 1..=u64::from(u32::MAX));
-        if enabled {
-            let instead = "connections through this host are not carried over, clients open them again";
-            inactive(notes, &conntrack.head.clone(), "conntrack_sync", instead);
+        good.then_some(interface.value)
+    });
+    let mut sync_interval = DEFAULT_CONNTRACK_INTERVAL;
+    if let Some(written) = block.duration(notes, "sync_interval") {
+        if written.value < MIN_CONNTRACK_INTERVAL {
+            let message =
+                format!("a `sync_interval` of {} compares the whole table too often", show(written.value));
+            let mend = format!(
+                "write at least \"{}\"; changes go to the standby at once in any case",
+                show(MIN_CONNTRACK_INTERVAL)
+            );
+            notes.error(&written.span, message, mend);
+        } else {
+            sync_interval = written.value;
         }
-        conntrack.close(notes);
     }
+    let max_entries = block
+        .integer(notes, "max_entries", 1..=MAX_CONNTRACK_ENTRIES)
+        .map_or(DEFAULT_CONNTRACK_ENTRIES, |most| most.value as u32);
+    block.close(notes);
+    enabled.then_some(ConntrackSync { interface, sync_interval, max_entries })
 }
 
 fn virtual_ips(notes: &mut Notes, section: &mut Section<'_>, ha: &mut Ha) -> Vec<Range<usize>> {

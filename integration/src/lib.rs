@@ -13,6 +13,7 @@ pub mod measure;
 pub mod model;
 pub mod packets;
 pub mod pressure;
+pub mod router;
 pub mod seed;
 pub mod sim;
 pub mod stage;

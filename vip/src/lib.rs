@@ -8,6 +8,7 @@
 //! | [`announce`] | what to tell the neighbours, and when |
 //! | [`probe`] | whether somebody else has an address; whether a neighbour is alive |
 //! | [`echo`] | whether an address beyond the link is alive |
+//! | [`conntrack`] | nothing: reads, writes and watches the kernel's table of connections |
 //! | [`gate`] | nothing: lets the kernel itself enforce the deadline that the agent set |
 //! | [`watchdog`] | nothing: lets the kernel restart the host when nobody says that it works |
 //!
@@ -20,6 +21,7 @@
 pub mod addresses;
 pub mod announce;
 pub mod clock;
+pub mod conntrack;
 pub mod echo;
 pub mod error;
 mod frame;

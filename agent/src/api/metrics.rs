@@ -21,6 +21,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::Api;
 use super::error::ApiError;
+use crate::runtime::conntrack::ConntrackStatus;
 use crate::runtime::status::Status;
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -84,6 +85,9 @@ fn render(status: &Status, log: Option<&ReplicaStatus>) -> String {
     health(&mut sheet, status);
     cluster(&mut sheet, status);
     paths(&mut sheet, status);
+    if let Some(connections) = &status.conntrack {
+        conntrack(&mut sheet, connections);
+    }
     if let Some(log) = log {
         replication(&mut sheet, log);
     }
@@ -166,6 +170,42 @@ fn member(sheet: &mut Sheet, status: &Status) {
         status.committed_lsn,
     );
     sheet.gauge("log_applied_lsn", "Visible in the index up to this position", status.applied_lsn);
+}
+
+fn conntrack(sheet: &mut Sheet, status: &ConntrackStatus) {
+    sheet.gauge(
+        "conntrack_entries",
+        "Connections that the standby has, or that are held here for the primary",
+        status.entries,
+    );
+    sheet.gauge(
+        "conntrack_left_out",
+        "Connections beyond max_entries, which would end with a failover",
+        status.left_out,
+    );
+    sheet.gauge(
+        "conntrack_problem",
+        "1 while something keeps connections from being carried over; `warnings` of `ha status` says what",
+        status.problem.is_some().into(),
+    );
+    let what = |what: &str| vec![("what", what.to_owned())];
+    sheet.counters(
+        "conntrack_changes",
+        "Changes of connections: sent to standbys, received from primaries, put into the kernel's table, refused by the kernel (failed), and not tried (dropped)",
+        [
+            (what("sent"), status.sent),
+            (what("received"), status.received),
+            (what("put_in"), status.put_in),
+            (what("failed"), status.failed),
+            (what("dropped"), status.dropped),
+        ],
+    );
+    let overruns = "Times that the kernel changed more than could be read, and the whole table was looked at";
+    sheet.counters("conntrack_overruns", overruns, [(Labels::new(), status.overruns)]);
+    if let Some(ms) = status.lag_ms {
+        let help = "How long the last changes took to be in the standby's table; absent where nobody is told";
+        sheet.second("conntrack_lag_seconds", help, seconds_of_ms(ms));
+    }
 }
 
 fn health(sheet: &mut Sheet, status: &Status) {
@@ -360,9 +400,36 @@ mod tests {
         }
     }
 
+    /// With connections that are carried over.
+    fn a_router() -> Status {
+        let connections = ConntrackStatus {
+            askers: 1,
+            entries: 1200,
+            max_entries: 100_000,
+            sent: 9000,
+            lag_ms: Some(2),
+            ..ConntrackStatus::default()
+        };
+        Status { conntrack: Some(connections), ..status() }
+    }
+
+    #[test]
+    fn connections_have_numbers_where_they_are_carried_over() {
+        let text = render(&a_router(), None);
+        for line in [
+            "holdfast_conntrack_entries 1200\n",
+            "holdfast_conntrack_changes_total{what=\"sent\"} 9000\n",
+            "holdfast_conntrack_lag_seconds 0.002\n",
+            "holdfast_conntrack_overruns_total 0\n",
+        ] {
+            assert!(text.contains(line), "{line:?} is missing in\n{text}");
+        }
+        assert!(!render(&status(), None).contains("conntrack"));
+    }
+
     #[test]
     fn every_number_has_a_help_text() {
-        let text = render(&status(), Some(&leading()));
+        let text = render(&a_router(), Some(&leading()));
         let named: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         assert!(named.len() > 30);
         for name in named.iter().map(|line| line.split(' ').next().unwrap()) {

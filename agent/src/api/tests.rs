@@ -83,6 +83,7 @@ pub(crate) fn status() -> Status {
         checks: Vec::new(),
         disk: None,
         vips: vec![VipStatus { address: "10.0.0.100/24".into(), interface: "eth1".into(), held: true }],
+        conntrack: None,
         endpoint: Some("http://10.0.0.100:9000".into()),
         gate: "ebpf".into(),
         gate_fallback: None,

@@ -117,6 +117,17 @@ fn member(status: &Status, paint: Paint) -> Vec<Vec<String>> {
         };
         row("service", format!("{} ({}): {state}", printable(&service.name), printable(&service.unit)));
     }
+    if let Some(conntrack) = &status.conntrack {
+        let lag = conntrack.lag_ms.map_or_else(String::new, |ms| format!(", the last changes {ms} ms late"));
+        let state = match (conntrack.state.as_str(), conntrack.askers) {
+            ("", 0) => paint.warn("no standby is told of them"),
+            ("", 1) => "told to a standby".to_owned(),
+            ("", standbys) => format!("told to {standbys} standbys"),
+            (state, _) => printable(state),
+        };
+        let entries = format!("{} of at most {}", grouped(conntrack.entries), grouped(conntrack.max_entries));
+        row("connections", format!("{entries}, {state}{lag}"));
+    }
     if let Some(endpoint) = &status.endpoint {
         row("S3", printable(endpoint));
     }

@@ -152,6 +152,31 @@ fn a_pause_without_a_primary_says_both_ways_on() {
 }
 
 #[test]
+fn a_router_shows_the_connections_that_are_carried_over() {
+    use crate::runtime::conntrack::ConntrackStatus;
+    let shown = |state: &str, askers| {
+        let connections = ConntrackStatus {
+            state: state.into(),
+            askers,
+            entries: 1234,
+            max_entries: 100_000,
+            lag_ms: (askers > 0).then_some(3),
+            ..ConntrackStatus::default()
+        };
+        status_view::render(&Status { conntrack: Some(connections), ..status() }, Paint::PLAIN)
+    };
+    for (state, askers, words) in [
+        ("", 1, "told to a standby, the last changes 3 ms late"),
+        ("", 0, "no standby is told of them"),
+        ("hears 10.0.0.1:9001 over eth1", 0, "hears 10.0.0.1:9001 over eth1"),
+    ] {
+        let line = format!("\nconnections  1,234 of at most 100,000, {words}\n");
+        let shown = shown(state, askers);
+        assert!(shown.contains(&line), "{line:?} is missing in\n{shown}");
+    }
+}
+
+#[test]
 fn without_a_primary_the_reason_comes_first() {
     let status = Status {
         role: "standby".into(),

@@ -9,6 +9,7 @@
 //!   ├ addresses   virtual addresses, announcements, probes, the watch over the kernel gate
 //!   ├ gate        renews the kernel gate, where that is nftables
 //!   ├ links       carriers and gateways
+//!   ├ conntrack   connections through the primary, told to the standby
 //!   ├ hooks       hooks and services, one after the other
 //!   ├ checks      the configuration's `check` blocks
 //!   ├ disk-write, disk-watch  a small durable write, and somebody who looks whether it ends
@@ -24,6 +25,7 @@
 pub mod address;
 pub mod assemble;
 pub mod checks;
+pub mod conntrack;
 pub mod core;
 pub mod disk;
 pub mod handle;
@@ -239,6 +241,7 @@ fn start(path: &Path) -> Result<()> {
     let mut log_position = LogPosition::default();
     let mut log_sender = None;
     let mut log_status = None;
+    let mut conntracked = None;
     let mut backend = None;
     if let Some(data) = data {
         let (sender, receiver) = channel::<LogInput>();
@@ -273,7 +276,13 @@ fn start(path: &Path) -> Result<()> {
             let front = s3::service(store, options);
             runtime.spawn(s3::serve(listener, front, serving_receiver));
         }
-        let streams = stream::Streams::new(keys.clone(), sender.clone());
+        let mut streams = stream::Streams::new(keys.clone(), sender.clone());
+        if let Some(setup) = conntrack::Setup::new(&config) {
+            let (asides, asked) = tokio::sync::mpsc::channel(conntrack::MOST_ASKERS);
+            let opening = streams.opening_asides();
+            conntracked = Some(conntrack::spawn(setup, opening, asked, leader_receiver.clone())?);
+            streams = streams.with_asides(asides);
+        }
         if let Some(listener) = stream_listener {
             runtime.spawn(streams.clone().accept(listener));
         }
@@ -311,6 +320,7 @@ fn start(path: &Path) -> Result<()> {
         vips_here,
         units,
         health,
+        conntrack: conntracked,
     };
     let (recorder, recordings_written) = if config.ha.flight_recorder {
         let reports = reports.clone();
@@ -585,6 +595,7 @@ struct Show {
     vips_here: address::AddressesHere,
     units: hooks::UnitStates,
     health: HealthShown,
+    conntrack: Option<conntrack::Board>,
 }
 
 impl Show {
@@ -603,6 +614,8 @@ impl Show {
         }
         let services = self.units.read();
         warnings.extend(services.iter().filter_map(|service| service.problem.clone()));
+        let conntrack = self.conntrack.as_ref().map(conntrack::Board::read);
+        warnings.extend(conntrack.iter().filter_map(|shown| shown.problem.clone()));
         let mut dropped: std::collections::BTreeMap<String, u64> =
             self.drops.read().map(|(reason, count)| (reason.to_string(), count)).collect();
         for (reason, count) in &view.dropped {
@@ -655,6 +668,7 @@ impl Show {
                 })
                 .collect(),
             services,
+            conntrack,
             endpoint: self.endpoint.clone(),
             gate: self.gate.name().to_owned(),
             realtime: self.realtime.clone(),

@@ -63,6 +63,9 @@ pub struct Status {
     /// The units that follow the role.
     #[serde(default)]
     pub services: Vec<super::hooks::UnitStatus>,
+    /// Connections through this host; absent where the configuration does not want them carried over.
+    #[serde(default)]
+    pub conntrack: Option<super::conntrack::ConntrackStatus>,
     /// Where S3 clients go: the virtual address and port.
     pub endpoint: Option<String>,
     /// The kernel gate in use.

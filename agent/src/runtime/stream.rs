@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use arc_swap::Guard;
 use holdfast_replication::replica::{ConnId, Input};
-use holdfast_replication::stream::{ErrorCounts, Frame, NoiseSession, Opener, Sealer, StreamError};
+use holdfast_replication::stream::{Channel, ErrorCounts, Frame, NoiseSession, Opener, Sealer, StreamError};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::core::Leader;
 use super::log_thread::{LogInput, ToPeer};
@@ -44,6 +44,18 @@ const READ: usize = 256 << 10;
 /// Sealed bytes that are gathered before they are written.
 const GATHER: usize = 1 << 20;
 
+/// A connection beside the log's, with the handshake done: for what may be lost, and must not delay the log.
+pub struct Aside {
+    /// The connection, belonging to no runtime.
+    pub stream: std::net::TcpStream,
+    /// Encrypts what goes out.
+    pub sealer: Sealer,
+    /// Decrypts what comes in. Until the first message does, the other side has proved nothing.
+    pub opener: Opener,
+    /// Counts among the connections that may be accepted, until it is dropped.
+    pub place: Option<OwnedSemaphorePermit>,
+}
+
 /// The stream's two ends on this member.
 #[derive(Clone)]
 pub struct Streams {
@@ -53,6 +65,8 @@ pub struct Streams {
     log: Arc<Mutex<Sender<LogInput>>>,
     next: Arc<AtomicU64>,
     errors: Arc<Mutex<ErrorCounts>>,
+    /// Who takes connections beside the log's; where nobody does, they are strangers.
+    asides: Option<mpsc::Sender<Aside>>,
 }
 
 impl Streams {
@@ -65,7 +79,42 @@ impl Streams {
             log: Arc::new(Mutex::new(log)),
             next: Arc::new(AtomicU64::new(1)),
             errors: Arc::default(),
+            asides: None,
         }
+    }
+
+    /// The same, and whoever opens a connection beside the log's is sent to `asides`.
+    pub fn with_asides(mut self, asides: mpsc::Sender<Aside>) -> Streams {
+        self.asides = Some(asides);
+        self
+    }
+
+    /// These secrets, for connections that this side opens beside the log's: that one of them fails does not
+    /// change what the log's next one begins with.
+    pub fn opening_asides(&self) -> Streams {
+        Streams { opening: Arc::default(), asides: None, ..self.clone() }
+    }
+
+    /// Opens a connection beside the log's, over `interface` where one is named.
+    ///
+    /// # Errors
+    /// Nobody answers at `at`, or it closes the connection: it is of another version, has another secret, or
+    /// wants no such connection.
+    pub async fn open_aside(
+        &self,
+        at: SocketAddr,
+        from: SocketAddr,
+        interface: Option<&str>,
+    ) -> io::Result<(TcpStream, Sealer, Opener)> {
+        let mut stream = connect(at, from, interface).await?;
+        stream.set_nodelay(true)?;
+        give_up_when_silent(&stream)?;
+        let mut early = Vec::new();
+        let shaken = self.shake_first(&mut stream, Channel::Aside, &mut early);
+        let (sealer, opener) = tokio::time::timeout(HANDSHAKE_WITHIN, shaken)
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no handshake in time"))??;
+        Ok((stream, sealer, opener))
     }
 
     /// Connections that were closed for what came over them, by reason.
@@ -82,8 +131,7 @@ impl Streams {
                 Ok((stream, from)) => {
                     let streams = self.clone();
                     tokio::spawn(async move {
-                        let _place = place;
-                        if let Err(error) = streams.converse(stream, false).await {
+                        if let Err(error) = streams.converse(stream, Some(place)).await {
                             tracing::debug!(%error, %from, "replication connection ended");
                         }
                     });
@@ -123,10 +171,10 @@ impl Streams {
     async fn keep_connected(&self, at: SocketAddr, from: SocketAddr) {
         let mut wait = FIRST_RETRY;
         loop {
-            match connect(at, from).await {
+            match connect(at, from, None).await {
                 Ok(stream) => {
                     let begun = tokio::time::Instant::now();
-                    let ended = self.converse(stream, true).await;
+                    let ended = self.converse(stream, None).await;
                     tracing::debug!(?ended, %at, "the stream from the primary ended; connecting again");
                     // A primary that closes at once is none yet, or no more: ask it ever less often.
                     if begun.elapsed() > LONGEST_RETRY {
@@ -140,15 +188,25 @@ impl Streams {
         }
     }
 
-    async fn converse(&self, stream: TcpStream, initiated: bool) -> io::Result<()> {
+    /// `place`: where the other side opened the connection.
+    async fn converse(&self, stream: TcpStream, place: Option<OwnedSemaphorePermit>) -> io::Result<()> {
+        let initiated = place.is_none();
         stream.set_nodelay(true)?;
         give_up_when_silent(&stream)?;
         let mut stream = stream;
         let mut early = Vec::new();
         let opened =
             tokio::time::timeout(HANDSHAKE_WITHIN, self.shake(&mut stream, initiated, &mut early)).await;
-        let (sealer, opener) =
+        let (channel, sealer, opener) =
             opened.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no handshake in time"))??;
+        if channel == Channel::Aside {
+            let aside = Aside { stream: stream.into_std()?, sealer, opener, place };
+            // Too many at once, or nobody any more: it is closed, and its owner tries again.
+            if let Some(asides) = &self.asides {
+                let _ = asides.try_send(aside);
+            }
+            return Ok(());
+        }
 
         let conn = ConnId(self.next.fetch_add(1, Ordering::Relaxed));
         let (frames, outgoing) = mpsc::unbounded_channel();
@@ -172,27 +230,38 @@ impl Streams {
         stream: &mut TcpStream,
         initiator: bool,
         early: &mut Vec<Frame>,
-    ) -> io::Result<(Sealer, Opener)> {
-        let outcome = if initiator {
-            self.shake_first(stream, early).await
+    ) -> io::Result<(Channel, Sealer, Opener)> {
+        if initiator {
+            let (sealer, opener) = self.shake_first(stream, Channel::Log, early).await?;
+            Ok((Channel::Log, sealer, opener))
         } else {
             self.shake_second(stream, early).await
-        };
-        if initiator && outcome.is_err() {
-            self.opening.fetch_add(1, Ordering::Relaxed);
         }
-        outcome
     }
 
     async fn shake_first(
         &self,
         stream: &mut TcpStream,
+        channel: Channel,
+        early: &mut Vec<Frame>,
+    ) -> io::Result<(Sealer, Opener)> {
+        let outcome = self.open_session(stream, channel, early).await;
+        if outcome.is_err() {
+            self.opening.fetch_add(1, Ordering::Relaxed);
+        }
+        outcome
+    }
+
+    async fn open_session(
+        &self,
+        stream: &mut TcpStream,
+        channel: Channel,
         early: &mut Vec<Frame>,
     ) -> io::Result<(Sealer, Opener)> {
         let mut session = {
             let secrets = self.secrets.now();
             let turn = self.opening.load(Ordering::Relaxed) as usize % secrets.plain.len();
-            NoiseSession::initiator(&secrets.plain[turn]).map_err(|error| self.count(error))?
+            NoiseSession::initiator_of(channel, &secrets.plain[turn]).map_err(|error| self.count(error))?
         };
         let mut out = Vec::new();
         session.start(&mut out).map_err(|error| self.count(error))?;
@@ -207,12 +276,13 @@ impl Streams {
         session.into_halves().map_err(|error| self.count(error))
     }
 
-    /// The other side's first message shows which of the secrets it speaks with.
+    /// The other side's first message shows which of the secrets it speaks with, and what about.
     async fn shake_second(
         &self,
         stream: &mut TcpStream,
         early: &mut Vec<Frame>,
-    ) -> io::Result<(Sealer, Opener)> {
+    ) -> io::Result<(Channel, Sealer, Opener)> {
+        let channels = [Some(Channel::Log), self.asides.as_ref().map(|_| Channel::Aside)];
         let mut heard = Vec::new();
         let mut buffer = vec![0; HANDSHAKE_READ];
         let secrets = Guard::into_inner(self.secrets.now());
@@ -220,17 +290,22 @@ impl Streams {
             let read = read_some(stream, &mut buffer).await?;
             heard.extend_from_slice(&buffer[..read]);
             let mut last = None;
-            for secret in &secrets.plain {
-                let mut session = NoiseSession::responder(secret).map_err(|error| self.count(error))?;
-                let mut out = Vec::new();
-                match session.feed(&heard, &mut out, early) {
-                    Ok(()) if session.is_open() => {
-                        stream.write_all(&out).await?;
-                        return session.into_halves().map_err(|error| self.count(error));
+            for channel in channels.into_iter().flatten() {
+                for secret in &secrets.plain {
+                    let mut session =
+                        NoiseSession::responder_of(channel, secret).map_err(|error| self.count(error))?;
+                    let mut out = Vec::new();
+                    match session.feed(&heard, &mut out, early) {
+                        Ok(()) if session.is_open() => {
+                            stream.write_all(&out).await?;
+                            let (sealer, opener) =
+                                session.into_halves().map_err(|error| self.count(error))?;
+                            return Ok((channel, sealer, opener));
+                        }
+                        // Not whole yet, whichever it is.
+                        Ok(()) => last = None,
+                        Err(error) => last = Some(error),
                     }
-                    // Not whole yet, whichever secret it is.
-                    Ok(()) => last = None,
-                    Err(error) => last = Some(error),
                 }
             }
             if let Some(error) = last {
@@ -354,9 +429,12 @@ fn give_up_when_silent(stream: &TcpStream) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(SILENCE))
 }
 
-async fn connect(at: SocketAddr, from: SocketAddr) -> io::Result<TcpStream> {
+async fn connect(at: SocketAddr, from: SocketAddr, interface: Option<&str>) -> io::Result<TcpStream> {
     let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if at.is_ipv4() == from.is_ipv4() {
+    if let Some(interface) = interface {
+        // The kernel chooses the address that belongs to the interface.
+        socket.bind_device(Some(interface.as_bytes()))?;
+    } else if at.is_ipv4() == from.is_ipv4() {
         socket.bind(SocketAddr::new(from.ip(), 0))?;
     }
     tokio::time::timeout(CONNECT_WITHIN, socket.connect(at))

@@ -75,9 +75,14 @@ fn the_advanced_example_loads_and_names_what_is_not_active() {
     assert_eq!(config.ha.monitor_links, ["eth0", "eth1"]);
     assert_eq!(config.ha.monitor_gateways[0].to_string(), "192.168.1.1");
     let said = messages(&loaded).join("\n");
-    for key in ["compression", "sync_interval", "batch_size", "conntrack_sync"] {
+    for key in ["compression", "sync_interval", "batch_size"] {
         assert!(said.contains(&format!("`{key}` is accepted, not active in this version")), "{key}: {said}");
     }
+    assert!(!said.contains("conntrack"), "{said}");
+    let connections = config.ha.conntrack_sync.as_ref().unwrap();
+    assert_eq!(connections.interface.as_deref(), Some("eth0"));
+    assert_eq!((connections.sync_interval, connections.max_entries), (seconds(5), 100_000));
+    assert!(explain(&loaded).contains("carried over to the standby as they change, up to 100000"));
     for (hook, event) in config.ha.hooks.iter().zip([HookEvent::PrePrimary, HookEvent::Primary]) {
         assert_eq!(hook.on, [event]);
         assert!(!hook.veto && hook.timeout == holdfast_config::DEFAULT_HOOK_TIMEOUT);
@@ -198,7 +203,6 @@ fn every_key_is_accepted_and_none_is_silently_ignored() {
         "batch_size",
         "ack = \"local\"",
         "two_node = \"fence\"",
-        "conntrack_sync",
         "fence \"ipmi\"",
         "sync_files \"etc\"",
         "backup",
@@ -322,6 +326,22 @@ fn the_explanation_is_honest_about_the_policy() {
 
     let alone = with("  peer_addrs = [\"10.0.0.2:9001\"]\n  witness_addrs = [\"10.0.0.3:9002\"]\n", "");
     assert!(explain(&load(&alone)).contains("this member is alone"));
+}
+
+#[test]
+fn connections_are_carried_over_where_the_block_says_so() {
+    let of = |block: &str| load(&with("    enabled = true", &format!("    enabled = true\n{block}")));
+    assert_eq!(load(GOOD).config.ha.conntrack_sync, None);
+    assert_eq!(of("    conntrack_sync { enabled = false }").config.ha.conntrack_sync, None);
+    let bare = of("    conntrack_sync {\n    }").config.ha.conntrack_sync.unwrap();
+    assert_eq!((bare.interface, bare.sync_interval, bare.max_entries), (None, seconds(5), 100_000));
+    let refused = |block: &str| {
+        let text = with("    enabled = true", &format!("    enabled = true\n{block}"));
+        holdfast_config::Config::parse("x.hcl", &text).unwrap_err().to_string()
+    };
+    assert!(refused("    conntrack_sync { sync_interval = \"20ms\" }").contains("write at least \"1s\""));
+    assert!(refused("    conntrack_sync { max_entries = 0 }").contains("max_entries"));
+    assert!(refused("    conntrack_sync { interface = \"no/such\" }").contains("cannot be the name"));
 }
 
 #[test]

@@ -22,6 +22,32 @@ pub const PROTOCOL_VERSION: u8 = 1;
 /// Shortest secret that is accepted, in bytes.
 pub const SECRET_MIN: usize = 8;
 
+/// What a session is for. Each has keys and a handshake of its own, so that nothing that was said in one can be
+/// passed off in another, and a member that does not know of a channel refuses it like any stranger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// The log: [`Frame`]s.
+    Log,
+    /// What goes beside it and means nothing here: bytes, up to [`MAX_FRAME`] in a message.
+    Aside,
+}
+
+impl Channel {
+    fn label(self) -> &'static [u8] {
+        match self {
+            Channel::Log => b"holdfast stream ",
+            Channel::Aside => b"holdfast aside ",
+        }
+    }
+
+    fn key_label(self) -> &'static [u8] {
+        match self {
+            Channel::Log => KEY_LABEL,
+            Channel::Aside => b"holdfast aside v1",
+        }
+    }
+}
+
 const PATTERN: &str = "Noise_NNpsk0_25519_AESGCM_SHA256";
 const KEY_LABEL: &[u8] = b"holdfast stream v1";
 /// What AES-GCM adds to a message.
@@ -118,9 +144,18 @@ pub struct Sealer {
 impl Sealer {
     /// Appends the wire's bytes of `frame` to `out`.
     pub fn seal(&mut self, frame: &Frame, out: &mut Vec<u8>) -> Result<(), StreamError> {
+        self.seal_with(out, |plain| frame.encode(plain))
+    }
+
+    /// Appends the wire's bytes of a message of [`Channel::Aside`] to `out`.
+    pub fn seal_bytes(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<(), StreamError> {
+        self.seal_with(out, |plain| plain.extend_from_slice(message))
+    }
+
+    fn seal_with(&mut self, out: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), StreamError> {
         self.plain.clear();
         self.plain.extend_from_slice(&[0; 4]);
-        frame.encode(&mut self.plain);
+        encode(&mut self.plain);
         let len = self.plain.len() - 4;
         if len > MAX_FRAME {
             return Err(StreamError(StreamErrorKind::TooLarge));
@@ -152,15 +187,39 @@ pub struct Opener {
 impl Opener {
     /// Takes `bytes` off the wire and appends the frames that became whole. An error is final.
     pub fn feed(&mut self, bytes: &[u8], frames: &mut Vec<Frame>) -> Result<(), StreamError> {
+        self.feed_with(bytes, |message| {
+            let frame = Frame::decode(&message).map_err(|_| StreamError(StreamErrorKind::BadFrame))?;
+            frames.push(frame);
+            Ok(())
+        })
+    }
+
+    /// The same for the messages of [`Channel::Aside`].
+    pub fn feed_bytes(&mut self, bytes: &[u8], messages: &mut Vec<Bytes>) -> Result<(), StreamError> {
+        self.feed_with(bytes, |message| {
+            messages.push(message);
+            Ok(())
+        })
+    }
+
+    fn feed_with(
+        &mut self,
+        bytes: &[u8],
+        each: impl FnMut(Bytes) -> Result<(), StreamError>,
+    ) -> Result<(), StreamError> {
         if self.dead {
             return Err(StreamError(StreamErrorKind::State));
         }
-        let result = self.open(bytes, frames);
+        let result = self.open(bytes, each);
         self.dead = result.is_err();
         result
     }
 
-    fn open(&mut self, bytes: &[u8], frames: &mut Vec<Frame>) -> Result<(), StreamError> {
+    fn open(
+        &mut self,
+        bytes: &[u8],
+        mut each: impl FnMut(Bytes) -> Result<(), StreamError>,
+    ) -> Result<(), StreamError> {
         self.wire.extend_from_slice(bytes);
         let mut at = 0;
         while let Some(message) = next_message(&self.wire[at..])? {
@@ -171,8 +230,8 @@ impl Opener {
                 .read_message(self.nonce, message, &mut self.plain[had..])
                 .map_err(|_| StreamError(StreamErrorKind::Decrypt))?;
             self.nonce += 1;
-            if let Some(frame) = whole_frame(&mut self.plain)? {
-                frames.push(frame);
+            if let Some(message) = whole_message(&mut self.plain)? {
+                each(message)?;
             }
         }
         self.wire.drain(..at);
@@ -191,8 +250,8 @@ fn next_message(wire: &[u8]) -> Result<Option<&[u8]>, StreamError> {
     Ok(wire.get(2..2 + len))
 }
 
-/// Takes the frame out of `plain` once it is whole. A frame begins a message, so nothing may follow.
-fn whole_frame(plain: &mut Vec<u8>) -> Result<Option<Frame>, StreamError> {
+/// Takes the frame's bytes out of `plain` once they are whole. A frame begins a message, so nothing may follow.
+fn whole_message(plain: &mut Vec<u8>) -> Result<Option<Bytes>, StreamError> {
     let Some(head) = plain.get(..4) else { return Err(StreamError(StreamErrorKind::BadFrame)) };
     let len = u32::from_be_bytes(head.try_into().expect("four bytes")) as usize;
     if len > MAX_FRAME {
@@ -201,10 +260,7 @@ fn whole_frame(plain: &mut Vec<u8>) -> Result<Option<Frame>, StreamError> {
     match plain.len().cmp(&(4 + len)) {
         std::cmp::Ordering::Less => Ok(None),
         std::cmp::Ordering::Greater => Err(StreamError(StreamErrorKind::BadFrame)),
-        std::cmp::Ordering::Equal => {
-            let bytes = Bytes::from(std::mem::take(plain)).slice(4..);
-            Frame::decode(&bytes).map(Some).map_err(|_| StreamError(StreamErrorKind::BadFrame))
-        }
+        std::cmp::Ordering::Equal => Ok(Some(Bytes::from(std::mem::take(plain)).slice(4..))),
     }
 }
 
@@ -221,36 +277,50 @@ enum State {
 /// recording of one that had) only when the first frame decrypts: change no state before that.
 pub struct NoiseSession {
     state: State,
+    channel: Channel,
 }
 
-fn psk(secret: &[u8]) -> [u8; 32] {
+fn psk(secret: &[u8], channel: Channel) -> [u8; 32] {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
-    mac.update(KEY_LABEL);
+    mac.update(channel.key_label());
     mac.finalize().into_bytes().into()
 }
 
 impl NoiseSession {
     /// The side that opened the connection. `secret` is the cluster's.
     pub fn initiator(secret: &[u8]) -> Result<NoiseSession, StreamError> {
-        NoiseSession::new(secret, true)
+        NoiseSession::initiator_of(Channel::Log, secret)
     }
 
     /// The side that accepted the connection.
     pub fn responder(secret: &[u8]) -> Result<NoiseSession, StreamError> {
-        NoiseSession::new(secret, false)
+        NoiseSession::responder_of(Channel::Log, secret)
     }
 
-    fn new(secret: &[u8], initiator: bool) -> Result<NoiseSession, StreamError> {
+    /// The side that opened the connection, for another channel than the log's.
+    pub fn initiator_of(channel: Channel, secret: &[u8]) -> Result<NoiseSession, StreamError> {
+        NoiseSession::new(channel, secret, true)
+    }
+
+    /// The side that accepted the connection, for another channel than the log's.
+    pub fn responder_of(channel: Channel, secret: &[u8]) -> Result<NoiseSession, StreamError> {
+        NoiseSession::new(channel, secret, false)
+    }
+
+    fn new(channel: Channel, secret: &[u8], initiator: bool) -> Result<NoiseSession, StreamError> {
         let broken = |_| StreamError(StreamErrorKind::Handshake);
         if secret.len() < SECRET_MIN {
             return Err(StreamError(StreamErrorKind::Handshake));
         }
-        let (psk, prologue) = (psk(secret), [b"holdfast stream ".as_slice(), &[PROTOCOL_VERSION]].concat());
+        let (psk, prologue) = (psk(secret, channel), [channel.label(), &[PROTOCOL_VERSION]].concat());
         let builder = Builder::new(PATTERN.parse().map_err(broken)?);
         let builder = builder.psk(0, &psk).and_then(|b| b.prologue(&prologue)).map_err(broken)?;
         let handshake =
             if initiator { builder.build_initiator() } else { builder.build_responder() }.map_err(broken)?;
-        Ok(NoiseSession { state: State::Shaking { handshake: Box::new(handshake), wire: Vec::new() } })
+        Ok(NoiseSession {
+            state: State::Shaking { handshake: Box::new(handshake), wire: Vec::new() },
+            channel,
+        })
     }
 
     /// The initiator's first message. Nothing for a responder.
@@ -323,7 +393,13 @@ impl NoiseSession {
         let keys = Arc::new(handshake.into_stateless_transport_mode().map_err(failed)?);
         let sealer = Sealer { keys: keys.clone(), nonce: 0, plain: Vec::new() };
         let mut opener = Opener { keys, nonce: 0, wire: Vec::new(), plain: Vec::new(), dead: false };
-        opener.feed(&wire[2 + HANDSHAKE_LEN..], frames)?;
+        let early = &wire[2 + HANDSHAKE_LEN..];
+        match self.channel {
+            Channel::Log => opener.feed(early, frames)?,
+            // Whoever opened it speaks first, and cannot before this.
+            Channel::Aside if early.is_empty() => {}
+            Channel::Aside => return Err(StreamError(StreamErrorKind::Handshake)),
+        }
         self.state = State::Open { sealer, opener };
         Ok(())
     }
@@ -373,6 +449,46 @@ mod tests {
         a.feed(&to_a, &mut Vec::new(), &mut none).unwrap();
         assert!(a.is_open() && b.is_open() && none.is_empty());
         (a, b)
+    }
+
+    /// What becomes of a handshake between these two: whether the responder takes the first message, and the two ends.
+    fn meet(opens: Channel, accepts: Channel) -> Option<(NoiseSession, NoiseSession)> {
+        let mut a = NoiseSession::initiator_of(opens, SECRET).unwrap();
+        let mut b = NoiseSession::responder_of(accepts, SECRET).unwrap();
+        let (mut to_b, mut to_a) = (Vec::new(), Vec::new());
+        a.start(&mut to_b).unwrap();
+        b.feed(&to_b, &mut to_a, &mut Vec::new()).ok()?;
+        a.feed(&to_a, &mut Vec::new(), &mut Vec::new()).ok()?;
+        Some((a, b))
+    }
+
+    #[test]
+    fn channels_are_strangers_to_each_other() {
+        assert!(meet(Channel::Log, Channel::Log).is_some());
+        assert!(meet(Channel::Log, Channel::Aside).is_none());
+        assert!(meet(Channel::Aside, Channel::Log).is_none());
+    }
+
+    #[test]
+    fn bytes_aside_come_back_whole_and_changed_ones_do_not() {
+        let (a, b) = meet(Channel::Aside, Channel::Aside).unwrap();
+        let ((mut sealer, _), (_, mut opener)) = (a.into_halves().unwrap(), b.into_halves().unwrap());
+        let messages = [vec![1; 3], vec![2; 200_000], Vec::new()];
+        let mut wire = Vec::new();
+        for message in &messages {
+            sealer.seal_bytes(message, &mut wire).unwrap();
+        }
+        let mut got = Vec::new();
+        for piece in wire.chunks(777) {
+            opener.feed_bytes(piece, &mut got).unwrap();
+        }
+        assert_eq!(got, messages);
+        assert!(sealer.seal_bytes(&vec![0; MAX_FRAME + 1], &mut Vec::new()).is_err());
+        wire.clear();
+        sealer.seal_bytes(b"x", &mut wire).unwrap();
+        *wire.last_mut().unwrap() ^= 1;
+        assert_eq!(opener.feed_bytes(&wire, &mut got), Err(StreamError(StreamErrorKind::Decrypt)));
+        assert_eq!(opener.feed_bytes(&[], &mut got), Err(StreamError(StreamErrorKind::State)));
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub mod none;
 pub(crate) mod program;
 pub(crate) mod sys;
 
+pub(crate) use nftables::wire;
+
 pub use ebpf::{EbpfGate, Hook};
 pub use nftables::{NftGate, Ownership};
 pub use none::NoGate;

@@ -27,7 +27,7 @@ use crate::spec::{VipSpec, interfaces};
 mod inspect;
 mod keeper;
 mod ruleset;
-pub(in crate::gate) mod wire;
+pub(crate) mod wire;
 
 /// How long an order that somebody waits for may take. It takes well under a millisecond, unless another
 /// program is just loading a great ruleset.

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod announce;
+mod conntrack;
 mod gate;
 mod operator;
 mod probe;

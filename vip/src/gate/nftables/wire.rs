@@ -1,5 +1,5 @@
 //! nf_tables as the kernel speaks it: messages, batches, and a socket that carries them. (The attributes and
-//! the socket serve the gate's other netlink talk too.)
+//! the socket serve the gate's other netlink talk too, the attributes also that of `conntrack`.)
 //!
 //! It decides encoding and nothing else. A batch is all or nothing, and the kernel answers before the
 //! send returns: nothing here waits. Attribute and message numbers are those of
@@ -22,7 +22,7 @@ pub(super) const SUBSYSTEM: u8 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const ERROR: u16 = 2;
-const DONE: u16 = 3;
+pub(crate) const DONE: u16 = 3;
 
 pub(super) const NEW_TABLE: u8 = 0;
 pub(super) const GET_TABLE: u8 = 1;
@@ -36,12 +36,12 @@ pub(super) const NEW_ELEMENT: u8 = 12;
 pub(super) const DELETE_ELEMENT: u8 = 14;
 pub(super) const NEW_GENERATION: u8 = 15;
 
-const REQUEST: u16 = 0x001;
+pub(crate) const REQUEST: u16 = 0x001;
 const ACK: u16 = 0x004;
-const DUMP: u16 = 0x300;
+pub(crate) const DUMP: u16 = 0x300;
 /// Refuse what is there already.
-pub(super) const EXCLUSIVE: u16 = 0x200;
-pub(super) const CREATE: u16 = 0x400;
+pub(crate) const EXCLUSIVE: u16 = 0x200;
+pub(crate) const CREATE: u16 = 0x400;
 pub(super) const APPEND: u16 = 0x800;
 
 const NESTED: u16 = 1 << 15;
@@ -56,11 +56,11 @@ const ANSWER_BYTES: usize = 64 * 1024;
 const MOST_ANSWERS: usize = 1 << 14;
 
 /// Appends attributes to a message.
-pub(in crate::gate) struct Attributes<'a>(pub(in crate::gate) &'a mut Vec<u8>);
+pub(crate) struct Attributes<'a>(pub(crate) &'a mut Vec<u8>);
 
 impl Attributes<'_> {
     /// An attribute of plain bytes.
-    pub(in crate::gate) fn bytes(&mut self, kind: u16, value: &[u8]) {
+    pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) {
         let length = u16::try_from(4 + value.len()).expect("an attribute of ours is short");
         self.0.extend(length.to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
@@ -79,7 +79,7 @@ impl Attributes<'_> {
     }
 
     /// A number of four bytes.
-    pub(super) fn number(&mut self, kind: u16, value: u32) {
+    pub(crate) fn number(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
@@ -89,7 +89,7 @@ impl Attributes<'_> {
     }
 
     /// Attributes within an attribute.
-    pub(in crate::gate) fn nest(&mut self, kind: u16, build: impl FnOnce(&mut Attributes<'_>)) {
+    pub(crate) fn nest(&mut self, kind: u16, build: impl FnOnce(&mut Attributes<'_>)) {
         self.nest_with(kind, NESTED, build);
     }
 
@@ -168,21 +168,21 @@ impl Batch {
 
 /// One message of the kernel.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::gate) struct Answer<'a> {
+pub(crate) struct Answer<'a> {
     /// Subsystem and message, or a number below 16.
-    pub(in crate::gate) kind: u16,
-    sequence: u32,
+    pub(crate) kind: u16,
+    pub(crate) sequence: u32,
     /// The socket on whose order the kernel did what it tells; zero if on nobody's.
     pub(super) port: u32,
     /// The table's family, where there is one.
-    pub(super) family: u8,
+    pub(crate) family: u8,
     /// Everything behind the netlink header.
     pub(in crate::gate) payload: &'a [u8],
 }
 
 impl<'a> Answer<'a> {
     /// The attributes behind the generic header.
-    pub(super) fn attributes(&self) -> impl Iterator<Item = (u16, &'a [u8])> + use<'a> {
+    pub(crate) fn attributes(&self) -> impl Iterator<Item = (u16, &'a [u8])> + use<'a> {
         attributes(self.payload.get(GENERIC_BYTES..).unwrap_or_default())
     }
 
@@ -208,7 +208,7 @@ pub(in crate::gate) fn text(value: &[u8]) -> Option<&str> {
 }
 
 /// The attributes in a row of them.
-pub(in crate::gate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let &[a, b, c, d] = bytes.first_chunk::<4>()?;
         let length = usize::from(u16::from_ne_bytes([a, b]));
@@ -219,7 +219,7 @@ pub(in crate::gate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16
 }
 
 /// The messages of a datagram.
-pub(super) fn answers(mut datagram: &[u8]) -> impl Iterator<Item = Answer<'_>> {
+pub(crate) fn answers(mut datagram: &[u8]) -> impl Iterator<Item = Answer<'_>> {
     std::iter::from_fn(move || {
         let header = datagram.first_chunk::<HEADER_BYTES>()?;
         let word =
@@ -238,7 +238,7 @@ pub(super) fn answers(mut datagram: &[u8]) -> impl Iterator<Item = Answer<'_>> {
 }
 
 /// The outcome that an answer of type [`ERROR`] states; `None` for other answers.
-fn outcome(answer: &Answer<'_>) -> Option<io::Result<()>> {
+pub(crate) fn outcome(answer: &Answer<'_>) -> Option<io::Result<()>> {
     if answer.kind != ERROR {
         return None;
     }
