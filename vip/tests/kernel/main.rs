@@ -7,6 +7,7 @@
 mod addresses;
 mod announce;
 mod gate;
+mod learned;
 mod operator;
 mod probe;
 mod two_hosts;
