@@ -229,3 +229,22 @@ fn what_is_no_agent_is_recognised() {
         thread.join().unwrap();
     }
 }
+
+#[test]
+fn a_check_that_failed_ends_with_the_status_of_an_unhealthy_cluster() {
+    for (healthy, expected) in [(true, 0), (false, 3)] {
+        for json in [true, false] {
+            let body = format!(
+                r#"{{"node":"a","healthy":{healthy},"findings":[{{"name":"gate","outcome":"warn","seen":"none",
+                "means":"valid_lft","do":"give it CAP_BPF"}}]}}"#
+            );
+            let (url, thread) = agent("200 OK", body);
+            let mut args = vec!["ha", "check", "--api", &url];
+            args.extend(json.then_some("--json"));
+            let output = holdfast(&args);
+            assert_eq!(code(&output), expected, "{}", stderr(&output));
+            assert!(stdout(&output).contains("give it CAP_BPF"), "{}", stdout(&output));
+            assert!(thread.join().unwrap().starts_with("POST /api/ha/check "));
+        }
+    }
+}

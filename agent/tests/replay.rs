@@ -39,6 +39,7 @@ fn session() -> Recorder {
         priority: 50,
         prefers_primary: true,
         peers: Vec::new(),
+        path_names: vec!["main".to_owned()],
         timers: Timers {
             interval: 100 * MS,
             detect: lease,

@@ -9,8 +9,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::losses::{Loss, Losses};
+use crate::message::PathReport;
 use crate::types::Time;
 
+/// The longest round trip is remembered for one to two of these.
+const RECENTLY: Duration = Duration::from_secs(60);
 /// The smoothing of the round-trip time: one eighth of each new sample (RFC 6298 section 2).
 const RTT_SHARE: u64 = 8;
 
@@ -27,12 +31,51 @@ pub struct PathHealth {
     pub sent: u64,
     /// Packets that came, authentic, but that did not hear us: the other direction is dead.
     pub unproven: u64,
+    /// When the last such packet came.
+    pub unproven_at: Option<Time>,
+    /// What of the peer's arrives here.
+    pub inbound: Losses,
+    /// What of ours arrives there, as the peer says.
+    pub outbound: Losses,
+    /// The longest round trip of this period and of the one before, and when this one began.
+    longest: [Duration; 2],
+    period_began: Time,
+    /// Which of the peer's paths this is, by its own numbering.
+    theirs: Option<u8>,
 }
 
 impl PathHealth {
     /// Whether it carried anything within `detect`.
     pub fn alive(&self, now: Time, detect: Duration) -> bool {
         self.heard_at.is_some_and(|at| now.since(at) <= detect)
+    }
+
+    /// The longest round trip of the last minute or two.
+    pub fn longest_round_trip(&self, now: Time) -> Option<Duration> {
+        let passed = now.since(self.period_began);
+        let periods = if passed < RECENTLY { 2 } else { usize::from(passed < RECENTLY * 2) };
+        let longest = self.longest[..periods].iter().max().copied().unwrap_or_default();
+        (longest > Duration::ZERO).then_some(longest)
+    }
+
+    /// What of the peer's was lost on the way here lately.
+    pub fn lost_here(&self) -> Option<Loss> {
+        self.inbound.lately()
+    }
+
+    /// What of ours was lost on the way there lately.
+    pub fn lost_there(&self) -> Option<Loss> {
+        self.outbound.lately()
+    }
+
+    fn note_round_trip(&mut self, now: Time, rtt: Duration) {
+        let passed = now.since(self.period_began);
+        if passed >= RECENTLY {
+            let before = if passed < RECENTLY * 2 { self.longest[0] } else { Duration::ZERO };
+            self.longest = [Duration::ZERO, before];
+            self.period_began = now;
+        }
+        self.longest[0] = self.longest[0].max(rtt);
     }
 }
 
@@ -57,9 +100,40 @@ impl Detector {
         }
     }
 
-    /// A packet of ours returned as an echo by the path it went.
-    pub fn round_trip(&mut self, path: usize, rtt: Duration) {
+    /// The peer calls `path` its own path `theirs`: that packet came by it.
+    pub fn numbered(&mut self, path: usize, theirs: u8) {
         if let Some(path) = self.paths.get_mut(path) {
+            path.theirs = Some(theirs);
+        }
+    }
+
+    /// The peer's newest statement came, with what it counted on each path.
+    pub fn reported(&mut self, now: Time, reports: &[PathReport]) {
+        for (at, path) in self.paths.iter_mut().enumerate() {
+            let theirs = path.theirs.map_or(at, usize::from);
+            let Some(report) = reports.get(theirs) else { continue };
+            path.inbound.count(now, report.sent, path.received as u32, self.detect);
+            path.outbound.count(now, path.sent as u32, report.received, self.detect);
+        }
+    }
+
+    /// Another life of the peer begins, which counts from zero.
+    pub fn begun_anew(&mut self) {
+        for path in &mut self.paths {
+            path.inbound.forget();
+            path.outbound.forget();
+        }
+    }
+
+    /// What this side counted, for the peer.
+    pub fn reports(&self) -> impl Iterator<Item = PathReport> + '_ {
+        self.paths.iter().map(|path| PathReport { sent: path.sent as u32, received: path.received as u32 })
+    }
+
+    /// A packet of ours returned as an echo by the path it went.
+    pub fn round_trip(&mut self, now: Time, path: usize, rtt: Duration) {
+        if let Some(path) = self.paths.get_mut(path) {
+            path.note_round_trip(now, rtt);
             path.rtt = Some(match path.rtt {
                 None => rtt,
                 Some(old) => {
@@ -71,9 +145,10 @@ impl Detector {
     }
 
     /// An authentic packet came that shows that the peer does not hear us.
-    pub fn unproven(&mut self, path: usize) {
+    pub fn unproven(&mut self, now: Time, path: usize) {
         if let Some(path) = self.paths.get_mut(path) {
             path.unproven += 1;
+            path.unproven_at = Some(now);
         }
     }
 

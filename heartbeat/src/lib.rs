@@ -7,6 +7,8 @@
 //! [`detector::Detector::heard`] (the peer lives, by this path).
 
 pub mod detector;
+pub mod inquiry;
+pub mod losses;
 pub mod message;
 pub mod packet;
 pub mod planted;
@@ -14,9 +16,12 @@ pub mod replay;
 pub mod types;
 
 pub use detector::{Detector, PathHealth};
+pub use inquiry::{AddressTestimony, Claim, Facts, Inquiry, Testimony};
+pub use losses::Loss;
 pub use message::{
-    Ballot, BootNonce, Echo, Heartbeat, MAX_EPOCH, MAX_PENALTY, MAX_RECORD_BYTES, MAX_SUSPENSION,
-    MemberState, Message, Notice, Refusal, Resignation, Role, Suspension, Vote, Wish,
+    Ballot, BootNonce, Echo, Heartbeat, MAX_EPOCH, MAX_PATHS, MAX_PENALTY, MAX_RECORD_BYTES, MAX_SIGHTS,
+    MAX_SUSPENSION, MemberState, Message, Notice, PathReport, Refusal, Resignation, Role, Sight, Suspension,
+    Vote, Wish,
 };
 pub use packet::{Dropped, Keyring, MAX_PACKET};
 pub use replay::ReplayGuard;

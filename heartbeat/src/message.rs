@@ -7,7 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Epoch, InSyncRecord, Lsn, Member, MemberKind, NodeId, Time};
+use crate::inquiry::{Inquiry, Testimony};
+use crate::types::{Epoch, InSyncRecord, Incarnation, Lsn, Member, MemberKind, NodeId, Time};
 
 /// Drawn at random at each start of an agent: it tells one life of the process from another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -24,6 +25,10 @@ pub const MAX_EPOCH: Epoch = Epoch(1 << 56);
 pub const MAX_SUSPENSION: u64 = 1 << 56;
 /// The greatest penalty that is believed: far more than all checks of a member can count.
 pub const MAX_PENALTY: u32 = 1 << 20;
+/// Most paths that a heartbeat reports on: one bit each in a [`Sight`].
+pub const MAX_PATHS: usize = 8;
+/// Most other members that a member says it hears.
+pub const MAX_SIGHTS: usize = 8;
 /// A 64-bit number in the encoding of the payload, in bytes.
 const LONGEST_VARINT: usize = 10;
 
@@ -34,14 +39,34 @@ pub enum Message {
     Heartbeat(Box<Heartbeat>),
     /// A supervisor says that its agent is gone.
     Notice(Notice),
+    /// A member asks what another one sees of the network. Changes nothing anywhere.
+    Inquiry(Inquiry),
+    /// The answer.
+    Testimony(Box<Testimony>),
 }
 
 impl Message {
+    /// The same without what is measured and shown, if it has any of that: nothing is decided by it.
+    pub(crate) fn without_measurements(&self) -> Option<Message> {
+        let Message::Heartbeat(heartbeat) = self else { return None };
+        if heartbeat.paths.is_empty() && heartbeat.state.hears.is_empty() {
+            return None;
+        }
+        let mut shorter = heartbeat.clone();
+        shorter.paths.clear();
+        shorter.state.hears.clear();
+        Some(Message::Heartbeat(shorter))
+    }
+
     /// Whether a receiver can take over what it says and go on from there.
     pub(crate) fn within_bounds(&self) -> bool {
         match self {
-            Message::Heartbeat(heartbeat) => heartbeat.state.within_bounds(),
+            Message::Heartbeat(heartbeat) => {
+                heartbeat.paths.len() <= MAX_PATHS && heartbeat.state.within_bounds()
+            }
             Message::Notice(notice) => notice.epoch <= MAX_EPOCH,
+            Message::Inquiry(_) => true,
+            Message::Testimony(testimony) => testimony.within_bounds(),
         }
     }
 }
@@ -66,8 +91,29 @@ pub struct Heartbeat {
     pub echo: Option<Echo>,
     /// Asks for an answer at once instead of at the next tick.
     pub reply_wanted: bool,
+    /// What was counted on each path between the two, in the sender's numbering; at most [`MAX_PATHS`].
+    pub paths: Vec<PathReport>,
     /// What the sender is and holds.
     pub state: MemberState,
+}
+
+/// What the sender counted on one path to the receiver, in this life of its own. Both numbers wrap; only
+/// their growth means anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathReport {
+    /// Packets that it sent by the path, this one included.
+    pub sent: u32,
+    /// Packets of the receiver that came by the path and were believed.
+    pub received: u32,
+}
+
+/// Whom a member hears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sight {
+    /// The other member. Its name would be longer.
+    pub member: Incarnation,
+    /// Bit `i`: something of that member came by path `i` within the detection time. Zero: it is not heard.
+    pub paths: u8,
 }
 
 /// Names a packet that arrived, with the receiver's own marks on it.
@@ -149,6 +195,9 @@ pub struct MemberState {
     pub penalty: u32,
     /// Its disk does not take writes in time: it can neither acknowledge nor vote.
     pub disk_stalled: bool,
+    /// The other members that it has ever heard, and by which paths it hears them now. For people; nothing is
+    /// decided by it. At most [`MAX_SIGHTS`].
+    pub hears: Vec<Sight>,
 }
 
 impl MemberState {
@@ -169,6 +218,7 @@ impl MemberState {
             && record_bytes <= MAX_RECORD_BYTES
             && self.suspension.version <= MAX_SUSPENSION
             && self.penalty <= MAX_PENALTY
+            && self.hears.len() <= MAX_SIGHTS
     }
 }
 

@@ -136,10 +136,15 @@ fn the_largest_heartbeat_fits() {
     let ring = ring(&[SECRET]);
     // Five data members are more than anybody runs; nine are what the bound on records admits.
     for members in [5, 9] {
-        let heartbeat = message(largest(members));
-        let packet = ring.seal(&heartbeat);
+        let mut heartbeat = largest(members);
+        let packet = ring.seal(&message(heartbeat.clone()));
         assert!(packet.len() <= MAX_PACKET, "{members} members: {} bytes", packet.len());
-        assert_eq!(ring.open(&packet), Ok(heartbeat));
+        if members == 9 {
+            // What is measured gives way; all that is decided by is there.
+            heartbeat.paths.clear();
+            heartbeat.state.hears.clear();
+        }
+        assert_eq!(ring.open(&packet), Ok(message(heartbeat)));
     }
 }
 
@@ -266,4 +271,75 @@ proptest! {
         let ring = ring(&[SECRET]);
         prop_assert_eq!(ring.open(&ring.seal(&message(heartbeat.clone()))), Ok(message(heartbeat)));
     }
+}
+
+fn largest_testimony() -> Testimony {
+    let text: compact_str::CompactString = "x".repeat(inquiry::MAX_LABEL).into();
+    let claim = Claim { mac: [0xff; 6], us_ago: u64::MAX };
+    let address = AddressTestimony {
+        address: "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap(),
+        prefix: 128,
+        mac: Some([0xff; 6]),
+        up: true,
+        here: true,
+        asked: true,
+        holders: vec![[0xff; 6]; inquiry::MAX_STATIONS],
+        claims: vec![claim; inquiry::MAX_STATIONS],
+        service: Some(true),
+    };
+    Testimony {
+        from: Member { id: support::long_name(0), incarnation: Incarnation(u64::MAX) },
+        to_boot: BootNonce(u64::MAX),
+        round: u64::MAX,
+        facts: Facts {
+            version: text.clone(),
+            kind: MemberKind::Witness,
+            interval_ns: u64::MAX,
+            detect_ns: u64::MAX,
+            lease_ns: u64::MAX,
+            voters: u8::MAX,
+            two_node: text.clone(),
+            enabled: true,
+            gate: text.clone(),
+            service_port: Some(u16::MAX),
+            keys: vec![text; inquiry::MAX_KEYS],
+        },
+        announced_us_ago: Some(u64::MAX),
+        addresses: vec![address; inquiry::MAX_ADDRESSES],
+    }
+}
+
+#[test]
+fn the_largest_testimony_fits_and_more_is_not_taken() {
+    let ring = ring(&[SECRET]);
+    let of = |testimony: &Testimony| Message::Testimony(Box::new(testimony.clone()));
+    let mut testimony = largest_testimony();
+    let packet = ring.seal(&of(&testimony));
+    assert!(packet.len() <= MAX_PACKET, "{} bytes", packet.len());
+    assert_eq!(ring.open(&packet), Ok(of(&testimony)));
+    let refused = |testimony: &Testimony| {
+        let payload = postcard::to_stdvec(&of(testimony)).unwrap();
+        ring.open(&authentic(SECRET, VERSION, &payload)) == Err(Dropped::Malformed)
+    };
+    testimony.addresses.truncate(1);
+    testimony.addresses[0].holders.push([0; 6]);
+    assert!(refused(&testimony));
+    testimony.addresses[0].holders.clear();
+    testimony.facts.gate.push('x');
+    assert!(refused(&testimony));
+    let name = "é".repeat(inquiry::MAX_LABEL);
+    assert!(inquiry::label(&name).len() <= inquiry::MAX_LABEL);
+    assert_eq!(inquiry::label("0.1.0"), "0.1.0");
+}
+
+#[test]
+fn more_paths_or_members_than_there_can_be_are_not_taken() {
+    let mut heartbeat = plain();
+    heartbeat.paths = vec![PathReport::default(); MAX_PATHS + 1];
+    let payload = postcard::to_stdvec(&message(heartbeat)).unwrap();
+    assert_eq!(ring(&[SECRET]).open(&authentic(SECRET, VERSION, &payload)), Err(Dropped::Malformed));
+    let mut heartbeat = plain();
+    heartbeat.state.hears = vec![Sight { member: Incarnation(1), paths: 1 }; MAX_SIGHTS + 1];
+    let payload = postcard::to_stdvec(&message(heartbeat)).unwrap();
+    assert_eq!(ring(&[SECRET]).open(&authentic(SECRET, VERSION, &payload)), Err(Dropped::Malformed));
 }

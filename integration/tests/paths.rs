@@ -1,7 +1,12 @@
 //! Two heartbeat paths: what one dead cable costs.
 
-use std::time::Duration;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
+use anyhow::Result;
+use holdfast_agent::api::Cluster;
+use holdfast_agent::lab::agent_api::{self, Status};
+use holdfast_agent::lab::cluster as lab;
 use holdfast_agent::lab::prober::Prober;
 use holdfast_agent::lab::settings::{CABLE, ClusterSpec, LAN};
 use holdfast_agent::lab::world::Plug;
@@ -49,4 +54,73 @@ fn a_primary_whose_service_link_is_pulled_hands_over_by_the_other_path() {
         println!("outage {outage:?}");
         ensure(outage.is_some_and(|outage| outage < Duration::from_secs(5)), || format!("{outage:?}"))
     });
+}
+
+/// A path that works one way is named by both ends, shown to everybody, and changes nothing.
+fn one_way(cluster: &lab::Cluster, path: &str, lost: impl Fn(&str, IpAddr) -> bool) -> Result<()> {
+    let primary = cluster.wait_in_sync(LIMIT)?;
+    let standby = cluster.other_than(&primary);
+    let changes = cluster.history(&primary)?.len();
+    cluster.world().deafen_where(&primary, standby, &lost)?;
+    let named = |all: &[Status], host: &str, words: &[&str]| {
+        let of_host = all.iter().filter(|status| status.node == host);
+        let mut warnings = of_host.flat_map(|status| &status.warnings);
+        warnings.any(|warning| words.iter().all(|word| warning.contains(word)))
+    };
+    let of_path = format!("heartbeat path {path} to");
+    cluster.wait_until("both ends to name the direction", LIMIT, |all| {
+        named(all, &primary, &[&of_path, &format!("one way: nothing from here arrives at {standby}")])
+            && named(all, standby, &[&of_path, &format!("one way: nothing of {primary} arrives here")])
+    })?;
+    // Anybody can see who hears whom, the witness too.
+    for host in [primary.as_str(), standby, "w"] {
+        let shown = || -> Result<bool> {
+            let seen: Cluster = agent_api::get(&cluster.netns(host)?, "/api/ha/cluster")?;
+            let hears = |who: &str, whom: &str| {
+                let member = seen.members.iter().find(|member| member.id == who)?;
+                member.hears.iter().find(|hearing| hearing.member == whom).cloned()
+            };
+            let deaf = hears(standby, &primary).is_some_and(|hearing| hearing.not_by == [path]);
+            Ok(deaf && hears(&primary, standby).is_some_and(|hearing| hearing.not_by.is_empty()))
+        };
+        let end = Instant::now() + LIMIT;
+        while !shown()? {
+            ensure(Instant::now() < end, || {
+                format!("{host} does not show that {standby} is deaf by {path}")
+            })?;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    let now = cluster.wait_in_sync(LIMIT)?;
+    ensure(now == primary, || format!("{now} took over from {primary}"))?;
+    let history = cluster.history(&primary)?;
+    ensure(history.len() == changes, || format!("something changed: {history:#?}"))?;
+    cluster.world().mend()?;
+    cluster.wait_until("the path to come back", LIMIT, |all| {
+        all.iter().all(|status| status.warnings.is_empty())
+    })?;
+    Ok(())
+}
+
+#[test]
+fn a_path_that_works_one_way_is_named_by_both_ends_and_never_a_failover() {
+    promise(two_paths(), |cluster| one_way(cluster, "cable", |network, _| network == CABLE));
+}
+
+#[test]
+fn heartbeats_over_ipv6_are_measured_in_both_directions_too() {
+    let six = |host: &str| match host {
+        "a" => (1, [2, 3]),
+        "b" => (2, [1, 3]),
+        _ => (3, [1, 2]),
+    };
+    let mut spec = ClusterSpec::default();
+    for host in ["a", "b", "w"] {
+        let (own, [one, two]) = six(host);
+        let block = format!(
+            "    heartbeat_path \"six\" {{\n      listen = \"fd77::{own}\"\n      peers  = [\"fd77::{one}\", \"fd77::{two}\"]\n    }}"
+        );
+        spec.extra_ha.insert(host.to_owned(), block);
+    }
+    promise(spec, |cluster| one_way(cluster, "six", |_, address| address.is_ipv6()));
 }

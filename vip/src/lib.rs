@@ -7,6 +7,7 @@
 //! | [`watch`] | which of the kernel's notices concern our addresses and links |
 //! | [`announce`] | what to tell the neighbours, and when |
 //! | [`probe`] | whether somebody else has an address; whether a neighbour is alive |
+//! | [`learned`] | nothing: remembers who last said that it has an address, for proof |
 //! | [`echo`] | whether an address beyond the link is alive |
 //! | [`conntrack`] | nothing: reads, writes and watches the kernel's table of connections |
 //! | [`gate`] | nothing: lets the kernel itself enforce the deadline that the agent set |
@@ -26,6 +27,7 @@ pub mod echo;
 pub mod error;
 mod frame;
 pub mod gate;
+pub mod learned;
 pub mod link;
 mod packet_socket;
 pub mod plan;
@@ -39,7 +41,8 @@ pub use announce::{Announcer, announcement_times};
 pub use clock::boottime_ns;
 pub use echo::echo;
 pub use error::VipError;
-pub use link::{link_up, mac_of};
+pub use learned::{Learned, Learner};
+pub use link::{LinkView, link_up, mac_of, view as link_view};
 pub use pnet::util::MacAddr;
 pub use probe::{Conflict, ProbeResult, Prober, probe_ip};
 pub use spec::VipSpec;
@@ -58,6 +61,7 @@ mod tests {
         shared::<Addresses>();
         shared::<Announcer>();
         shared::<Prober>();
+        shared::<Learner>();
         shared::<gate::EbpfGate>();
         shared::<gate::NftGate>();
         let _ = |addresses: &Addresses, prober: &Prober, watch: &mut Watch, time| {

@@ -23,6 +23,26 @@ pub(crate) struct Link {
     pub(crate) addresses: Vec<IpNet>,
 }
 
+/// What people want to know of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkView {
+    /// Its hardware address.
+    pub mac: MacAddr,
+    /// Up, and with a carrier.
+    pub up: bool,
+    /// Its addresses with their prefixes.
+    pub addresses: Vec<IpNet>,
+}
+
+/// What `interface` is now.
+///
+/// # Errors
+/// [`VipError::NoSuchInterface`], or [`VipError::Io`] where interfaces cannot be listed.
+pub fn view(interface: &str) -> Result<LinkView, VipError> {
+    let Link { mac, up, addresses, .. } = link(interface)?;
+    Ok(LinkView { mac, up, addresses })
+}
+
 /// Looks `interface` up in the calling thread's network namespace.
 pub(crate) fn link(interface: &str) -> Result<Link, VipError> {
     let entries = getifaddrs().map_err(|e| VipError::io("list the interfaces")(e.into()))?;

@@ -2,7 +2,7 @@
 //! somebody else's protocol. The filter is in place before the first frame can arrive.
 
 use std::io::{self, Read};
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::task::{Context, Poll, ready};
 
 use socket2::{Domain, SockFilter, Socket, Type};
@@ -21,6 +21,9 @@ const ETHERTYPE_NONE: u16 = 0;
 pub(crate) const FRAME_BYTES: usize = 1518;
 /// Most stale frames to throw away before a probe; the socket's buffer holds fewer.
 const MOST_STALE: usize = 4096;
+
+/// Most addresses whose claims one socket hears: the jumps of its filter reach no further.
+const MOST_CLAIMED: usize = 64;
 
 /// What a listening socket is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +66,37 @@ fn neighbour_discovery_filter() -> [SockFilter; 7] {
     ]
 }
 
+/// Lets through nothing but claims of some addresses: ARP whose sender has one of them, advertisements
+/// whose target has. `words` are the addresses in ARP's sender field, or the last 32 bits of the targets. So a
+/// busy network costs a listener nothing.
+fn claims_filter(protocol: Protocol, words: &[u32]) -> Vec<SockFilter> {
+    const LOAD_BYTE: u16 = 0x30;
+    const LOAD_WORD: u16 = 0x20;
+    const JUMP_EQ: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    /// The sender's protocol address in an ARP frame; the end of the target in an advertisement.
+    const ARP_SENDER: u32 = 14 + 14;
+    const TARGET_END: u32 = 14 + 40 + 20;
+    let count = words.len() as u8;
+    let mut program = Vec::new();
+    match protocol {
+        Protocol::Arp => program.push(SockFilter::new(LOAD_WORD, 0, 0, ARP_SENDER)),
+        Protocol::NeighbourDiscovery => program.extend([
+            SockFilter::new(LOAD_BYTE, 0, 0, 14 + 6),
+            SockFilter::new(JUMP_EQ, 0, 3 + count, 58),
+            SockFilter::new(LOAD_BYTE, 0, 0, 14 + 40),
+            SockFilter::new(JUMP_EQ, 0, 1 + count, 136),
+            SockFilter::new(LOAD_WORD, 0, 0, TARGET_END),
+        ]),
+    }
+    for (at, word) in words.iter().enumerate() {
+        program.push(SockFilter::new(JUMP_EQ, count - at as u8, 0, *word));
+    }
+    program.push(SockFilter::new(RETURN, 0, 0, 0));
+    program.push(SockFilter::new(RETURN, 0, 0, FRAME_BYTES as u32));
+    program
+}
+
 /// A socket that sends and receives frames of one protocol on one interface.
 pub(crate) struct Listener {
     /// The interface that it is bound to.
@@ -83,6 +117,24 @@ impl Listener {
                 socket.attach_filter(&neighbour_discovery_filter())?;
                 ETHERTYPE_IPV6
             }
+        };
+        socket.bind(&packet_address(index, ethertype)?)?;
+        Ok(Listener { index, socket: readable(socket)?, groups: None, joined: Vec::new() })
+    }
+
+    /// One that hears claims of `addresses` and nothing else. Addresses of the other family are left out.
+    pub(crate) fn of_claims(index: u32, protocol: Protocol, addresses: &[IpAddr]) -> io::Result<Listener> {
+        let word = |ip: &IpAddr| match (protocol, ip) {
+            (Protocol::Arp, IpAddr::V4(ip)) => Some(u32::from(*ip)),
+            (Protocol::NeighbourDiscovery, IpAddr::V6(ip)) => Some(u128::from(*ip) as u32),
+            _ => None,
+        };
+        let words: Vec<u32> = addresses.iter().filter_map(word).take(MOST_CLAIMED).collect();
+        let socket = raw_socket()?;
+        socket.attach_filter(&claims_filter(protocol, &words))?;
+        let ethertype = match protocol {
+            Protocol::Arp => ETHERTYPE_ARP,
+            Protocol::NeighbourDiscovery => ETHERTYPE_IPV6,
         };
         socket.bind(&packet_address(index, ethertype)?)?;
         Ok(Listener { index, socket: readable(socket)?, groups: None, joined: Vec::new() })

@@ -24,6 +24,9 @@ use crate::link::{Link, link, link_up, own_macs};
 use crate::packet_socket::{FRAME_BYTES, Listener, Protocol};
 use crate::spec::VipSpec;
 
+/// Most claims that are remembered of one round of questions; who answers is not ours to limit.
+const MOST_HOLDERS: usize = 64;
+
 /// Another station uses, or is about to use, a virtual address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
@@ -230,6 +233,61 @@ impl Prober {
             }
         }
         result
+    }
+
+    /// Asks `count` times, evenly within `window`, who has each of `specs`, and returns at the end of the
+    /// window everybody who said so meanwhile, this host aside: for people, who want to hear of a second one
+    /// too. Teaches no neighbour anything, and heeds no `arp_ping`.
+    ///
+    /// # Errors
+    /// For each address: it could not be asked about.
+    pub async fn holders(
+        &self,
+        specs: &[VipSpec],
+        count: u32,
+        window: Duration,
+    ) -> Vec<Result<Vec<MacAddr>, VipError>> {
+        let mut listeners = self.listeners.lock().await;
+        let own = own_macs().unwrap_or_default();
+        let mut questions = Vec::new();
+        let mut found: Vec<Result<Vec<MacAddr>, VipError>> = Vec::new();
+        let mut asked = Vec::new();
+        for (at, spec) in specs.iter().enumerate() {
+            found.push(match Question::new(&mut listeners, &spec.interface, spec.ip(), |_| None) {
+                Ok(question) => {
+                    questions.push(question);
+                    asked.push(at);
+                    Ok(Vec::new())
+                }
+                Err(error) => Err(error),
+            });
+        }
+        if questions.is_empty() {
+            return found;
+        }
+        let mut heard_of: Vec<(String, IpAddr, MacAddr)> = Vec::new();
+        ask_all(&listeners, &mut questions, count, window, |question, heard| {
+            if let Heard::Claims { ip, mac } = heard
+                && ip == question.ip
+                && !own.contains(&mac)
+            {
+                let claim = (question.key.0.clone(), ip, mac);
+                if !heard_of.contains(&claim) && heard_of.len() < MOST_HOLDERS {
+                    heard_of.push(claim);
+                }
+            }
+            None::<()>
+        })
+        .await;
+        for (at, question) in asked.into_iter().zip(questions) {
+            let of_it =
+                |claim: &&(String, IpAddr, MacAddr)| claim.0 == question.key.0 && claim.1 == question.ip;
+            found[at] = match question.failure {
+                Some(failure) if !question.sent => Err(failure),
+                _ => Ok(heard_of.iter().filter(of_it).map(|claim| claim.2).collect()),
+            };
+        }
+        found
     }
 
     /// Whether the neighbour `ip` answers on `interface`: asked up to `count` times within `window`, with

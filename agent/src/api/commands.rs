@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::Api;
 use super::error::ApiError;
 use crate::node::event::Command;
+use crate::runtime::inquiry::CheckReport;
 use crate::runtime::log_thread::wall_ms;
 use crate::runtime::recorder::Written;
 
@@ -72,6 +73,19 @@ pub(super) async fn failback(State(api): State<Api>, body: Body) -> Result<Json<
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct NothingMore {}
+
+/// Looks into everything that a failover needs. Changes nothing; but it sends packets on the networks of the
+/// virtual addresses, announcements among them, so it is asked for like a change.
+pub(super) async fn check(State(api): State<Api>, body: Body) -> Result<Json<CheckReport>, ApiError> {
+    let NothingMore {} = parse(body)?;
+    let _turn = api.checks.try_acquire().map_err(|_| ApiError::Checking)?;
+    let status = api.status().await?;
+    match tokio::time::timeout(api.patience.command, api.handle.check(status)).await {
+        Ok(Some(report)) => Ok(Json(report)),
+        Ok(None) => Err(ApiError::Ending),
+        Err(_) => Err(ApiError::CoreSilent { within: api.patience.command }),
+    }
+}
 
 /// Suspends automatic changes of primary in the whole cluster.
 pub(super) async fn pause(State(api): State<Api>, body: Body) -> Result<Json<Outcome>, ApiError> {

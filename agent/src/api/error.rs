@@ -40,6 +40,9 @@ pub(super) enum ApiError {
     #[error("{}", .0.message)]
     Declined(Declined),
 
+    #[error("as many checks as may be run at a time are under way; ask again in some seconds")]
+    Checking,
+
     #[error("{0}")]
     NotRecorded(#[from] RecordError),
 
@@ -64,7 +67,9 @@ impl ApiError {
             ApiError::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::TokenWanted => StatusCode::UNAUTHORIZED,
             ApiError::Forbidden(_) => StatusCode::FORBIDDEN,
-            ApiError::Declined(_) | ApiError::NotRecorded(RecordError::Off) => StatusCode::CONFLICT,
+            ApiError::Declined(_) | ApiError::Checking | ApiError::NotRecorded(RecordError::Off) => {
+                StatusCode::CONFLICT
+            }
             ApiError::NotRecorded(RecordError::Busy) => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::NotRecorded(RecordError::Io { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
             ApiError::Ending | ApiError::CoreSilent { .. } | ApiError::OutcomeUnknown { .. } => {
@@ -85,6 +90,7 @@ impl ApiError {
             ApiError::TokenWanted => "token_wanted",
             ApiError::Forbidden(_) => "forbidden",
             ApiError::Declined(declined) => declined.code,
+            ApiError::Checking => "checking",
             ApiError::NotRecorded(RecordError::Off) => "recorder_off",
             ApiError::NotRecorded(RecordError::Busy) => "recorder_busy",
             ApiError::NotRecorded(RecordError::Io { .. }) => "recording_failed",

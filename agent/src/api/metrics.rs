@@ -295,6 +295,30 @@ fn paths(sheet: &mut Sheet, status: &Status) {
         "1 while the heartbeat path carries something",
         all.iter().map(|(labels, path)| (labels.clone(), path.alive.into())),
     );
+    sheet.gauges(
+        "path_reaches",
+        "1 while heartbeats of this member arrive at the peer by the path, as the peer says; absent while it does not say",
+        all.iter().filter_map(|(labels, path)| Some((labels.clone(), path.reaches?.into()))),
+    );
+    let lost = |(labels, path): &(Labels, &crate::runtime::status::PathStatus)| {
+        let directions = [("in", path.lost_here), ("out", path.lost_there)];
+        let labels = labels.clone();
+        directions.into_iter().filter_map(move |(direction, loss)| {
+            let mut labels = labels.clone();
+            labels.push(("direction", direction.to_owned()));
+            Some((labels, loss?.percent() / 100.0))
+        })
+    };
+    sheet.seconds(
+        "path_loss_ratio",
+        "Share of the heartbeats of the last minute that did not arrive by the path: `in` from the peer, `out` to it",
+        all.iter().flat_map(lost),
+    );
+    sheet.seconds(
+        "path_rtt_longest_seconds",
+        "The longest round trip of heartbeats on the path in the last minute or two",
+        all.iter().filter_map(|(labels, path)| Some((labels.clone(), path.rtt_longest_us? as f64 / 1e6))),
+    );
     sheet.seconds(
         "path_rtt_seconds",
         "Smoothed round trip of heartbeats on the path; absent until one was measured",

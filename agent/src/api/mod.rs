@@ -36,6 +36,8 @@ use error::ApiError;
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 /// How long the core may take.
 const PATIENCE: Patience = Patience { status: Duration::from_secs(2), command: Duration::from_secs(15) };
+/// How many checks may be under way. Each sends packets.
+const CHECKS_AT_A_TIME: usize = 2;
 /// Bounds a whole request, its body included, so that a trickling caller holds nothing for ever.
 const REQUEST_WITHIN: Duration = Duration::from_secs(20);
 
@@ -68,6 +70,7 @@ struct Api {
     handle: Handle,
     patience: Patience,
     options: Arc<ApiOptions>,
+    checks: Arc<tokio::sync::Semaphore>,
 }
 
 impl Api {
@@ -90,7 +93,12 @@ pub fn router(handle: Handle, options: ApiOptions) -> Router {
 }
 
 fn router_with(handle: Handle, options: ApiOptions, patience: Patience) -> Router {
-    let api = Api { handle, patience, options: Arc::new(options) };
+    let api = Api {
+        handle,
+        patience,
+        options: Arc::new(options),
+        checks: Arc::new(tokio::sync::Semaphore::new(CHECKS_AT_A_TIME)),
+    };
     // On the handlers and not on the whole router, so that an unknown path stays unknown to everybody.
     let guarded =
         |route: MethodRouter<Api>| route.route_layer(from_fn_with_state(api.clone(), guard::only_who_may));
@@ -100,6 +108,7 @@ fn router_with(handle: Handle, options: ApiOptions, patience: Patience) -> Route
         .route("/api/ha/history", get(reading::history))
         .route("/api/ha/metrics", get(metrics::metrics))
         .route("/metrics", get(metrics::metrics))
+        .route("/api/ha/check", guarded(post(commands::check)))
         .route("/api/ha/failover", guarded(post(commands::failover)))
         .route("/api/ha/promote", guarded(post(commands::promote)))
         .route("/api/ha/recording", guarded(post(commands::record)))

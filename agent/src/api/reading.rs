@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Api;
 use super::error::ApiError;
 use crate::runtime::history::Entry;
-use crate::runtime::status::{PathStatus, Status};
+use crate::runtime::status::{Hearing, PathStatus, PeerStatus, Status};
 
 /// Everything that the member tells about itself.
 pub(super) async fn status(State(api): State<Api>) -> Result<Json<Status>, ApiError> {
@@ -65,11 +65,26 @@ pub struct ClusterMember {
     pub last_heard_ms: Option<u64>,
     /// The heartbeat paths to it.
     pub paths: Vec<PathStatus>,
+    /// Whom it hears, as it says.
+    #[serde(default)]
+    pub hears: Vec<Hearing>,
+}
+
+/// Whom a member hears by its own account.
+fn own_hearings(status: &Status) -> Vec<Hearing> {
+    let hearing = |peer: &PeerStatus| {
+        let (by, not_by): (Vec<_>, Vec<_>) = peer.paths.iter().partition(|path| peer.alive && path.alive);
+        let names = |paths: Vec<&PathStatus>| paths.into_iter().map(|path| path.name.clone()).collect();
+        Hearing { member: peer.id.clone(), by: names(by), not_by: names(not_by) }
+    };
+    status.peers.iter().map(hearing).collect()
 }
 
 impl From<Status> for Cluster {
     fn from(status: Status) -> Cluster {
+        let hears = own_hearings(&status);
         let mut members = vec![ClusterMember {
+            hears,
             in_sync: status.in_sync.contains(&status.node),
             id: status.node.clone(),
             kind: status.kind,
@@ -94,6 +109,7 @@ impl From<Status> for Cluster {
             alive: peer.alive,
             last_heard_ms: peer.last_heard_ms,
             paths: peer.paths,
+            hears: peer.hears,
         }));
         Cluster {
             seen_by: status.node,

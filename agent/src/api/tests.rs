@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{Request as HttpRequest, StatusCode, header};
-use holdfast_heartbeat::{Epoch, Incarnation, Lsn, Member, NodeId};
+use holdfast_heartbeat::{Epoch, Incarnation, Loss, Lsn, Member, NodeId};
 use holdfast_replication::replica::{PeerStatus as LogPeer, ReplicaRole, ReplicaStatus};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -18,11 +18,13 @@ use crate::node::event::{Answer, Command, Declined};
 use crate::runtime::address::VipStatus;
 use crate::runtime::handle::Request;
 use crate::runtime::history::History;
+use crate::runtime::inquiry::{CheckReport, Finding};
 use crate::runtime::recorder::{RecordError, Written};
-use crate::runtime::status::{Counters, LatenessStatus, PathStatus, PeerStatus, Status};
+use crate::runtime::status::{Counters, Hearing, LatenessStatus, PathStatus, PeerStatus, Status};
 
 /// Every path that takes an order.
-const CHANGES: [&str; 6] = [
+const CHANGES: [&str; 7] = [
+    "/api/ha/check",
     "/api/ha/failover",
     "/api/ha/promote",
     "/api/ha/failback",
@@ -37,6 +39,11 @@ pub(crate) fn status() -> Status {
         name: name.into(),
         address: address.into(),
         alive,
+        last_heard_ms: alive.then_some(34),
+        reaches: Some(alive),
+        lost_here: alive.then_some(Loss { sent: 600, lost: 3 }),
+        lost_there: alive.then_some(Loss { sent: 600, lost: 0 }),
+        rtt_longest_us: alive.then_some(950),
         rtt_us: alive.then_some(130),
         sent: 1000,
         received: 990,
@@ -54,6 +61,14 @@ pub(crate) fn status() -> Status {
         drained: false,
         penalty: 0,
         disk_stalled: false,
+        electable: kind == "data",
+        hears: vec![
+            Hearing { member: "a".into(), by: vec!["main".into()], not_by: vec![] },
+            Hearing { member: "b".into(), by: vec![], not_by: vec!["main".into()] },
+        ]
+        .into_iter()
+        .filter(|hearing| hearing.member != id)
+        .collect(),
         paths,
     };
     Status {
@@ -79,6 +94,7 @@ pub(crate) fn status() -> Status {
         paused: None,
         drained: false,
         services: Vec::new(),
+        links_failed: None,
         penalty: 0,
         checks: Vec::new(),
         disk: None,
@@ -201,6 +217,10 @@ impl Fake {
                     bytes: 5,
                     message: "recorded".into(),
                 }))),
+                (Request::Check(status, _, reply), Some(_)) => {
+                    let finding = Finding::fail("announcement", "b heard nothing");
+                    drop(reply.send(CheckReport::new(&status.node, status.healthy, vec![finding])));
+                }
                 (Request::Command(command, reply), Some(_)) => {
                     given.lock().unwrap().push(command);
                     drop(reply.send(answer.clone()));
@@ -494,6 +514,21 @@ async fn without_a_token_only_this_host_changes_anything() {
         rebound.headers_mut().insert(header::HOST, "evil.example:8080".parse().unwrap());
         assert_eq!(send(fake.router(ApiOptions::default()), rebound).await.0, StatusCode::FORBIDDEN);
     }
+    assert_eq!(fake.given(), []);
+}
+
+#[tokio::test]
+async fn a_check_answers_with_its_findings_and_takes_no_words() {
+    let fake = Fake::new();
+    let (status, body) = fake.post("/api/ha/check", "{}").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(body["healthy"], false, "a failure is not healthy, whatever the status says");
+    assert_eq!(
+        body["findings"],
+        json!([{"name": "announcement", "outcome": "fail", "seen": "b heard nothing"}])
+    );
+    let (status, body) = fake.post("/api/ha/check", r#"{"quick":true}"#).await;
+    assert_eq!((status, code(&body)), (StatusCode::BAD_REQUEST, "bad_request"));
     assert_eq!(fake.given(), []);
 }
 

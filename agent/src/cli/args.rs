@@ -105,8 +105,12 @@ pub struct HaArgs {
 pub enum HaCommand {
     /// Who is primary, and is all well? Ends with status 3 where it is not.
     Status,
-    /// All members: roles, preferences, heartbeat paths.
+    /// All members: roles, preferences, heartbeat paths in both directions, and who hears whom.
     Cluster,
+    /// Look into everything that a failover needs, here and on the others: gate, paths, quorum, who takes over
+    /// from whom, and whether an announcement of the virtual address is learned elsewhere. Changes nothing.
+    /// Ends with status 3 where something failed.
+    Check,
     /// Hand the role of primary over, in good order. Run it on the primary.
     Failover {
         /// The member that takes over [default: the most preferred one that is in sync]

@@ -1,4 +1,6 @@
-//! `holdfast ha cluster`: all members in one table, and each heartbeat path below it.
+//! `holdfast ha cluster`: all members in one table, each heartbeat path below it, and who hears whom.
+
+use holdfast_heartbeat::Loss;
 
 use super::paint::Paint;
 use super::status_view::spoken;
@@ -26,9 +28,20 @@ pub(super) fn render(cluster: &Cluster, paint: Paint) -> String {
     rows.extend(cluster.members.iter().map(|member| row(member, paint)));
     out.push_str(&table(&rows, ""));
     let mut rows = vec![
-        ["PATH", "TO", "ADDRESS", "STATE", "ROUND TRIP", "SENT", "RECEIVED", "UNHEARD"]
-            .map(|head| paint.dim(head))
-            .to_vec(),
+        [
+            "PATH",
+            "TO",
+            "ADDRESS",
+            "STATE",
+            "ROUND TRIP",
+            "LONGEST",
+            "LOST IN",
+            "LOST OUT",
+            "SENT",
+            "RECEIVED",
+        ]
+        .map(|head| paint.dim(head))
+        .to_vec(),
     ];
     for member in &cluster.members {
         rows.extend(member.paths.iter().map(|path| {
@@ -36,19 +49,64 @@ pub(super) fn render(cluster: &Cluster, paint: Paint) -> String {
                 printable(&path.name),
                 printable(&member.id),
                 printable(&path.address),
-                if path.alive { "alive".to_owned() } else { paint.bad("DEAD") },
+                match (path.alive, path.reaches.filter(|_| member.alive)) {
+                    (true, Some(false)) => paint.bad("ONE WAY (to here)"),
+                    (false, Some(true)) => paint.bad("ONE WAY (from here)"),
+                    (true, _) => "alive".to_owned(),
+                    (false, _) => paint.bad("DEAD"),
+                },
                 path.rtt_us.map_or_else(|| "-".to_owned(), round_trip),
+                path.rtt_longest_us.map_or_else(|| "-".to_owned(), round_trip),
+                lost(path.lost_here, path.alive),
+                lost(path.lost_there, path.reaches != Some(false)),
                 grouped(path.sent),
                 grouped(path.received),
-                grouped(path.unproven),
             ]
         }));
     }
     if rows.len() > 1 {
         out.push('\n');
         out.push_str(&table(&rows, ""));
+        out.push('\n');
+        out.push_str(&table(&matrix(cluster, paint), ""));
     }
     out
+}
+
+/// What was lost in one direction in the last minute.
+fn lost(loss: Option<Loss>, carries: bool) -> String {
+    match loss.filter(|_| carries) {
+        Some(loss) => format!("{:.1} %", loss.percent()),
+        None => "-".to_owned(),
+    }
+}
+
+/// Who hears whom: a row for each member that hears, a column for each that is heard.
+fn matrix(cluster: &Cluster, paint: Paint) -> Vec<Vec<String>> {
+    let mut head = vec![paint.dim("HEARS")];
+    head.extend(cluster.members.iter().map(|member| paint.dim(&printable(&member.id))));
+    let mut rows = vec![head];
+    for member in &cluster.members {
+        let mut row = vec![printable(&member.id)];
+        for other in &cluster.members {
+            let hearing = member.hears.iter().find(|hearing| hearing.member == other.id);
+            row.push(match hearing {
+                _ if member.id == other.id => "-".to_owned(),
+                // What a silent member said last is not what is now.
+                None => "?".to_owned(),
+                Some(_) if !member.alive => "?".to_owned(),
+                Some(hearing) if hearing.by.is_empty() => paint.bad("NO"),
+                Some(hearing) if hearing.not_by.is_empty() => printable(&hearing.by.join(" ")),
+                Some(hearing) => paint.warn(&printable(&format!(
+                    "{}, not {}",
+                    hearing.by.join(" "),
+                    hearing.not_by.join(" ")
+                ))),
+            });
+        }
+        rows.push(row);
+    }
+    rows
 }
 
 fn row(member: &ClusterMember, paint: Paint) -> Vec<String> {

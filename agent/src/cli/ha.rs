@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use super::args::{HaArgs, HaCommand};
 use super::client::{Client, shaped};
 use super::paint::Paint;
-use super::{UNHEALTHY, cluster_view, history_view, replay, say, say_json, status_view};
+use super::{UNHEALTHY, check_view, cluster_view, history_view, replay, say, say_json, status_view};
 use crate::api::Cluster;
 use crate::runtime::history::Entry;
+use crate::runtime::inquiry::CheckReport;
 use crate::runtime::recorder::Written;
 use crate::runtime::status::Status;
 
@@ -29,6 +30,7 @@ pub(super) fn run(args: HaArgs) -> Result<ExitCode> {
                 false => say(&cluster_view::render(&shaped::<Cluster>(answer)?, Paint::for_stdout()))?,
             }
         }
+        HaCommand::Check => return check(client.order("/api/ha/check", json!({}))?, as_json),
         HaCommand::History { limit } => {
             let answer = client.get(&format!("/api/ha/history?limit={limit}"))?;
             match as_json {
@@ -73,6 +75,18 @@ fn status(answer: Value, as_json: bool) -> Result<ExitCode> {
         status
     };
     Ok(if status.healthy { ExitCode::SUCCESS } else { ExitCode::from(UNHEALTHY) })
+}
+
+fn check(answer: Value, as_json: bool) -> Result<ExitCode> {
+    let report: CheckReport = if as_json {
+        say_json(&answer)?;
+        shaped(answer)?
+    } else {
+        let report = shaped(answer)?;
+        say(&check_view::render(&report, Paint::for_stdout()))?;
+        report
+    };
+    Ok(if report.healthy { ExitCode::SUCCESS } else { ExitCode::from(UNHEALTHY) })
 }
 
 fn done(answer: Value, as_json: bool) -> Result<()> {

@@ -4,9 +4,10 @@
 //! to the configuration's own reader, `ha` and `replication` to a running agent's API. Nothing about the
 //! cluster is decided here.
 //!
-//! Exit status: 0 done, 1 refused or failed, 2 usage, 3 the cluster is not healthy (`ha status`).
+//! Exit status: 0 done, 1 refused or failed, 2 usage, 3 the cluster is not healthy (`ha status`, `ha check`).
 
 pub mod args;
+mod check_view;
 mod client;
 mod cluster_view;
 mod config_check;

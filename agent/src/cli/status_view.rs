@@ -231,10 +231,12 @@ fn checks(checks: &[CheckStatus], paint: Paint) -> Vec<Vec<String>> {
 pub(super) fn paths(peer: &PeerStatus, paint: Paint) -> String {
     let path = |path: &crate::runtime::status::PathStatus| {
         let name = printable(&path.name);
-        match (path.alive, path.rtt_us) {
-            (true, Some(us)) => format!("{name} {}", words::round_trip(us)),
-            (true, None) => name,
-            (false, _) => paint.bad(&format!("{name} DEAD")),
+        match (path.alive, path.reaches.filter(|_| peer.alive), path.rtt_us) {
+            (true, Some(false), _) => paint.bad(&format!("{name} ONE WAY (to here)")),
+            (false, Some(true), _) => paint.bad(&format!("{name} ONE WAY (from here)")),
+            (true, _, Some(us)) => format!("{name} {}", words::round_trip(us)),
+            (true, _, None) => name,
+            (false, _, _) => paint.bad(&format!("{name} DEAD")),
         }
     };
     peer.paths.iter().map(path).collect::<Vec<_>>().join(", ")
@@ -276,7 +278,7 @@ fn advice(status: &Status) -> Vec<String> {
         }
     }
     for peer in status.peers.iter().filter(|peer| peer.alive) {
-        for path in peer.paths.iter().filter(|path| !path.alive) {
+        for path in peer.paths.iter().filter(|path| !path.alive || path.reaches == Some(false)) {
             steps.push(format!(
                 "path {} to {}: check the cable, the switch and the address {}; the other paths carry on meanwhile",
                 path.name, peer.id, path.address

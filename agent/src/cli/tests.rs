@@ -6,10 +6,11 @@ use serde_json::json;
 use super::args::Cli;
 use super::client::shaped;
 use super::paint::Paint;
-use super::{cluster_view, history_view, replication_view, status_view};
+use super::{check_view, cluster_view, history_view, replication_view, status_view};
 use crate::api::tests::{leading, status};
 use crate::api::{Cluster, ReplicationStats};
 use crate::runtime::history::Entry;
+use crate::runtime::inquiry::{CheckReport, Finding};
 use crate::runtime::status::{Paused, Status};
 
 #[track_caller]
@@ -276,12 +277,57 @@ a       data     primary  50        7      yes      this member
 b       data     standby  150       7      yes      34 ms ago
 w       witness  witness  -         7      -        34 ms ago
 
-PATH   TO  ADDRESS         STATE  ROUND TRIP  SENT   RECEIVED  UNHEARD
-main   b   10.0.0.2:9002   alive  130 us      1,000  990       0
-cable  b   10.78.0.2:9002  DEAD   -           1,000  990       0
-main   w   10.0.0.3:9002   alive  130 us      1,000  990       0
+PATH   TO  ADDRESS         STATE  ROUND TRIP  LONGEST  LOST IN  LOST OUT  SENT   RECEIVED
+main   b   10.0.0.2:9002   alive  130 us      950 us   0.5 %    0.0 %     1,000  990
+cable  b   10.78.0.2:9002  DEAD   -           -        -        -         1,000  990
+main   w   10.0.0.3:9002   alive  130 us      950 us   0.5 %    0.0 %     1,000  990
+
+HEARS  a     b                w
+a      -     main, not cable  main
+b      main  -                ?
+w      main  NO               -
 ",
     );
+}
+
+#[test]
+fn findings_are_lines_and_what_is_not_well_has_two_more() {
+    let findings = vec![
+        Finding::ok("gate", "eBPF (tcx)"),
+        Finding::warn("policy", "two members").means("no majority").advice("a witness"),
+        Finding::fail("announcement of 10.0.0.100 to b", "b heard \u{1b}none"),
+    ];
+    let report = CheckReport::new("a", true, findings);
+    shows(
+        &check_view::render(&report, Paint::PLAIN),
+        "\
+ok    gate: eBPF (tcx)
+warn  policy: two members
+        no majority
+      > a witness
+FAIL  announcement of 10.0.0.100 to b: b heard \u{fffd}none
+
+3 things looked at from a: 1 failed, 1 warnings.
+",
+    );
+    let uneasy = CheckReport::new("a", false, vec![Finding::ok("gate", "eBPF (tcx)")]);
+    assert!(
+        check_view::render(&uneasy, Paint::PLAIN).ends_with("0 warnings. See also: holdfast ha status\n")
+    );
+}
+
+#[test]
+fn a_direction_that_is_dead_is_seen_in_status_and_cluster() {
+    let mut status = status();
+    status.peers[0].paths[1].alive = true;
+    status.peers[0].paths[1].reaches = Some(false);
+    let shown = status_view::render(&status, Paint::PLAIN);
+    assert!(shown.contains("main 130 us, cable ONE WAY (to here)"), "{shown}");
+    assert!(shown.contains("path cable to b: check the cable"), "{shown}");
+    status.peers[0].paths[1].alive = false;
+    status.peers[0].paths[1].reaches = Some(true);
+    let shown = cluster_view::render(&Cluster::from(status), Paint::PLAIN);
+    assert!(shown.contains("cable  b   10.78.0.2:9002  ONE WAY (from here)"), "{shown}");
 }
 
 #[test]

@@ -25,6 +25,7 @@ fn settings(name: &str, kind: MemberKind, peers: &[(&str, MemberKind)]) -> Setti
             .iter()
             .map(|(label, kind)| PeerSettings { label: (*label).to_owned(), kind: *kind, paths: 1 })
             .collect(),
+        path_names: vec!["main".to_owned()],
         timers: Timers {
             interval: 100 * MS,
             detect: lease,

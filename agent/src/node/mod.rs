@@ -13,6 +13,7 @@
 //!   maintenance.rs  pause, resume, drain
 //!   lateness.rs  how late the core itself is
 //!   attendants.rs   services and hooks that follow the role
+//!   paths.rs     what is said of the heartbeat paths: who hears whom, and what is lost on the way
 //!   health.rs    failed checks and a stalled disk: who is worse than whom
 //!   transition.rs  every change of role there is, with its reason
 //! ```
@@ -30,6 +31,7 @@ pub mod health;
 mod in_sync;
 pub mod lateness;
 mod maintenance;
+mod paths;
 mod peer;
 pub mod quorum;
 mod reign;
@@ -44,8 +46,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use holdfast_heartbeat::{
-    Dropped, Epoch, Heartbeat, Lsn, MemberKind, MemberState, NodeId, Refusal, Resignation, Role, Time, Vote,
-    planted,
+    Dropped, Epoch, Heartbeat, Lsn, MAX_PATHS, MAX_SIGHTS, MemberKind, MemberState, NodeId, Refusal,
+    Resignation, Role, Time, Vote, planted,
 };
 use serde::{Deserialize, Serialize};
 
@@ -673,6 +675,7 @@ impl Node {
             path: path as u8,
             echo,
             reply_wanted,
+            paths: slot.detector.reports().take(MAX_PATHS).collect(),
             state,
         });
         out.push(Effect::Send { peer, path, heartbeat });
@@ -713,6 +716,7 @@ impl Node {
             going_on_alone: self.removing_other_half(),
             penalty: self.health.penalty,
             disk_stalled: self.disk_stalled(),
+            hears: self.peers.iter().filter_map(|peer| peer.sight(now)).take(MAX_SIGHTS).collect(),
         }
     }
 

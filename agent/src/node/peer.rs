@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use holdfast_heartbeat::{
-    BootNonce, Detector, Dropped, Echo, Heartbeat, Lsn, Member, MemberState, ReplayGuard, Role, Time,
+    BootNonce, Detector, Dropped, Echo, Heartbeat, Lsn, MAX_PATHS, Member, MemberState, ReplayGuard, Role,
+    Sight, Time,
     replay::{self, SLOT_AT},
 };
 use serde::{Deserialize, Serialize};
@@ -29,8 +30,8 @@ pub(super) struct Peer {
     pub echo_at: Time,
     introductions: Vec<Echo>,
     sent_seq: u64,
-    /// The newest packet of ours that asked for an answer, and its path: measures the round trip.
-    asked: Option<(u64, usize, Time)>,
+    /// For each path the newest packet of ours that asked for an answer: measures the round trip.
+    asked: Vec<Option<(u64, Time)>>,
     /// When the packet of ours was sent that it last acknowledged as a renewal of this reign's lease.
     pub lease_ack: Option<Time>,
     /// A life that ended, as its supervisor says.
@@ -56,6 +57,7 @@ impl Peer {
     pub(super) fn new(slot: usize, settings: PeerSettings, detect: Duration) -> Peer {
         let detector = Detector::new(detect, settings.paths);
         Peer {
+            asked: vec![None; settings.paths],
             settings,
             member: None,
             guard: ReplayGuard::default(),
@@ -65,7 +67,6 @@ impl Peer {
             echo_at: Time::ZERO,
             introductions: Vec::new(),
             sent_seq: (slot as u64) << SLOT_AT,
-            asked: None,
             lease_ack: None,
             dead_boot: None,
             follower: Follower::default(),
@@ -114,7 +115,7 @@ impl Peer {
         match self.guard.check(now, own_boot, max_age, heartbeat) {
             Ok(()) => {}
             Err(Dropped::Unproven) => {
-                self.detector.unproven(path);
+                self.detector.unproven(now, path);
                 if !self.alive(now) && !self.guard.is_retired(heartbeat.boot) {
                     self.introduce(replay::echo_of(heartbeat));
                 }
@@ -123,7 +124,7 @@ impl Peer {
             Err(Dropped::Stale) => {
                 // It has not heard us for a while: that direction is dead, or was until now. Its newest
                 // packet is echoed so that the two can come to believe each other again.
-                self.detector.unproven(path);
+                self.detector.unproven(now, path);
                 if !self.alive(now) {
                     self.introduce(replay::echo_of(heartbeat));
                 }
@@ -132,14 +133,14 @@ impl Peer {
             Err(other) => return Err(other),
         }
         self.detector.heard(now, path);
+        self.detector.numbered(path, heartbeat.path);
         let echo = heartbeat.echo.expect("a proven packet has an echo");
-        if let Some((seq, asked_path, at)) = self.asked
+        if let Some(asked) = self.asked.get_mut(path)
+            && let Some((seq, at)) = *asked
             && echo.seq == seq
         {
-            self.asked = None;
-            if asked_path == path {
-                self.detector.round_trip(path, now.since(at));
-            }
+            *asked = None;
+            self.detector.round_trip(now, path, now.since(at));
         }
         // By the sender's own clock: its numbers say which of its peers it meant, too.
         let order = |echo: &Echo| (echo.sent_at, echo.seq);
@@ -149,8 +150,10 @@ impl Peer {
         if boot_before != Some(heartbeat.boot) {
             self.introductions.clear();
             self.lease_ack = None;
+            self.detector.begun_anew();
         }
         if newer {
+            self.detector.reported(now, &heartbeat.paths);
             self.echo = Some(came);
             self.echo_at = now;
             self.state = Some(heartbeat.state.clone());
@@ -172,6 +175,16 @@ impl Peer {
         self.introductions.push(echo);
     }
 
+    /// Whom this member hears, as it tells the others; `None` until it was believed once.
+    pub(super) fn sight(&self, now: Time) -> Option<Sight> {
+        let member = self.member.as_ref()?.incarnation;
+        let mut paths = 0;
+        for (at, path) in self.detector.paths().iter().enumerate().take(MAX_PATHS) {
+            paths |= u8::from(!self.is_dead() && path.alive(now, self.detector.detect())) << at;
+        }
+        Some(Sight { member, paths })
+    }
+
     /// The echo for the next packet: of the life that is believed, or, while there is none, of each
     /// one in turn that introduced itself.
     pub(super) fn echo_for_next(&mut self, now: Time) -> Option<Echo> {
@@ -185,8 +198,8 @@ impl Peer {
     /// The next sequence number, noting what was asked on which path.
     pub(super) fn next_seq(&mut self, now: Time, path: usize, reply_wanted: bool) -> u64 {
         self.sent_seq += 1;
-        if reply_wanted {
-            self.asked = Some((self.sent_seq, path, now));
+        if let Some(asked) = self.asked.get_mut(path).filter(|_| reply_wanted) {
+            *asked = Some((self.sent_seq, now));
         }
         self.detector.sent(path);
         self.sent_seq

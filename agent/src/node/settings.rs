@@ -20,6 +20,8 @@ pub struct Settings {
     pub prefers_primary: bool,
     /// The other voters, in the order of the configuration.
     pub peers: Vec<PeerSettings>,
+    /// How the operator calls the heartbeat paths, in the order of the configuration; for messages.
+    pub path_names: Vec<String>,
     /// Durations.
     pub timers: Timers,
     /// What two data members without a witness do after a loss.

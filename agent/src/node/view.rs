@@ -1,6 +1,8 @@
 //! What a node shows of itself: a snapshot, taken whenever somebody asks.
 
-use holdfast_heartbeat::{Dropped, Epoch, InSyncRecord, MemberKind, Refusal, Role, Suspension, Time};
+use holdfast_heartbeat::{
+    BootNonce, Dropped, Epoch, InSyncRecord, Loss, MemberKind, Refusal, Role, Suspension, Time,
+};
 
 use super::attendants::Preparation;
 use super::lateness::Lateness;
@@ -49,6 +51,8 @@ pub struct View {
     pub drained: bool,
     /// How late its core is.
     pub lateness: Lateness,
+    /// Why this host's links, or the gateways behind them, are not good, while they are not.
+    pub links_failed: Option<String>,
     /// What the failed checks count together.
     pub penalty: u32,
     /// Why the own disk is held to be stalled, while it is.
@@ -78,6 +82,12 @@ pub struct PeerView {
     pub penalty: u32,
     /// It says that its disk does not take writes in time.
     pub disk_stalled: bool,
+    /// It says that it is able and allowed to be primary.
+    pub electable: bool,
+    /// The life of its process that is believed.
+    pub boot: Option<BootNonce>,
+    /// Whom it says it hears, and by which paths.
+    pub hears: Vec<Hearing>,
     /// Its paths, in the order of the configuration.
     pub paths: Vec<PathView>,
 }
@@ -87,8 +97,18 @@ pub struct PeerView {
 pub struct PathView {
     /// Carried something lately.
     pub alive: bool,
+    /// When the last believed packet came by it.
+    pub heard_at: Option<Time>,
+    /// Whether ours arrive there, as the peer says; `None` while it does not say.
+    pub reaches: Option<bool>,
     /// Smoothed round trip, in microseconds.
     pub rtt_us: Option<u64>,
+    /// The longest of the last minute or two, in microseconds.
+    pub rtt_longest_us: Option<u64>,
+    /// What of the peer's was lost on the way here in the last minute.
+    pub lost_here: Option<Loss>,
+    /// What of ours was lost on the way there in the last minute.
+    pub lost_there: Option<Loss>,
     /// Packets received.
     pub received: u64,
     /// Packets sent.
@@ -97,11 +117,19 @@ pub struct PathView {
     pub unproven: u64,
 }
 
+/// That a peer hears somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hearing {
+    /// Whom.
+    pub member: String,
+    /// By which paths, of those that it has to that member as far as known here.
+    pub paths: Vec<bool>,
+}
+
 impl Node {
     /// The state at `now`.
     pub fn view(&self, now: Time) -> View {
-        let peers: Vec<_> =
-            self.peers.iter().map(|peer| peer_view(peer, now, self.settings.timers.detect)).collect();
+        let peers: Vec<_> = self.peers.iter().map(|peer| self.peer_view(peer, now)).collect();
         let (lease_until, serving) = match &self.phase {
             Phase::Reigning(reign) => (reign.lease_until, reign.serving),
             _ => (None, false),
@@ -137,6 +165,7 @@ impl Node {
             suspension: self.hard.suspension.clone(),
             drained: self.drained(),
             lateness: self.lateness.clone(),
+            links_failed: (!self.links_good).then(|| self.links_detail.clone()),
             penalty: self.health.penalty,
             disk_stalled: self.health.stalled.clone(),
         };
@@ -165,21 +194,7 @@ impl Node {
                 peer.name
             ));
         }
-        for peer in &view.peers {
-            let what = if peer.kind == MemberKind::Witness { "witness " } else { "" };
-            if !peer.alive {
-                warnings.push(format!("{what}{} is not heard", peer.name));
-                continue;
-            }
-            for (at, path) in peer.paths.iter().enumerate().filter(|(_, path)| !path.alive) {
-                let how =
-                    if path.unproven > 0 { "its packets arrive, ours do not" } else { "nothing arrives" };
-                warnings.push(format!(
-                    "heartbeat path {at} to {} is dead ({how}); the other paths carry on",
-                    peer.name
-                ));
-            }
-        }
+        self.warn_of_paths(now, view, &mut warnings);
         if let Some(record) = &view.record
             && view.primary.is_some()
         {
@@ -377,33 +392,6 @@ impl Node {
             Phase::Reigning(reign) if reigning(reign.role) => reign.epoch,
             _ => Epoch::ZERO,
         }
-    }
-}
-
-fn peer_view(peer: &super::peer::Peer, now: Time, detect: std::time::Duration) -> PeerView {
-    PeerView {
-        name: peer.name(),
-        kind: peer.settings.kind,
-        alive: peer.alive(now),
-        heard_at: peer.detector.heard_at(),
-        role: peer.state.as_ref().map(|state| state.role),
-        epoch: peer.state.as_ref().map(|state| state.epoch),
-        priority: peer.state.as_ref().map(|state| state.priority),
-        drained: peer.state.as_ref().is_some_and(|state| state.drained),
-        penalty: peer.state.as_ref().map_or(0, |state| state.penalty),
-        disk_stalled: peer.state.as_ref().is_some_and(|state| state.disk_stalled),
-        paths: peer
-            .detector
-            .paths()
-            .iter()
-            .map(|path| PathView {
-                alive: path.alive(now, detect),
-                rtt_us: path.rtt.map(|rtt| rtt.as_micros() as u64),
-                received: path.received,
-                sent: path.sent,
-                unproven: path.unproven,
-            })
-            .collect(),
     }
 }
 

@@ -53,6 +53,8 @@ pub enum Order {
         /// How long to listen.
         window: Duration,
     },
+    /// Announce the addresses once more, if they are here; answered with the moment, or with nothing.
+    Announce(tokio::sync::oneshot::Sender<Option<Time>>),
 }
 
 /// What the status shows of one address.
@@ -203,6 +205,7 @@ impl Keeper {
                         self.here.store(false, Ordering::Relaxed);
                         report(Event::VipReleased);
                     }
+                    Some(Order::Announce(reply)) => drop(reply.send(self.announce_once())),
                     Some(Order::Probe { round, window }) => {
                         let (prober, report) = (self.prober.clone(), report.clone());
                         tokio::task::spawn(async move {
@@ -281,6 +284,22 @@ impl Keeper {
         }
         self.here.store(true, Ordering::Relaxed);
         Ok(true)
+    }
+
+    /// One round beside the regular ones, for whoever wants to see it arrive elsewhere; the moment before it.
+    fn announce_once(&self) -> Option<Time> {
+        let held = self.held.as_ref().filter(|held| held.claimed)?;
+        let begun = now();
+        if self.lease.held(begun) != Some(held.epoch) {
+            return None;
+        }
+        for spec in &self.specs {
+            if let Err(error) = self.announcer.announce(spec) {
+                tracing::warn!(vip = %spec, %error, "a virtual address could not be announced");
+                return None;
+            }
+        }
+        Some(begun)
     }
 
     fn wait_for_the_core(&mut self, now: Instant) {

@@ -96,6 +96,7 @@ pub fn settings(config: &Config, me: Member, boot: BootNonce, derived: &Derived)
         priority: config.ha.priority,
         prefers_primary: config.mode == Mode::Primary,
         peers: peers.collect(),
+        path_names: config.heartbeat_paths.iter().map(|path| path.name.clone()).collect(),
         timers: Timers {
             interval: derived.interval,
             detect: derived.detect,

@@ -146,6 +146,8 @@ impl Core {
             Input::Packet { message: Message::Notice(notice), .. } => {
                 self.turn(Event::NoticeReceived(notice))
             }
+            // Nothing that the core decides by; see `runtime::inquiry`.
+            Input::Packet { message: Message::Inquiry(_) | Message::Testimony(_), .. } => {}
             Input::View(reply) => drop(reply.send(self.node.view(address::now()))),
             Input::Record(reply) => match &mut self.arms.recorder {
                 Some(recorder) => recorder.record_now(&self.node, address::now(), reply),

@@ -4,6 +4,7 @@ use holdfast_replication::replica::ReplicaStatus;
 use tokio::sync::oneshot;
 
 use super::history::{Entry, History};
+use super::inquiry::CheckReport;
 use super::recorder::{self, RecordError, Written};
 use super::status::Status;
 use crate::node::event::{Answer, Command, Declined};
@@ -15,6 +16,8 @@ pub enum Request {
     Status(oneshot::Sender<Status>),
     /// To write down what it was told lately.
     Record(recorder::Reply),
+    /// To look into everything that a failover needs; what was found.
+    Check(Box<Status>, Option<Box<ReplicaStatus>>, oneshot::Sender<CheckReport>),
     /// To carry out a command.
     Command(Command, oneshot::Sender<Answer>),
 }
@@ -64,6 +67,15 @@ impl Handle {
     pub async fn record(&self) -> Option<Result<Written, RecordError>> {
         let (sender, receiver) = oneshot::channel();
         (self.requests)(Request::Record(sender));
+        receiver.await.ok()
+    }
+
+    /// Looks into everything that a failover needs; `None` while the member is ending. Takes some seconds where
+    /// a peer does not answer.
+    pub async fn check(&self, status: Status) -> Option<CheckReport> {
+        let (sender, receiver) = oneshot::channel();
+        let log = self.replication().map(Box::new);
+        (self.requests)(Request::Check(Box::new(status), log, sender));
         receiver.await.ok()
     }
 

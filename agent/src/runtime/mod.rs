@@ -10,6 +10,7 @@
 //!   ├ gate        renews the kernel gate, where that is nftables
 //!   ├ links       carriers and gateways
 //!   ├ conntrack   connections through the primary, told to the standby
+//!   ├ inquiry     what `ha check` finds out here and asks of the others; answers their questions
 //!   ├ hooks       hooks and services, one after the other
 //!   ├ checks      the configuration's `check` blocks
 //!   ├ disk-write, disk-watch  a small durable write, and somebody who looks whether it ends
@@ -32,6 +33,7 @@ pub mod handle;
 pub mod history;
 pub mod hooks;
 pub mod identity;
+pub mod inquiry;
 pub mod lease;
 pub mod links;
 pub mod log_thread;
@@ -56,7 +58,7 @@ use std::sync::mpsc::{Sender, channel};
 
 use anyhow::{Context, Result, anyhow};
 use holdfast_config::{Config, FailbackMode, GateChoice};
-use holdfast_heartbeat::{BootNonce, MemberKind, NodeId};
+use holdfast_heartbeat::{BootNonce, MemberKind, Message, NodeId};
 use holdfast_replication::replica::ReplicaStatus;
 use holdfast_store::backend::{Backend, ReadLog};
 use holdfast_store::index::Index;
@@ -74,7 +76,7 @@ use self::secrets::Secrets;
 use self::status::{Counters, LatenessStatus, PathStatus, Paused, PeerStatus, Status};
 use crate::node::event::Event;
 use crate::node::lateness::BOUNDS_US;
-use crate::node::view::View;
+use crate::node::view::{self, View};
 use crate::node::{LogPosition, Node, role_name};
 
 /// Threads of the runtime that serves S3, the API and the streams.
@@ -336,6 +338,20 @@ fn start(path: &Path) -> Result<()> {
     } else {
         (None, None)
     };
+    let (inquiries, inquiry_orders) = tokio::sync::mpsc::unbounded_channel();
+    let inquirer = inquiry::Setup {
+        config: config.clone(),
+        me: identity.member.clone(),
+        boot,
+        derived: derived.clone(),
+        gate: gate.name().to_owned(),
+        keys: keys.clone(),
+        sockets: heartbeat.share()?,
+        addresses: addresses.clone(),
+        here: show.vips_here.clone(),
+        core: inputs.clone(),
+    };
+    inquiry::spawn(inquirer, inquiry_orders)?;
     let arms = Arms {
         sockets: heartbeat,
         keys: keys.clone(),
@@ -352,9 +368,14 @@ fn start(path: &Path) -> Result<()> {
         progress,
     };
     {
-        let inputs = inputs.clone();
-        arms.sockets.receive(&keys, &drops, &granted, move |peer, path, message| {
-            drop(inputs.send(Input::Packet { peer, path, message }));
+        let (inputs, inquiries) = (inputs.clone(), inquiries.clone());
+        arms.sockets.receive(&keys, &drops, &granted, move |peer, path, message| match message {
+            Message::Heartbeat(_) | Message::Notice(_) => {
+                drop(inputs.send(Input::Packet { peer, path, message }));
+            }
+            Message::Inquiry(_) | Message::Testimony(_) => {
+                drop(inquiries.send(inquiry::Order::Packet { peer, at: address::now(), message }));
+            }
         })?;
     }
     if kind == MemberKind::Data {
@@ -367,7 +388,7 @@ fn start(path: &Path) -> Result<()> {
 
     let handle = {
         let inputs = inputs.clone();
-        let requests = requests(inputs, show, runtime.handle().clone());
+        let requests = requests(inputs, inquiries, show, runtime.handle().clone());
         Handle::new(requests, move || log_status.as_ref().map(read_status), history)
     };
     let token = config.api.token.as_ref().map(|token| token.expose().to_owned());
@@ -554,6 +575,7 @@ fn obey_signals(
 /// locks for which the heartbeats must not wait.
 fn requests(
     inputs: Sender<Input>,
+    inquiries: tokio::sync::mpsc::UnboundedSender<inquiry::Order>,
     show: Show,
     runtime: tokio::runtime::Handle,
 ) -> impl Fn(Request) -> bool + Send + Sync {
@@ -571,6 +593,9 @@ fn requests(
                 Input::View(view)
             }
             Request::Record(reply) => Input::Record(reply),
+            Request::Check(status, log, reply) => {
+                return inquiries.send(inquiry::Order::Check { status, log, reply }).is_ok();
+            }
             Request::Command(command, reply) => Input::Command(command, reply),
         };
         inputs.send(input).is_ok()
@@ -656,6 +681,7 @@ impl Show {
                 by: view.suspension.by.as_ref().map(ToString::to_string),
             }),
             drained: view.drained,
+            links_failed: view.links_failed,
             penalty: view.penalty,
             checks: self.health.checks.read(view.at),
             disk: self.health.disk.as_ref().map(disk::DiskShown::read),
@@ -706,6 +732,8 @@ impl Show {
                     drained: peer.drained,
                     penalty: peer.penalty,
                     disk_stalled: peer.disk_stalled,
+                    electable: peer.electable,
+                    hears: peer.hears.iter().map(|hearing| self.hearing(hearing)).collect(),
                     paths: peer
                         .paths
                         .iter()
@@ -715,6 +743,11 @@ impl Show {
                             name: own.name.clone(),
                             address: address.to_string(),
                             alive: path.alive,
+                            last_heard_ms: path.heard_at.map(ms),
+                            reaches: path.reaches,
+                            lost_here: path.lost_here,
+                            lost_there: path.lost_there,
+                            rtt_longest_us: path.rtt_longest_us,
                             rtt_us: path.rtt_us,
                             sent: path.sent,
                             received: path.received,
@@ -726,6 +759,16 @@ impl Show {
             in_sync,
             counters: Counters { heartbeat_dropped: dropped },
         }
+    }
+}
+
+impl Show {
+    /// That a peer hears somebody, with the paths by this member's names for them.
+    fn hearing(&self, hearing: &view::Hearing) -> status::Hearing {
+        let names = self.config.heartbeat_paths.iter().map(|path| path.name.clone());
+        let (by, not_by): (Vec<_>, Vec<_>) = names.zip(&hearing.paths).partition(|(_, heard)| **heard);
+        let only_names = |paths: Vec<(String, &bool)>| paths.into_iter().map(|(name, _)| name).collect();
+        status::Hearing { member: hearing.member.clone(), by: only_names(by), not_by: only_names(not_by) }
     }
 }
 

@@ -94,6 +94,15 @@ impl HeartbeatSockets {
         Ok(HeartbeatSockets { sockets, routes })
     }
 
+    /// The same sockets, for another thread that sends.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn share(&self) -> io::Result<HeartbeatSockets> {
+        let sockets = self.sockets.iter().map(Socket::try_clone).collect::<io::Result<Vec<_>>>()?;
+        Ok(HeartbeatSockets { sockets, routes: self.routes.clone() })
+    }
+
     /// Starts a receiving thread per path. `deliver` gets the peer, the path and the message.
     pub fn receive(
         &self,

@@ -1,5 +1,6 @@
 //! What a member tells about itself: one snapshot for `ha status`, the API, the metrics and the console.
 
+use holdfast_heartbeat::Loss;
 use serde::{Deserialize, Serialize};
 
 /// A member's state at one moment.
@@ -49,6 +50,9 @@ pub struct Status {
     /// This member is taken out for maintenance.
     #[serde(default)]
     pub drained: bool,
+    /// Why this host's links, or the gateways behind them, are not good, while they are not.
+    #[serde(default)]
+    pub links_failed: Option<String>,
     /// What the failed checks count together; zero is healthy.
     #[serde(default)]
     pub penalty: u32,
@@ -136,8 +140,25 @@ pub struct PeerStatus {
     /// It says that its disk does not take writes in time.
     #[serde(default)]
     pub disk_stalled: bool,
+    /// It says that it is able and allowed to be primary.
+    #[serde(default)]
+    pub electable: bool,
+    /// Whom it says it hears.
+    #[serde(default)]
+    pub hears: Vec<Hearing>,
     /// The heartbeat paths to it.
     pub paths: Vec<PathStatus>,
+}
+
+/// That a member hears another one, or does not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hearing {
+    /// The other one.
+    pub member: String,
+    /// The paths by which it is heard; none: it is not.
+    pub by: Vec<String>,
+    /// The paths by which it is not.
+    pub not_by: Vec<String>,
 }
 
 /// A heartbeat path.
@@ -149,8 +170,23 @@ pub struct PathStatus {
     pub address: String,
     /// Carried something lately.
     pub alive: bool,
+    /// How long ago the last believed heartbeat came by it.
+    #[serde(default)]
+    pub last_heard_ms: Option<u64>,
+    /// Ours arrive there, as the peer says; absent while it does not say.
+    #[serde(default)]
+    pub reaches: Option<bool>,
+    /// What of the peer's was lost on the way here in the last minute.
+    #[serde(default)]
+    pub lost_here: Option<Loss>,
+    /// What of ours was lost on the way there in the last minute.
+    #[serde(default)]
+    pub lost_there: Option<Loss>,
     /// Smoothed round trip.
     pub rtt_us: Option<u64>,
+    /// The longest round trip of the last minute or two.
+    #[serde(default)]
+    pub rtt_longest_us: Option<u64>,
     /// Heartbeats sent.
     pub sent: u64,
     /// Heartbeats received and believed.

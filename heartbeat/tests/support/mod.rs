@@ -31,6 +31,7 @@ pub(crate) fn plain() -> Heartbeat {
         path: 0,
         echo: None,
         reply_wanted: false,
+        paths: Vec::new(),
         state: MemberState {
             role: Role::Standby,
             epoch: Epoch(3),
@@ -54,6 +55,7 @@ pub(crate) fn plain() -> Heartbeat {
             going_on_alone: false,
             penalty: 0,
             disk_stalled: false,
+            hears: Vec::new(),
         },
     }
 }
@@ -71,6 +73,7 @@ pub(crate) fn largest(members: usize) -> Heartbeat {
         path: u8::MAX,
         echo: Some(Echo { boot: BootNonce(u64::MAX), seq: u64::MAX, sent_at: Time::NEVER, path: u8::MAX }),
         reply_wanted: true,
+        paths: vec![PathReport { sent: u32::MAX, received: u32::MAX }; MAX_PATHS],
         state: MemberState {
             role: Role::Witness,
             epoch: MAX_EPOCH,
@@ -108,6 +111,7 @@ pub(crate) fn largest(members: usize) -> Heartbeat {
             going_on_alone: true,
             penalty: MAX_PENALTY,
             disk_stalled: true,
+            hears: vec![Sight { member: Incarnation(u64::MAX), paths: u8::MAX }; MAX_SIGHTS],
         },
     }
 }

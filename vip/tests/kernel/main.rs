@@ -8,6 +8,7 @@ mod addresses;
 mod announce;
 mod conntrack;
 mod gate;
+mod learned;
 mod operator;
 mod probe;
 mod two_hosts;

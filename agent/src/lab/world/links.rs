@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::{BridgeStpState, InfoBridge};
-use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth};
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth};
 
 use super::netns::NetNs;
 
@@ -62,6 +62,13 @@ pub(super) async fn plug(handle: &Handle, port: &str, bridge: Option<&str>) -> R
     };
     let request = handle.link().set(message.build()).execute();
     request.await.with_context(|| format!("plug {port} into {}", bridge.unwrap_or("nothing")))
+}
+
+/// Whether the bridge passes broadcasts and multicasts on to `port`.
+pub(super) async fn pass_floods(handle: &Handle, port: &str, pass: bool) -> Result<()> {
+    let message = LinkBridgePort::new(index_of(handle, port).await?).bcast_flood(pass).mcast_flood(pass);
+    let request = handle.link().set_port(message.build()).execute();
+    request.await.with_context(|| format!("set what the bridge passes on to {port}"))
 }
 
 /// Sets `name` up or down. The other end of a cable loses its carrier with it.

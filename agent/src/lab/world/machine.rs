@@ -229,8 +229,10 @@ impl Machine {
                 match plug {
                     Plug::In => {
                         links::plug(&handle, &port, Some(&bridge_of(&network))).await?;
+                        links::pass_floods(&handle, &port, true).await?;
                         links::set_up(&handle, &port, true).await?;
                     }
+                    Plug::Muffled => links::pass_floods(&handle, &port, false).await?,
                     Plug::Pulled => links::set_up(&handle, &port, false).await?,
                     Plug::Deaf => links::plug(&handle, &port, None).await?,
                     Plug::Island => links::plug(&handle, &port, Some(&island_of(&network))).await?,

@@ -65,6 +65,8 @@ pub enum Plug {
     Deaf,
     /// On another switch, together with whoever else was moved there.
     Island,
+    /// As in, but the switch passes it no broadcasts and no multicasts.
+    Muffled,
 }
 
 /// The running world.
@@ -177,18 +179,25 @@ impl World {
     /// Loses every IP packet that `from` sends to an address of `to`, silently; the other direction works.
     /// (The sender's kernel is told a hardware address which nobody has.)
     pub fn deafen(&self, from: &str, to: &str) -> Result<()> {
-        self.one_way(from, to, true)?;
+        self.deafen_where(from, to, |_, _| true)
+    }
+
+    /// The same for those addresses of `to` alone that `chosen` names, by network and address.
+    pub fn deafen_where(&self, from: &str, to: &str, chosen: impl Fn(&str, IpAddr) -> bool) -> Result<()> {
+        self.one_way(from, to, true, chosen)?;
         let mut pairs = self.one_way.lock().unwrap_or_else(PoisonError::into_inner);
         pairs.push((from.to_owned(), to.to_owned()));
         Ok(())
     }
 
-    fn one_way(&self, from: &str, to: &str, lost: bool) -> Result<()> {
+    fn one_way(&self, from: &str, to: &str, lost: bool, chosen: impl Fn(&str, IpAddr) -> bool) -> Result<()> {
         let (from, to) = (self.machine(from)?, self.machine(to)?);
         let mut pins: Vec<(String, IpAddr)> = Vec::new();
         for link in from.links() {
             let same = to.links().iter().filter(|l| l.network == link.network);
-            pins.extend(same.flat_map(|l| &l.addresses).map(|a| (link.interface.clone(), a.addr())));
+            let addresses = same.flat_map(|l| &l.addresses).map(|a| a.addr());
+            let lost = addresses.filter(|address| chosen(&link.network, *address));
+            pins.extend(lost.map(|address| (link.interface.clone(), address)));
         }
         from.netns()?.rtnl(|handle| async move {
             for (interface, address) in pins {
@@ -219,7 +228,7 @@ impl World {
         for (from, to) in mended {
             // A host that was switched off meanwhile has forgotten its pins.
             if self.machine(&from)?.is_on() {
-                self.one_way(&from, &to, false)?;
+                self.one_way(&from, &to, false, |_, _| true)?;
             }
         }
         Ok(())

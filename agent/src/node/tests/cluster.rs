@@ -260,6 +260,7 @@ impl Cluster {
                         .filter(|j| *j != i)
                         .map(|j| PeerSettings { label: format!("host{j}"), kind: kind(j), paths: 1 })
                         .collect(),
+                    path_names: vec!["main".to_owned()],
                     timers: timers(100),
                     two_node: shape.two_node,
                     failback: Failback {
@@ -893,6 +894,7 @@ impl Cluster {
                 match self.keys.open(&bytes).expect("our own packets are authentic") {
                     Message::Heartbeat(heartbeat) => self.deliver(to, from, path, heartbeat),
                     Message::Notice(notice) => self.feed(to, Event::NoticeReceived(notice)),
+                    other => panic!("no core sends {other:?}"),
                 }
             }
             Arrival::Records { to, from, conn, at, records } => {

@@ -23,6 +23,8 @@ impl World {
                 thread.probes.insert(round, None);
                 self.probe(h, round, PROBES, window / PROBES);
             }
+            // Nobody checks anything here, and an announcement moves nothing.
+            Order::Announce(_) => {}
             _ if thread.busy => thread.queue.push_back(order),
             Order::Claim(epoch) => {
                 thread.held = Some((epoch, false));

@@ -36,6 +36,8 @@ impl World {
                 self.tell_core(h, Event::HeartbeatReceived { peer, path, heartbeat });
             }
             Ok(Message::Notice(notice)) => self.tell_core(h, Event::NoticeReceived(notice)),
+            // They never reach a core.
+            Ok(Message::Inquiry(_) | Message::Testimony(_)) => {}
             Err(_) => self.counts.bad_packets += 1,
         }
     }
