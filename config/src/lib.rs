@@ -44,7 +44,7 @@ pub use crate::model::{
     PeerKind, RootCredentials, Store, TwoNode, VirtualIp,
 };
 pub use crate::quantity::{MAX_DURATION, show as show_duration};
-pub use crate::read::{DEFAULT_STATE_DIR, MIN_SECRET_BYTES};
+pub use crate::read::{DEFAULT_STATE_DIR, MIN_SECRET_BYTES, SHORTEST_SECRET_BYTES};
 pub use crate::report::{ConfigError, Fault, MAX_FAULTS_SHOWN, Position, Warning};
 pub use crate::secret::Secret;
 
