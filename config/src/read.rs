@@ -368,7 +368,8 @@ fn either_secret(
 }
 
 fn refuse_short(notes: &mut Notes, what: &str, secret: &At<Secret>) {
-    let message = format!("{what} is shorter than {SHORTEST_SECRET_BYTES} bytes, and no stream would open with it");
+    let message =
+        format!("{what} is shorter than {SHORTEST_SECRET_BYTES} bytes, and no stream would open with it");
     notes.error(&secret.span, message, "use a longer one: `head -c 32 /dev/urandom | base64`");
 }
 

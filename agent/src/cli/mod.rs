@@ -7,6 +7,7 @@
 //! Exit status: 0 done, 1 refused or failed, 2 usage, 3 the cluster is not healthy (`ha status`).
 
 pub mod args;
+mod audit_view;
 mod client;
 mod cluster_view;
 mod config_check;

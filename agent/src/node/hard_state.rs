@@ -33,7 +33,8 @@ impl HardState {
     pub fn beyond_bounds(&self) -> Option<&'static str> {
         let too_many = |record: &InSyncRecord| {
             // A name behind its length, and a number of 64 bits.
-            record.members.iter().map(|member| 1 + member.id.as_str().len() + 10).sum::<usize>() > MAX_RECORD_BYTES
+            record.members.iter().map(|member| 1 + member.id.as_str().len() + 10).sum::<usize>()
+                > MAX_RECORD_BYTES
         };
         if self.epoch > MAX_EPOCH {
             return Some("epoch");

@@ -6,8 +6,7 @@ use holdfast_config::{Config, ConfigError, Loaded, Secret, explain};
 use super::Target;
 
 /// The target.
-pub const TARGET: Target =
-    Target { name: "config", run, seeds, max_len: 1024, memory_bytes: 64 << 20 };
+pub const TARGET: Target = Target { name: "config", run, seeds, max_len: 1024, memory_bytes: 64 << 20 };
 
 /// Stands in the seeds where a secret stands. Where an input has it as the value of such a key, it is asked
 /// whether the outcome shows it.
@@ -69,7 +68,9 @@ fn holds(text: &str, loaded: &Loaded, hidden: bool) {
 
 fn exchange_secrets(config: &mut Config) {
     let other = |secret: &mut Secret| {
-        *secret = Secret::new(secret.expose().chars().map(|c| if c == 'x' { 'y' } else { 'x' }).collect::<String>());
+        *secret = Secret::new(
+            secret.expose().chars().map(|c| if c == 'x' { 'y' } else { 'x' }).collect::<String>(),
+        );
     };
     other(&mut config.keys.signing);
     config.keys.previous.iter_mut().for_each(other);
@@ -106,20 +107,35 @@ fn seeds() -> Vec<Vec<u8>> {
         )
     };
     let plain = replication("");
-    let witness = replication("  witness_addrs = [\"10.0.0.3:9002\"]\n  state_dir = \"/s\"\n  node_id = \"a\"\n");
+    let witness =
+        replication("  witness_addrs = [\"10.0.0.3:9002\"]\n  state_dir = \"/s\"\n  node_id = \"a\"\n");
     let ha = |inside: &str| replication(&format!("  ha {{\n{inside}  }}\n"));
     let vip = "    virtual_ip {\n      address = \"10.0.0.100/24\"\n      interface = \"eth1\"\n    }\n";
     let mut seeds = vec![
         plain.clone(),
         witness,
         ha(vip),
-        ha("    priority = 5\n    failback_mode = \"manual\"\n    failback_delay = \"5m\"\n    failback_window = 60\n"),
-        ha("    heartbeat_interval = 0.1\n    failure_threshold = 3\n    failure_timeout = \"300ms\"\n    lease = 0.3\n"),
-        ha("    two_node = \"manual\"\n    gate = \"none\"\n    flight_recorder = false\n    realtime = true\n"),
-        ha("    monitor_links = [\"eth0\"]\n    monitor_gateways = [\"10.0.0.254\"]\n    standby_timeout = 1\n"),
-        ha("    heartbeat_path \"two\" {\n      listen = \"10.1.0.1\"\n      peers = [\"10.1.0.2\"]\n    }\n"),
-        ha("    hook \"h\" {\n      on = [\"primary\"]\n      exec = [\"/bin/true\"]\n      timeout = 5\n    }\n"),
-        ha("    pre_failover_script = \"/bin/true\"\n    post_failover_script = \"/bin/true\"\n    hook_timeout = 5\n"),
+        ha(
+            "    priority = 5\n    failback_mode = \"manual\"\n    failback_delay = \"5m\"\n    failback_window = 60\n",
+        ),
+        ha(
+            "    heartbeat_interval = 0.1\n    failure_threshold = 3\n    failure_timeout = \"300ms\"\n    lease = 0.3\n",
+        ),
+        ha(
+            "    two_node = \"manual\"\n    gate = \"none\"\n    flight_recorder = false\n    realtime = true\n",
+        ),
+        ha(
+            "    monitor_links = [\"eth0\"]\n    monitor_gateways = [\"10.0.0.254\"]\n    standby_timeout = 1\n",
+        ),
+        ha(
+            "    heartbeat_path \"two\" {\n      listen = \"10.1.0.1\"\n      peers = [\"10.1.0.2\"]\n    }\n",
+        ),
+        ha(
+            "    hook \"h\" {\n      on = [\"primary\"]\n      exec = [\"/bin/true\"]\n      timeout = 5\n    }\n",
+        ),
+        ha(
+            "    pre_failover_script = \"/bin/true\"\n    post_failover_script = \"/bin/true\"\n    hook_timeout = 5\n",
+        ),
     ];
     let beside = [
         format!("store {{\n  data_dir = \"/d\"\n  root_access_key = \"admin\"\n  root_secret_key = \"{MARKER}\"\n}}\n"),

@@ -35,13 +35,20 @@ fn run(input: &[u8]) -> bool {
     assert!(!flight.pieces.is_empty(), "nothing can be replayed of it");
     let mut before = None;
     for damage in &flight.damage {
-        assert!(damage.offset <= bytes.len() && before <= Some(damage.offset), "{damage:?} of {}", bytes.len());
+        assert!(
+            damage.offset <= bytes.len() && before <= Some(damage.offset),
+            "{damage:?} of {}",
+            bytes.len()
+        );
         before = Some(damage.offset);
     }
     for piece in &flight.pieces {
         assert!(piece.state.len() + piece.steps.len() <= bytes.len());
         let last = piece.steps.len().saturating_sub(1);
-        assert!(piece.steps.iter().take(last).all(|step| step.digest.is_some()), "a step went on after its end");
+        assert!(
+            piece.steps.iter().take(last).all(|step| step.digest.is_some()),
+            "a step went on after its end"
+        );
     }
     true
 }

@@ -27,8 +27,14 @@ mod target;
 pub use target::Target;
 
 /// All of them.
-pub const TARGETS: [Target; 6] =
-    [config::TARGET, packet::TARGET, stream_frame::TARGET, record::TARGET, state_file::TARGET, flight::TARGET];
+pub const TARGETS: [Target; 6] = [
+    config::TARGET,
+    packet::TARGET,
+    stream_frame::TARGET,
+    record::TARGET,
+    state_file::TARGET,
+    flight::TARGET,
+];
 
 /// The one of this name.
 ///

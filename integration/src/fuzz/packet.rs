@@ -8,16 +8,17 @@ use std::sync::LazyLock;
 
 use hmac::{Hmac, KeyInit, Mac};
 use holdfast_heartbeat::{
-    Ballot, BootNonce, Dropped, Echo, Epoch, Heartbeat, InSyncRecord, Incarnation, Keyring, Lsn, MAX_EPOCH, MAX_PACKET,
-    MAX_PENALTY, MAX_SUSPENSION, Member, MemberKind, MemberState, Message, NodeId, Notice, Refusal, Resignation, Role,
-    Suspension, Time, Vote, Wish,
+    Ballot, BootNonce, Dropped, Echo, Epoch, Heartbeat, InSyncRecord, Incarnation, Keyring, Lsn, MAX_EPOCH,
+    MAX_PACKET, MAX_PENALTY, MAX_SUSPENSION, Member, MemberKind, MemberState, Message, NodeId, Notice,
+    Refusal, Resignation, Role, Suspension, Time, Vote, Wish,
 };
 use sha2::Sha256;
 
 use super::Target;
 
 /// The target.
-pub const TARGET: Target = Target { name: "packet", run, seeds, max_len: MAX_PACKET + 65, memory_bytes: 1 << 20 };
+pub const TARGET: Target =
+    Target { name: "packet", run, seeds, max_len: MAX_PACKET + 65, memory_bytes: 1 << 20 };
 
 const SECRET: &[u8] = b"the secret of a cluster that is fuzzed";
 const TAG_AT: usize = 12;
@@ -101,7 +102,8 @@ fn holds(message: &Message) {
         Message::Notice(notice) => assert!(notice.epoch <= MAX_EPOCH),
         Message::Heartbeat(heartbeat) => {
             let state = &heartbeat.state;
-            let epochs = [Some(state.epoch), Some(state.last_epoch), state.grants, state.vote.map(|v| v.epoch)];
+            let epochs =
+                [Some(state.epoch), Some(state.last_epoch), state.grants, state.vote.map(|v| v.epoch)];
             assert!(epochs.into_iter().flatten().all(|epoch| epoch <= MAX_EPOCH));
             assert!(state.ballot.is_none_or(|ballot| ballot.epoch <= MAX_EPOCH));
             assert!(state.record.as_ref().is_none_or(|record| record.epoch <= MAX_EPOCH));

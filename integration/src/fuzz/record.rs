@@ -98,7 +98,11 @@ fn goes_on(log: Log<MemDisk>, disk: MemDisk, options: OpenOptions) {
     let end = log.end();
     drop(log);
     let (mut log, again) = Log::open_with(disk, options).expect("what opened once opens again");
-    assert_eq!((again.end, again.torn.len(), again.damage_cut.len()), (end, 0, 0), "another log the second time");
+    assert_eq!(
+        (again.end, again.torn.len(), again.damage_cut.len()),
+        (end, 0, 0),
+        "another log the second time"
+    );
     if log.last_epoch() < Epoch(u64::MAX) && end < Lsn(u64::MAX / 4) && end > Lsn::ZERO {
         let (begin, _) = log.append(RecordKind::EpochStart, log.last_epoch().next(), &[]).expect("room");
         assert_eq!(begin, end);
@@ -144,7 +148,9 @@ fn put_right(files: &mut Files, flags: u8) {
         let mut at = 0;
         while let Some(header) = records.get_mut(at..at + HEADER_LEN) {
             let length = u32::from_le_bytes(header[8..12].try_into().expect("four bytes")) as usize;
-            let Some(payload) = records.get(at + HEADER_LEN..(at + HEADER_LEN).saturating_add(length)) else { break };
+            let Some(payload) = records.get(at + HEADER_LEN..(at + HEADER_LEN).saturating_add(length)) else {
+                break;
+            };
             let payload_crc = crc32c::crc32c(payload).to_le_bytes();
             let header = &mut records[at..at + HEADER_LEN];
             if flags & PUT_PAYLOADS_RIGHT != 0 {
@@ -214,14 +220,17 @@ fn walked(files: &Files) -> Lsn {
 
 fn seeds() -> Vec<Vec<u8>> {
     let right = PUT_PAYLOADS_RIGHT | PUT_HEADERS_RIGHT | PUT_CHAINS_RIGHT;
-    let record = &GOOD.iter().rfind(|(name, _)| base_of(name).is_some()).expect("segments").1[SEGMENT_HEADER..];
+    let record =
+        &GOOD.iter().rfind(|(name, _)| base_of(name).is_some()).expect("segments").1[SEGMENT_HEADER..];
     let one = &record[..record.len().min(200)];
     let change = |number: u8, offset: u16, bytes: &[u8]| {
         let length = u8::try_from(bytes.len()).expect("small");
         [&[number], &offset.to_le_bytes()[..], &[length], bytes].concat()
     };
     let mut seeds = Vec::new();
-    for flags in [0, VERIFY_ALL, CUT_DAMAGE | VERIFY_ALL, WITHOUT_MARK, WITHOUT_MARK | VERIFY_ALL, right | VERIFY_ALL] {
+    for flags in
+        [0, VERIFY_ALL, CUT_DAMAGE | VERIFY_ALL, WITHOUT_MARK, WITHOUT_MARK | VERIFY_ALL, right | VERIFY_ALL]
+    {
         seeds.push(vec![flags]);
         for number in 0..4 {
             seeds.push([vec![flags], change(number, 70, &[1])].concat());

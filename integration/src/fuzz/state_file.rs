@@ -2,7 +2,9 @@
 
 use holdfast_agent::node::hard_state::HardState;
 use holdfast_agent::runtime::state_file::StateFile;
-use holdfast_heartbeat::{Epoch, InSyncRecord, Incarnation, MAX_EPOCH, MAX_SUSPENSION, Member, NodeId, Suspension};
+use holdfast_heartbeat::{
+    Epoch, InSyncRecord, Incarnation, MAX_EPOCH, MAX_SUSPENSION, Member, NodeId, Suspension,
+};
 
 use super::Target;
 
@@ -47,11 +49,17 @@ fn seeds() -> Vec<Vec<u8>> {
             members: vec![member("a", 0x1234_5678), member("b", 3)],
         }),
         lease_ns: 300_000_000,
-        suspension: Suspension { version: 4, paused: true, by: Some(name("w")), since_unix_ms: 1_790_000_000_000 },
+        suspension: Suspension {
+            version: 4,
+            paused: true,
+            by: Some(name("w")),
+            since_unix_ms: 1_790_000_000_000,
+        },
         drained: true,
     };
     let state = |id: &str, hard: &HardState| {
-        let file = StateFile { format: 1, node_id: name(id), incarnation: Incarnation(9), hard: hard.clone() };
+        let file =
+            StateFile { format: 1, node_id: name(id), incarnation: Incarnation(9), hard: hard.clone() };
         file.encode().expect("plain data")
     };
     let later = String::from_utf8(state("a", &full)).expect("JSON").replace("\"format\": 1", "\"format\": 2");

@@ -3,15 +3,16 @@
 //! The first byte of an input chooses: the rest is a frame; or what arrives in place of a handshake; or what
 //! was decrypted, cut into messages where the bytes say.
 
-use holdfast_replication::stream::{Assembly, Frame, MAX_FRAME, MAX_HISTORY, MAX_TEXT, NoiseSession, StreamErrorKind};
+use holdfast_replication::stream::{
+    Assembly, Frame, MAX_FRAME, MAX_HISTORY, MAX_TEXT, NoiseSession, StreamErrorKind,
+};
 use holdfast_replication::stream::{Hello, RejectReason, Welcome};
 use holdfast_replication::{Epoch, EpochHistory, Incarnation, Lsn, Member, NodeId};
 
 use super::Target;
 
 /// The target.
-pub const TARGET: Target =
-    Target { name: "stream_frame", run, seeds, max_len: 2048, memory_bytes: 4 << 20 };
+pub const TARGET: Target = Target { name: "stream_frame", run, seeds, max_len: 2048, memory_bytes: 4 << 20 };
 
 const SECRET: &[u8] = b"the secret of a cluster that is fuzzed";
 const FRAME: u8 = 0;
