@@ -18,6 +18,7 @@ mod explain;
 mod hooks;
 mod mask;
 mod model;
+mod nesting;
 mod quantity;
 mod read;
 mod read_check;
@@ -36,6 +37,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 pub use crate::address::{MAX_MEMBERS, MAX_PATHS};
 pub use crate::explain::explain;
 pub use crate::hooks::{DEFAULT_HOOK_TIMEOUT, DEFAULT_UNIT_TIMEOUT, Hook, HookEvent, OnFailure, Service};
@@ -44,7 +47,7 @@ pub use crate::model::{
     Keys, Mode, Peer, PeerKind, RootCredentials, Store, TwoNode, VirtualIp, WatchdogDevice,
 };
 pub use crate::quantity::{MAX_DURATION, show as show_duration};
-pub use crate::read::{DEFAULT_STATE_DIR, MIN_SECRET_BYTES};
+pub use crate::read::{DEFAULT_STATE_DIR, MIN_SECRET_BYTES, SHORTEST_SECRET_BYTES};
 pub use crate::report::{ConfigError, Fault, MAX_FAULTS_SHOWN, Position, Warning};
 pub use crate::secret::Secret;
 
@@ -61,6 +64,9 @@ pub struct Loaded {
     pub config: Config,
     /// What the operator should know all the same, in the order of the file.
     pub warnings: Vec<Warning>,
+    /// SHA-256 of the text, in hexadecimal, in which each secret is starred out first: it tells two files apart and
+    /// of a secret nothing but its length. What `sha256sum FILE` says where the secrets stand in files of their own.
+    pub digest: String,
 }
 
 impl Config {
@@ -104,7 +110,8 @@ fn parse(name: &str, text: &str, mode: Option<u32>) -> Result<Loaded, ConfigErro
                     format!("others can read this file (mode {:03o}), and a secret is in it", mode & 0o777);
                 notes.warn(&secret, message, format!("run `chmod 600 {name}`"));
             }
-            Ok(Loaded { config, warnings: notes.into_warnings(name, text) })
+            let digest = hex::encode(Sha256::digest(mask::mask(text).as_bytes()));
+            Ok(Loaded { config, warnings: notes.into_warnings(name, text), digest })
         }
         _ => Err(notes.into_error(name, text)),
     }

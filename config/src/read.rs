@@ -52,6 +52,9 @@ pub(crate) const MIN_DISK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest: beyond it, no client is left that would profit.
 pub(crate) const MAX_DISK_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// Shortest shared key, in bytes: the log's stream takes none that is shorter, so such a pair would never be in sync.
+pub const SHORTEST_SECRET_BYTES: usize = 8;
+
 /// Shortest shared key that draws no warning, in bytes.
 pub const MIN_SECRET_BYTES: usize = 12;
 
@@ -298,7 +301,11 @@ fn read_keys(notes: &mut Notes, section: &mut Section<'_>, dir: &Path) -> Option
         );
     }
     if let Some(key) = &signing {
-        warn_short(notes, "the shared secret", key, MIN_SECRET_BYTES);
+        if (1..SHORTEST_SECRET_BYTES).contains(&key.value.len_bytes()) {
+            refuse_short(notes, "the shared secret", key);
+        } else {
+            warn_short(notes, "the shared secret", key, MIN_SECRET_BYTES);
+        }
     }
     let mut previous: Vec<At<Secret>> = Vec::new();
     if let Some(list) = section.texts(notes, "previous_secret_keys") {
@@ -319,6 +326,8 @@ fn read_keys(notes: &mut Notes, section: &mut Section<'_>, dir: &Path) -> Option
     for former in &previous {
         if former.value.len_bytes() == 0 {
             notes.error(&former.span, "a former secret is empty", "remove it: everybody knows it");
+        } else if former.value.len_bytes() < SHORTEST_SECRET_BYTES {
+            refuse_short(notes, "a former secret", former);
         } else if signing.as_ref().is_some_and(|key| key.value.expose() == former.value.expose()) {
             notes.warn(&former.span, "a former secret is the current one", "remove it, the rotation is over");
         }
@@ -356,6 +365,12 @@ fn either_secret(
         return None;
     }
     Some(direct)
+}
+
+fn refuse_short(notes: &mut Notes, what: &str, secret: &At<Secret>) {
+    let message =
+        format!("{what} is shorter than {SHORTEST_SECRET_BYTES} bytes, and no stream would open with it");
+    notes.error(&secret.span, message, "use a longer one: `head -c 32 /dev/urandom | base64`");
 }
 
 fn warn_short(notes: &mut Notes, what: &str, secret: &At<Secret>, least: usize) {

@@ -6,10 +6,19 @@
 use hcl_edit::structure::Body;
 
 use crate::mask::{is_telltale, mask};
+use crate::nesting::{MAX_DEPTH, too_deep};
 use crate::report::Notes;
 
 /// Parses `text`; where it does not parse, notes one fault with the mend.
 pub(crate) fn parse(text: &str, notes: &mut Notes) -> Option<Body> {
+    if let Some(place) = too_deep(text) {
+        notes.error(
+            &place,
+            format!("this is nested more than {MAX_DEPTH} deep"),
+            "close what is open: a `{`, `[`, `(` or `\"` above has no partner; no setting stands as deep as this",
+        );
+        return None;
+    }
     let fault = match hcl_edit::parser::parse_body(text) {
         Ok(body) => return Some(body),
         Err(fault) => fault,

@@ -12,6 +12,9 @@ use crate::record::Position;
 /// Bytes in front of a segment's first record.
 pub const SEGMENT_HEADER_LEN: u64 = 64;
 
+/// Beyond this no segment begins: half of what an LSN can say, so that its length can be added without an overflow.
+pub const LAST_BASE: Lsn = Lsn(u64::MAX / 2);
+
 const MAGIC: [u8; 8] = *b"HOLDFAST";
 const VERSION: u32 = 1;
 
@@ -65,7 +68,13 @@ impl SegmentHeader {
             chain: u32_at(56),
         };
         let (log_id, segment_size) = (u64_at(16), u64_at(24));
-        if log_id == 0 || segment_size == 0 || at.lsn.0 > u64::MAX / 2 {
+        // The reign that a segment continues began before it; the first segment continues none.
+        let continues = if at.lsn == Lsn::ZERO {
+            at.epoch == Epoch::ZERO && at.epoch_start == Lsn::ZERO
+        } else {
+            at.epoch > Epoch::ZERO && at.epoch_start < at.lsn
+        };
+        if log_id == 0 || segment_size == 0 || at.lsn > LAST_BASE || !continues {
             return Err(SegmentHeaderError::Damaged);
         }
         Ok(SegmentHeader { log_id, segment_size, at })
@@ -83,10 +92,11 @@ pub fn file_name(base: Lsn) -> String {
     format!("{:016x}.log", base.0)
 }
 
-/// The base in a file's name, if it is a segment's.
+/// The base in a file's name, if it is a segment's. No segment begins beyond [`LAST_BASE`], whatever its file is
+/// called, so positions in it can be computed with.
 pub fn base_of(name: &str) -> Option<Lsn> {
     let hex = name.strip_suffix(".log").filter(|h| h.len() == 16)?;
-    let base = u64::from_str_radix(hex, 16).ok().map(Lsn)?;
+    let base = u64::from_str_radix(hex, 16).ok().map(Lsn).filter(|base| *base <= LAST_BASE)?;
     (file_name(base) == name).then_some(base)
 }
 
@@ -102,6 +112,23 @@ mod tests {
             ["durable", "0.log", "+000000000000001.log", "000000000000000G.log", "000000000000000A.log"]
         {
             assert_eq!(base_of(bad), None, "{bad}");
+        }
+        assert_eq!(base_of(&file_name(LAST_BASE)), Some(LAST_BASE));
+        assert_eq!(base_of(&file_name(LAST_BASE + 1)), None, "a position in it could not be computed with");
+    }
+
+    #[test]
+    fn a_header_whose_reign_began_behind_it_is_damaged() {
+        let good = Position { lsn: Lsn(4), chain: 3, epoch: Epoch(2), epoch_start: Lsn(1) };
+        let parsed = |at| SegmentHeader::parse(&SegmentHeader { log_id: 5, segment_size: 6, at }.encode());
+        assert!(parsed(good).is_ok() && parsed(Position::origin(5)).is_ok());
+        for bad in [
+            Position { epoch_start: Lsn(4), ..good },
+            Position { epoch_start: Lsn(1 << 40), ..good },
+            Position { epoch: Epoch::ZERO, ..good },
+            Position { lsn: Lsn::ZERO, ..good },
+        ] {
+            assert_eq!(parsed(bad), Err(SegmentHeaderError::Damaged), "{bad:?}");
         }
     }
 

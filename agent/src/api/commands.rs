@@ -121,6 +121,7 @@ pub(super) async fn record(State(api): State<Api>, body: Body) -> Result<Json<Wr
 }
 
 async fn carry_out(api: Api, command: Command) -> Result<Json<Outcome>, ApiError> {
+    // Before its outcome is known: an order that ends the agent leaves a trace too.
     tracing::info!(?command, "an operator's order came by the API");
     let within = api.patience.command;
     match tokio::time::timeout(within, api.handle.command(command)).await {

@@ -30,7 +30,7 @@ pub(super) enum ApiError {
 
     // The caller may not do this, or not from there.
     #[error(
-        "this changes the cluster and needs the API token: send `Authorization: Bearer TOKEN` (holdfast --token-file FILE); the token is in the `api` block of the agent's configuration"
+        "this is for operators and needs the API token: send `Authorization: Bearer TOKEN` (holdfast --token-file FILE); the token is in the `api` block of the agent's configuration"
     )]
     TokenWanted,
     #[error("{0}")]
@@ -53,6 +53,8 @@ pub(super) enum ApiError {
     CoreSilent { within: Duration },
     #[error("the order was given, but its outcome is not known after {within:?}; see: holdfast ha status")]
     OutcomeUnknown { within: Duration },
+    #[error("the audit trail cannot be checked: {0}")]
+    TrailUnreadable(std::io::Error),
     #[error("the request was not complete within {within:?}")]
     TooSlow { within: Duration },
 }
@@ -71,7 +73,9 @@ impl ApiError {
                 StatusCode::CONFLICT
             }
             ApiError::NotRecorded(RecordError::Busy) => StatusCode::SERVICE_UNAVAILABLE,
-            ApiError::NotRecorded(RecordError::Io { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
+            ApiError::NotRecorded(RecordError::Io { .. }) | ApiError::TrailUnreadable(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             ApiError::Ending | ApiError::CoreSilent { .. } | ApiError::OutcomeUnknown { .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -97,6 +101,7 @@ impl ApiError {
             ApiError::Ending => "ending",
             ApiError::CoreSilent { .. } => "core_silent",
             ApiError::OutcomeUnknown { .. } => "outcome_unknown",
+            ApiError::TrailUnreadable(_) => "trail_unreadable",
             ApiError::TooSlow { .. } => "too_slow",
         }
     }

@@ -4,17 +4,19 @@
 //! page that a browser on this host was lured to. A browser sends requests to loopback for any page,
 //! so three more things are asked: the `Origin` is the API itself, the `Host` is a name of this very
 //! host (a foreign name that resolves to loopback is DNS rebinding), and no proxy speaks for another.
+//!
+//! Whatever passes here and changes something is in the audit trail with its outcome, and so is who did not pass.
 
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use subtle::ConstantTimeEq;
 
 use super::error::ApiError;
-use super::{Api, ApiOptions};
+use super::{Api, ApiOptions, audit};
 
 /// Headers by which a proxy says for whom it speaks.
 const FORWARDED: [HeaderName; 3] =
@@ -27,13 +29,16 @@ pub(super) async fn only_who_may(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let caller = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-    let verdict = judge(&api.options, caller, request.headers());
-    if let Err(refusal) = &verdict {
-        tracing::warn!(caller = ?caller, path = request.uri().path(), reason = %refusal, "a request for a change was refused");
+    let caller = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
+    let verdict = judge(&api.options, caller.map(|caller| caller.ip()), request.headers());
+    if let Err(refusal) = verdict {
+        audit::refused(&api, caller, &request, &refusal);
+        return Err(refusal);
     }
-    verdict?;
-    Ok(next.run(request).await)
+    if request.method() == Method::GET {
+        return Ok(next.run(request).await);
+    }
+    audit::watched(&api, caller, request, next).await
 }
 
 /// The rule, free of any I/O. `caller` is `None` where the address of the caller is not known.
@@ -145,7 +150,7 @@ mod tests {
 
     #[test]
     fn with_a_token_nothing_else_counts() {
-        let options = ApiOptions { token: Some("correct horse".into()) };
+        let options = ApiOptions { token: Some("correct horse".into()), ..ApiOptions::default() };
         let far = Some("10.9.9.9".parse().unwrap());
         let near = Some("127.0.0.1".parse().unwrap());
         assert!(judge(&options, far, &headers(&[("authorization", "Bearer correct horse")])).is_ok());
@@ -165,7 +170,7 @@ mod tests {
 
     #[test]
     fn an_empty_token_is_never_shown() {
-        let options = ApiOptions { token: Some(String::new()) };
+        let options = ApiOptions { token: Some(String::new()), ..ApiOptions::default() };
         let near = Some("127.0.0.1".parse().unwrap());
         assert!(judge(&options, near, &headers(&[("authorization", "Bearer ")])).is_err());
     }

@@ -7,6 +7,7 @@
 //! Invariants: every answer but the metrics is JSON, errors are `{"error":{"code","message"}}`; nothing
 //! waits without a bound; nothing that a caller sends can change state unless the guard let it pass.
 
+mod audit;
 mod commands;
 mod error;
 mod guard;
@@ -25,15 +26,19 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodRouter, any, get, post};
 
+pub(crate) use audit::ACTOR;
 pub use reading::{Cluster, ClusterMember, ReplicationStats};
 pub use serve::serve;
 
+use crate::runtime::audit::Audit;
 use crate::runtime::handle::Handle;
 use crate::runtime::status::Status;
 use error::ApiError;
 
 /// Largest body of a request, in bytes. The largest that means anything has less than a hundred.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Largest answer to an order, in bytes, for the audit trail to read its words.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// How long the core may take.
 const PATIENCE: Patience = Patience { status: Duration::from_secs(2), command: Duration::from_secs(15) };
 /// How many checks may be under way. Each sends packets.
@@ -46,12 +51,14 @@ const REQUEST_WITHIN: Duration = Duration::from_secs(20);
 pub struct ApiOptions {
     /// What a caller that changes state must show. Without one, only callers on this host may.
     pub token: Option<String>,
+    /// Where it is written down who asked for what.
+    pub audit: Audit,
 }
 
 impl std::fmt::Debug for ApiOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let token = self.token.as_ref().map(|_| "(hidden)");
-        f.debug_struct("ApiOptions").field("token", &token).finish()
+        f.debug_struct("ApiOptions").field("token", &token).finish_non_exhaustive()
     }
 }
 
@@ -106,6 +113,7 @@ fn router_with(handle: Handle, options: ApiOptions, patience: Patience) -> Route
         .route("/api/ha/status", get(reading::status))
         .route("/api/ha/cluster", get(reading::cluster))
         .route("/api/ha/history", get(reading::history))
+        .route("/api/ha/audit", guarded(get(audit::show)))
         .route("/api/ha/metrics", get(metrics::metrics))
         .route("/metrics", get(metrics::metrics))
         .route("/api/ha/check", guarded(post(commands::check)))

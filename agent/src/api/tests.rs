@@ -535,7 +535,7 @@ async fn a_check_answers_with_its_findings_and_takes_no_words() {
 #[tokio::test]
 async fn with_a_token_everybody_must_show_it() {
     let fake = Fake::new();
-    let options = ApiOptions { token: Some("swordfish-swordfish".into()) };
+    let options = ApiOptions { token: Some("swordfish-swordfish".into()), ..ApiOptions::default() };
     for caller in ["127.0.0.1:5000", "10.0.0.9:5000"] {
         for shown in [None, Some("Bearer swordfish"), Some("Basic swordfish-swordfish")] {
             let mut request = from(caller, "/api/ha/failover", "");
@@ -600,4 +600,91 @@ async fn a_real_connection_tells_the_guard_where_it_comes_from() {
     assert_eq!(answer.status().as_u16(), 403);
     assert_eq!(fake.given(), [Command::Failback]);
     server.abort();
+}
+
+/// What the trail says of each entry: action, outcome, who, and the words.
+fn told(audit: &Audit) -> Vec<(String, String, String, String)> {
+    let entry = |sealed: crate::runtime::audit::chain::Sealed| {
+        let record = sealed.record;
+        (record.action, record.outcome, record.by, record.message.unwrap_or_default())
+    };
+    audit.shown(usize::MAX).records.into_iter().map(entry).collect()
+}
+
+#[tokio::test]
+async fn every_order_is_in_the_audit_trail_with_its_outcome() {
+    let audit = Audit::default();
+    let options = ApiOptions { audit: audit.clone(), ..ApiOptions::default() };
+    let fake = Fake::new();
+    let mut order = from("127.0.0.1:5000", "/api/ha/promote", r#"{"accept_data_loss": true}"#);
+    order.headers_mut().insert("x-holdfast-actor", "alice".parse().unwrap());
+    assert_eq!(send(fake.router(options.clone()), order).await.0, StatusCode::OK);
+    let misspelt = from("127.0.0.1:5000", "/api/ha/promote", r#"{"acept_data_loss": true}"#);
+    assert_eq!(send(fake.router(options.clone()), misspelt).await.0, StatusCode::BAD_REQUEST);
+    let far = from("10.9.9.9:5000", "/api/ha/drain", "");
+    assert_eq!(send(fake.router(options.clone()), far).await.0, StatusCode::FORBIDDEN);
+    let huge = from("127.0.0.1:5000", "/api/ha/drain", &" ".repeat(MAX_BODY_BYTES + 1));
+    assert_eq!(send(fake.router(options), huge).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+
+    let told = told(&audit);
+    let outcomes: Vec<_> =
+        told.iter().map(|(action, outcome, ..)| (action.as_str(), outcome.as_str())).collect();
+    let expected = [("promote", "done"), ("promote", "refused"), ("drain", "refused"), ("drain", "refused")];
+    assert_eq!(outcomes, expected, "{told:#?}");
+    assert!(told[0].2.contains("this host") && told[1].3.starts_with("bad_request: "), "{told:#?}");
+    assert!(told[2].2.contains("nobody") && told[2].3.contains("token_file"), "{told:#?}");
+    let records = audit.shown(usize::MAX).records;
+    let first = &records[0].record;
+    assert_eq!(first.claimed.as_deref(), Some("alice"));
+    assert_eq!(first.detail.as_deref(), Some(r#"{"accept_data_loss": true}"#));
+    assert_eq!(records[2].record.from.as_deref(), Some("10.9.9.9:5000"));
+}
+
+#[tokio::test]
+async fn the_audit_trail_is_read_with_the_token_and_never_holds_one() {
+    const TOKEN: &str = "swordfish-swordfish";
+    let dir = tempfile::tempdir().unwrap();
+    let audit = Audit::open(dir.path(), "a").unwrap();
+    let options = ApiOptions { token: Some(TOKEN.into()), audit: audit.clone() };
+    let fake = Fake::new();
+    let read = |token: &str| {
+        HttpRequest::get("/api/ha/audit?verify=true")
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .body(Body::empty())
+            .unwrap()
+    };
+    for wrong in ["", "swordfish-swordfisH"] {
+        assert_eq!(send(fake.router(options.clone()), read(wrong)).await.0, StatusCode::UNAUTHORIZED);
+    }
+    let mut order = from("10.9.9.9:5000", "/api/ha/pause", "");
+    order.headers_mut().insert(header::AUTHORIZATION, format!("Bearer {TOKEN}").parse().unwrap());
+    assert_eq!(send(fake.router(options.clone()), order).await.0, StatusCode::OK);
+    let (status, body) = send(fake.router(options), read(TOKEN)).await;
+    assert_eq!(status, StatusCode::OK);
+    let records = body["records"].as_array().unwrap();
+    assert_eq!(records.len(), 3, "reading is no order: {body}");
+    assert_eq!((&records[1]["outcome"], &records[2]["outcome"]), (&json!("refused"), &json!("done")));
+    assert_eq!((&body["verified"]["intact"], &body["verified"]["lines"]), (&json!(true), &json!(3)));
+    assert_eq!(body["verified"]["head"], body["head"]);
+    let on_disk = std::fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
+    assert!(!on_disk.contains("swordfish") && !body.to_string().contains("swordfish"), "{on_disk}");
+}
+
+#[tokio::test]
+async fn an_order_whose_caller_goes_away_is_in_the_audit_trail() {
+    let audit = Audit::default();
+    // A core that never answers.
+    let stuck = Handle::new(
+        |request| {
+            std::mem::forget(request);
+            true
+        },
+        || None,
+        History::open(std::path::Path::new("/nonexistent")),
+    );
+    let router = router(stuck, ApiOptions { audit: audit.clone(), ..ApiOptions::default() });
+    let order = router.oneshot(from("127.0.0.1:5000", "/api/ha/pause", ""));
+    assert!(tokio::time::timeout(Duration::from_millis(200), order).await.is_err());
+    let told = told(&audit);
+    assert_eq!((told[0].0.as_str(), told[0].1.as_str()), ("pause", "unknown"), "{told:#?}");
 }

@@ -84,6 +84,9 @@ pub struct ApiArgs {
     /// A file with the API token; goes before --token.
     #[arg(long, global = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// Who gives the order, for the audit trail: a claim, which nobody checks [default: the user].
+    #[arg(long = "as", global = true, value_name = "NAME", env = "HOLDFAST_AS")]
+    pub actor: Option<String>,
     /// Print the API's JSON instead of text for people.
     #[arg(long, global = true)]
     pub json: bool,
@@ -149,6 +152,19 @@ pub enum HaCommand {
         /// Every event and every effect.
         #[arg(long)]
         verbose: bool,
+    },
+    /// Who asked this member for what, when, from where, and what came of it, oldest first.
+    #[command(after_help = "Exit status: 1 where a check finds that the trail was changed.")]
+    Audit {
+        /// The newest N entries only.
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: usize,
+        /// Check every line of every file: each must continue the one before it.
+        #[arg(long)]
+        verify: bool,
+        /// Check the files in this state directory instead, without an agent.
+        #[arg(long, value_name = "DIR", requires = "verify")]
+        dir: Option<PathBuf>,
     },
     /// What happened to this member and why, oldest first.
     History {

@@ -24,6 +24,7 @@ const MAX_TOKEN_BYTES: u64 = 4096;
 pub(super) struct Client {
     url: String,
     token: Option<String>,
+    actor: Option<String>,
 }
 
 impl Client {
@@ -38,7 +39,10 @@ impl Client {
         if !url.starts_with("http://") {
             bail!("{:?} is not an address of an agent; write --api http://HOST:PORT", args.api);
         }
-        Ok(Client { url, token: token(args)? })
+        // sudo hides who it is behind root.
+        let user = || ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+        let actor = args.actor.clone().or_else(user).filter(|name| !name.is_empty());
+        Ok(Client { url, token: token(args)?, actor })
     }
 
     /// Reads `path`.
@@ -66,7 +70,13 @@ impl Client {
             if let Some(token) = &self.token {
                 request = request.bearer_auth(token);
             }
-            if let Some(body) = &body {
+            if let (Some(body), actor) = (&body, &self.actor) {
+                // A name that no header can carry is left out: it is only a claim.
+                let actor =
+                    actor.as_deref().and_then(|name| reqwest::header::HeaderValue::from_str(name).ok());
+                if let Some(actor) = actor {
+                    request = request.header(crate::api::ACTOR, actor);
+                }
                 request = request.json(body);
             }
             let response = request.send().await?;

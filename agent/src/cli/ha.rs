@@ -8,8 +8,11 @@ use serde_json::{Value, json};
 use super::args::{HaArgs, HaCommand};
 use super::client::{Client, shaped};
 use super::paint::Paint;
-use super::{UNHEALTHY, check_view, cluster_view, history_view, replay, say, say_json, status_view};
+use super::{
+    UNHEALTHY, audit_view, check_view, cluster_view, history_view, replay, say, say_json, status_view,
+};
 use crate::api::Cluster;
+use crate::runtime::audit::Shown;
 use crate::runtime::history::Entry;
 use crate::runtime::inquiry::CheckReport;
 use crate::runtime::recorder::Written;
@@ -19,6 +22,14 @@ pub(super) fn run(args: HaArgs) -> Result<ExitCode> {
     let as_json = args.api.json;
     if let HaCommand::Replay { file, verbose } = &args.command {
         return replay::run(file, *verbose, as_json);
+    }
+    if let HaCommand::Audit { verify: true, dir: Some(dir), .. } = &args.command {
+        let verified = crate::runtime::audit::file::verify(dir)?;
+        match as_json {
+            true => say_json(&serde_json::to_value(&verified)?)?,
+            false => say(&audit_view::verdict(&verified, Paint::for_stdout()))?,
+        }
+        return Ok(audit_view::status(&verified));
     }
     let client = Client::new(&args.api)?;
     match args.command {
@@ -31,6 +42,17 @@ pub(super) fn run(args: HaArgs) -> Result<ExitCode> {
             }
         }
         HaCommand::Check => return check(client.order("/api/ha/check", json!({}))?, as_json),
+        HaCommand::Audit { limit, verify, .. } => {
+            let answer = client.get(&format!("/api/ha/audit?limit={limit}&verify={verify}"))?;
+            if as_json {
+                say_json(&answer)?;
+            }
+            let shown: Shown = shaped(answer)?;
+            if !as_json {
+                say(&audit_view::render(&shown, Paint::for_stdout()))?;
+            }
+            return Ok(shown.verified.as_ref().map_or(ExitCode::SUCCESS, audit_view::status));
+        }
         HaCommand::History { limit } => {
             let answer = client.get(&format!("/api/ha/history?limit={limit}"))?;
             match as_json {

@@ -7,6 +7,7 @@
 //! Exit status: 0 done, 1 refused or failed, 2 usage, 3 the cluster is not healthy (`ha status`, `ha check`).
 
 pub mod args;
+mod audit_view;
 mod check_view;
 mod client;
 mod cluster_view;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use holdfast_heartbeat::{Epoch, InSyncRecord, Member, Suspension, planted};
+use holdfast_heartbeat::{
+    Epoch, InSyncRecord, MAX_EPOCH, MAX_RECORD_BYTES, MAX_SUSPENSION, Member, Suspension, planted,
+};
 use serde::{Deserialize, Serialize};
 
 /// Durable before anything that follows from it leaves the host (rules R1 and R3).
@@ -26,6 +28,23 @@ pub struct HardState {
 }
 
 impl HardState {
+    /// What in it no election, order or heartbeat could go on from, if anything: the bounds that
+    /// [`holdfast_heartbeat::packet`] holds peers to. It was never written by a member that keeps them.
+    pub fn beyond_bounds(&self) -> Option<&'static str> {
+        let too_many = |record: &InSyncRecord| {
+            // A name behind its length, and a number of 64 bits.
+            record.members.iter().map(|member| 1 + member.id.as_str().len() + 10).sum::<usize>()
+                > MAX_RECORD_BYTES
+        };
+        if self.epoch > MAX_EPOCH {
+            return Some("epoch");
+        }
+        if self.record.as_ref().is_some_and(|record| record.epoch > MAX_EPOCH || too_many(record)) {
+            return Some("in-sync record");
+        }
+        (self.suspension.version > MAX_SUSPENSION).then_some("count of pauses")
+    }
+
     /// The wait after a restart, given the configured one.
     pub fn restart_wait(&self, configured: Duration) -> Duration {
         if planted::is("longer-lease-forgotten") {

@@ -16,6 +16,7 @@
 //!   ├ disk-write, disk-watch  a small durable write, and somebody who looks whether it ends
 //!   ├ watchdog    tells systemd and the watchdog device that the core moves
 //!   ├ reports     log lines and the history
+//!   ├ audit       who asked for what, to disk
 //!   ├ recorder    what the core was told, to disk after an unplanned change of role
 //!   └ tokio       S3, API, replication connections
 //! ```
@@ -25,6 +26,7 @@
 
 pub mod address;
 pub mod assemble;
+pub mod audit;
 pub mod checks;
 pub mod conntrack;
 pub mod core;
@@ -123,7 +125,10 @@ fn start(path: &Path) -> Result<()> {
     };
 
     let history = history::History::open(&config.state_dir);
-    let reports = report::spawn(config.node_id.clone(), history.clone())?;
+    let audit = audit::Audit::spawn(&config.state_dir, &config.node_id)?;
+    audit.note_epoch(identity.hard.epoch.0);
+    tell_of_start(&audit, path, &loaded.digest);
+    let reports = report::spawn(config.node_id.clone(), history.clone(), audit.clone())?;
     let note = {
         let reports = reports.clone();
         move |message: String| drop(reports.send(Report::Note { at: address::now(), message }))
@@ -143,6 +148,7 @@ fn start(path: &Path) -> Result<()> {
         let message = format!(
             "this member starts as a new one: {why}. It is not counted as in sync until the primary has brought it up to date"
         );
+        audit.tell(audit::Entry::of_agent("renewed", message.clone()));
         let _ = reports.send(Report::Warning { at: address::now(), message });
     }
 
@@ -286,7 +292,8 @@ fn start(path: &Path) -> Result<()> {
             streams = streams.with_asides(asides);
         }
         if let Some(listener) = stream_listener {
-            runtime.spawn(streams.clone().accept(listener));
+            let hosts = config.data_peers().map(|peer| peer.host).collect();
+            runtime.spawn(streams.clone().accept(listener, hosts));
         }
         let peers = config.peers.iter().map(|peer| peer.replication).collect();
         runtime.spawn(streams.follow(leader_receiver, peers, config.listen));
@@ -392,20 +399,31 @@ fn start(path: &Path) -> Result<()> {
         Handle::new(requests, move || log_status.as_ref().map(read_status), history)
     };
     let token = config.api.token.as_ref().map(|token| token.expose().to_owned());
-    let router = crate::api::router(handle, crate::api::ApiOptions { token });
+    let router = crate::api::router(handle, crate::api::ApiOptions { token, audit: audit.clone() });
     runtime.spawn(crate::api::serve(api_listener, router));
 
     let reload = {
         let (path, config, keys, reports) = (path.to_owned(), config.clone(), keys.clone(), reports.clone());
+        let audit = audit.clone();
         move || {
             let at = address::now();
-            let _ = reports.send(match keys.reload(&path, &config) {
-                Ok(message) => Report::Note { at, message },
-                Err(message) => Report::Warning { at, message },
+            let entry =
+                audit::Entry { by: "signal SIGHUP".to_owned(), ..audit::Entry::of_agent("reload", "") };
+            let _ = reports.send(match keys.reload_telling(&path, &config) {
+                Ok((message, digest)) => {
+                    let (detail, said) = (Some(format!("sha256 {digest}")), Some(message.clone()));
+                    audit.tell(audit::Entry { detail, message: said, ..entry });
+                    Report::Note { at, message }
+                }
+                Err(message) => {
+                    let (outcome, said) = (audit::Outcome::Failed, Some(message.clone()));
+                    audit.tell(audit::Entry { detail: None, outcome, message: said, ..entry });
+                    Report::Warning { at, message }
+                }
             });
         }
     };
-    obey_signals(signals, supervisor, event, reload)?;
+    obey_signals(signals, supervisor, event, reload, audit.clone())?;
     let testament =
         supervisor::Testament { member: identity.member, boot, epoch: holdfast_heartbeat::Epoch::ZERO };
     let core = std::thread::Builder::new().name("core".into()).spawn(move || {
@@ -424,6 +442,13 @@ fn start(path: &Path) -> Result<()> {
         // Ends with the thread that writes; a disk that does not answer must not hold anybody up.
         let _ = written.recv_timeout(if ended.is_err() { LAST_WORDS_OF_A_PANIC } else { LAST_WORDS });
     }
+    audit.tell(match &ended {
+        Ok(()) => audit::Entry::of_agent("stop", "in good order"),
+        Err(_) => audit::Entry {
+            outcome: audit::Outcome::Failed,
+            ..audit::Entry::of_agent("panic", "the core stopped")
+        },
+    });
     if ended.is_err() {
         // The panic's message is on stderr. The lease was not renewed since; the supervisor buries us.
         std::process::abort();
@@ -432,8 +457,22 @@ fn start(path: &Path) -> Result<()> {
     if let Some(watching) = watching {
         watching.end();
     }
+    audit.close();
     runtime.shutdown_background();
     Ok(())
+}
+
+/// Writes down that this agent begins, and with what.
+fn tell_of_start(audit: &audit::Audit, path: &Path, digest: &str) {
+    let before = match audit.last_ended_in_order() {
+        true => "",
+        false => "; the agent before it did not end in good order",
+    };
+    let (version, path) = (env!("CARGO_PKG_VERSION"), path.display());
+    audit.tell(audit::Entry::of_agent(
+        "start",
+        format!("holdfast {version}, {path}, sha256 {digest}{before}"),
+    ));
 }
 
 /// Starts what runs hooks and moves services, where there are any; also how long its end may take.
@@ -547,13 +586,19 @@ fn obey_signals(
     supervisor: Option<std::os::unix::net::UnixStream>,
     event: impl Fn(Event) + Clone + Send + 'static,
     reload: impl Fn() + Send + 'static,
+    audit: audit::Audit,
 ) -> Result<()> {
     let on_signal = event.clone();
+    let told = audit.clone();
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         while let Ok(signal) = signals.wait() {
             match signal {
                 Signal::SIGHUP => reload(),
-                _ => on_signal(Event::TerminationRequested),
+                signal => {
+                    let by = format!("signal {signal}");
+                    told.tell(audit::Entry { by, ..audit::Entry::of_agent("terminate", "") });
+                    on_signal(Event::TerminationRequested);
+                }
             }
         }
     })?;
@@ -565,6 +610,7 @@ fn obey_signals(
             tracing::error!(
                 "the supervisor is gone; handing over and ending, so that nobody is left without one"
             );
+            audit.tell(audit::Entry::of_agent("terminate", "the supervisor is gone"));
             event(Event::TerminationRequested);
         })?;
     }

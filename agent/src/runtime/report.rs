@@ -5,6 +5,7 @@ use std::sync::mpsc::{Sender, channel};
 
 use holdfast_heartbeat::{Epoch, Time};
 
+use super::audit::{Audit, Entry};
 use super::history::History;
 use crate::node::role_name;
 use crate::node::transition::{Cause, Transition};
@@ -49,7 +50,7 @@ pub enum Report {
 }
 
 /// Starts the thread.
-pub fn spawn(node: String, history: History) -> std::io::Result<Sender<Report>> {
+pub fn spawn(node: String, history: History, audit: Audit) -> std::io::Result<Sender<Report>> {
     let (sender, receiver) = channel();
     std::thread::Builder::new().name("reports".into()).spawn(move || {
         while let Ok(report) = receiver.recv() {
@@ -58,6 +59,9 @@ pub fn spawn(node: String, history: History) -> std::io::Result<Sender<Report>> 
                     history.add_transition(at.0 / 1_000_000, &t);
                     let (from, to) = (role_name(t.from), role_name(t.to));
                     let peer = t.peer.as_ref().map(ToString::to_string).unwrap_or_default();
+                    audit.note_epoch(t.epoch.0);
+                    let message = Some(t.reason.clone());
+                    audit.tell(Entry { message, ..Entry::of_agent("role", format!("{from} -> {to}")) });
                     // A reign that ended against its will needs a person's look; the rest is news.
                     if matches!(
                         t.cause,

@@ -60,6 +60,14 @@ impl Secrets {
     /// # Errors
     /// The file cannot be read or is wrong: nothing was changed. In words.
     pub fn reload(&self, path: &Path, running: &Config) -> Result<String, String> {
+        self.reload_telling(path, running).map(|(said, _)| said)
+    }
+
+    /// As [`Secrets::reload`]; also gives the digest of what was read ([`holdfast_config::Loaded::digest`]).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reload_telling(&self, path: &Path, running: &Config) -> Result<(String, String), String> {
         let loaded = Config::load(path).map_err(|error| {
             format!(
                 "the configuration was not reloaded, and the keys are those of before: {error}\nCheck it with: holdfast config check {}",
@@ -77,7 +85,7 @@ impl Secrets {
         if format!("{:?}", without_keys(&loaded.config)) != format!("{:?}", without_keys(running)) {
             said.push_str("; other settings differ from those in use, and wait for a restart");
         }
-        Ok(said)
+        Ok((said, loaded.digest))
     }
 }
 

@@ -214,6 +214,39 @@ mod tests {
         }
     }
 
+    /// The body is a message that would be delivered; without a true tag nobody looks at it, not even to find fault.
+    #[test]
+    fn a_body_without_a_true_tag_reaches_no_parser() {
+        let any = |host: &str| SocketAddr::new(host.parse().expect("an address"), 0);
+        let routes = Routes { listen: vec![any("127.0.0.1")], peers: vec![vec![any("127.0.0.4")]] };
+        let sockets = HeartbeatSockets::bind(routes).expect("loopback is there");
+        let here = sockets.sockets[0].local_addr().expect("bound").as_socket().expect("an IP address");
+        let keys = Secrets::new(Current::new([b"the key of this cluster".as_slice()]));
+        let counts = Arc::new(DropCounts::default());
+        let (sender, delivered) = channel();
+        let deliver = move |peer, path, message| drop(sender.send((peer, path, message)));
+        sockets.receive(&keys, &counts, &Granted::ask(false), deliver).expect("a thread");
+        let notice = Notice {
+            member: Member { id: NodeId::new("b").expect("a name"), incarnation: Incarnation(1) },
+            boot: BootNonce(1),
+            epoch: Epoch(1),
+        };
+        let good = keys.now().keyring.seal(&Message::Notice(notice.clone()));
+        let peer = UdpSocket::bind(any("127.0.0.4")).expect("loopback");
+        let (mut bad_tag, mut bad_body) = (good.clone(), good.clone());
+        bad_tag[20] ^= 1;
+        // Behind a true tag this is malformed; behind a false one that must not be found out.
+        *bad_body.last_mut().expect("a body") = 0xff;
+        for packet in [&bad_tag, &bad_body] {
+            peer.send_to(packet, here).expect("sent");
+        }
+        peer.send_to(&good, here).expect("sent");
+        let first = delivered.recv_timeout(Duration::from_secs(10));
+        assert_eq!(first, Ok((0, 0, Message::Notice(notice))), "what came before was not delivered");
+        let of = |reason| counts.read().find(|(known, _)| *known == reason).map_or(0, |(_, count)| count);
+        assert_eq!((of(Dropped::BadMac), of(Dropped::Malformed)), (2, 0));
+    }
+
     #[test]
     fn a_flood_of_strangers_is_dropped_and_a_peer_is_heard_through_it() {
         let any = |host: &str| SocketAddr::new(host.parse().expect("an address"), 0);

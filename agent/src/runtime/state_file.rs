@@ -36,6 +36,36 @@ pub struct StateFile {
     pub hard: HardState,
 }
 
+impl StateFile {
+    /// Reads the file's `text`, which must be the state of `me`; `path` is for messages.
+    ///
+    /// # Errors
+    /// Not a state, or not of this member, or not of this version.
+    pub fn parse(path: &str, text: &str, me: &NodeId) -> Result<StateFile, StateError> {
+        let damaged = |error: String| StateError::Damaged { path: path.to_owned(), error };
+        let state: StateFile = serde_json::from_str(text).map_err(|error| damaged(error.to_string()))?;
+        if state.format > FORMAT {
+            return Err(StateError::LaterFormat { path: path.to_owned(), found: state.format });
+        }
+        if state.node_id != *me {
+            let (found, wanted) = (state.node_id, me.clone());
+            return Err(StateError::OtherMember { path: path.to_owned(), found, wanted });
+        }
+        if let Some(what) = state.hard.beyond_bounds() {
+            return Err(damaged(format!("its {what} is greater than any that this software counts to")));
+        }
+        Ok(state)
+    }
+
+    /// The file's bytes.
+    ///
+    /// # Errors
+    /// None that are known: all of it is plain data.
+    pub fn encode(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec_pretty(self)
+    }
+}
+
 /// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -132,22 +162,13 @@ impl StateDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StateError::Io { path: shown, error }),
         };
-        let state: StateFile = serde_json::from_str(&text)
-            .map_err(|error| StateError::Damaged { path: shown.clone(), error: error.to_string() })?;
-        if state.format > FORMAT {
-            return Err(StateError::LaterFormat { path: shown, found: state.format });
-        }
-        if state.node_id != *me {
-            return Err(StateError::OtherMember { path: shown, found: state.node_id, wanted: me.clone() });
-        }
-        Ok(Some(state))
+        StateFile::parse(&shown, &text, me).map(Some)
     }
 
     /// Replaces the file.
     pub fn write(&self, node_id: &NodeId, incarnation: Incarnation, hard: &HardState) -> io::Result<()> {
         let state = StateFile { format: FORMAT, node_id: node_id.clone(), incarnation, hard: hard.clone() };
-        let text = serde_json::to_vec_pretty(&state).map_err(io::Error::other)?;
-        replace(&self.dir, "member.json", &text)
+        replace(&self.dir, "member.json", &state.encode().map_err(io::Error::other)?)
     }
 }
 
@@ -243,6 +264,10 @@ mod tests {
         fs::write(&path, &text[..text.len() / 2]).unwrap();
         let error = state.read(&name("a")).unwrap_err().to_string();
         assert!(error.contains("damaged") && error.contains("Move the file away"), "{error}");
+        // Such an epoch leaves no room for the next one, and a heartbeat with it would be dropped by everybody.
+        fs::write(&path, text.replace("\"epoch\": 0", &format!("\"epoch\": {}", u64::MAX))).unwrap();
+        let error = state.read(&name("a")).unwrap_err().to_string();
+        assert!(error.contains("damaged") && error.contains("epoch"), "{error}");
         fs::write(&path, text.replace("\"format\": 1", "\"format\": 9")).unwrap();
         assert!(matches!(state.read(&name("a")).unwrap_err(), StateError::LaterFormat { found: 9, .. }));
     }

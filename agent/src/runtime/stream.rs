@@ -3,8 +3,9 @@
 //! A standby connects to the primary that the core names, again and again until it is told otherwise;
 //! every data member accepts. A connection is a reading and a writing task; both end together.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -22,8 +23,11 @@ use super::core::Leader;
 use super::log_thread::{LogInput, ToPeer};
 use super::secrets::Secrets;
 
-/// Connections that may be accepted at once; a cluster needs two or three.
-const MAX_CONNECTIONS: usize = 16;
+/// Connections from the address of one peer that stand at once: one, its successor, and what a cut left of others.
+const MAX_OF_A_PEER: usize = 4;
+/// Connections from all other addresses together: a peer behind another address may still prove who it is, and a
+/// stranger takes no place from a peer.
+const MAX_OF_STRANGERS: usize = 4;
 /// A handshake takes two packets; one that takes longer is none.
 pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(2);
 /// A connection attempt.
@@ -122,13 +126,16 @@ impl Streams {
         self.errors.lock().iter().collect()
     }
 
-    /// Accepts until the process ends.
-    pub async fn accept(self, listener: TcpListener) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    /// Accepts until the process ends. `peers`: the addresses of the other data members.
+    pub async fn accept(self, listener: TcpListener, peers: Vec<IpAddr>) {
+        let places = Places::new(&peers);
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, from)) => {
+                    let Some(place) = places.take(from.ip()) else {
+                        tracing::debug!(%from, "a replication connection was closed: too many of its kind");
+                        continue;
+                    };
                     let streams = self.clone();
                     tokio::spawn(async move {
                         if let Err(error) = streams.converse(stream, Some(place)).await {
@@ -355,6 +362,25 @@ impl Streams {
     }
 }
 
+/// How many connections may stand, by whose address they come from.
+struct Places {
+    peers: HashMap<IpAddr, Arc<Semaphore>>,
+    strangers: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new(peers: &[IpAddr]) -> Places {
+        let of_peer = |ip: &IpAddr| (ip.to_canonical(), Arc::new(Semaphore::new(MAX_OF_A_PEER)));
+        let peers = peers.iter().map(of_peer).collect();
+        Places { peers, strangers: Arc::new(Semaphore::new(MAX_OF_STRANGERS)) }
+    }
+
+    /// A place for one from `ip`, if there is one.
+    fn take(&self, ip: IpAddr) -> Option<OwnedSemaphorePermit> {
+        self.peers.get(&ip.to_canonical()).unwrap_or(&self.strangers).clone().try_acquire_owned().ok()
+    }
+}
+
 /// Tells the log of the connection's end however it comes about.
 struct Registered<'a> {
     streams: &'a Streams,
@@ -486,5 +512,46 @@ mod tests {
         assert!(meet(&[NEW, OLD], &[OLD], 2).await, "the side that knows both falls back to the old one");
         assert!(meet(&[NEW, OLD], &[NEW], 1).await);
         assert!(!meet(&[NEW], &[OLD], 4).await, "a wrong secret stays wrong");
+    }
+
+    #[tokio::test]
+    async fn strangers_wait_for_nothing_take_no_place_of_a_peer_and_reach_no_log() {
+        let (log, logged) = std::sync::mpsc::channel();
+        let streams = Streams::new(Secrets::new(Current::new([NEW])), log);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let peer: IpAddr = "127.0.0.2".parse().unwrap();
+        let accepting = tokio::spawn(streams.clone().accept(listener, vec![peer]));
+        let come = async |ip: &str| {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(SocketAddr::new(ip.parse().unwrap(), 0)).unwrap();
+            socket.connect(at).await.unwrap()
+        };
+        // One byte of a handshake each, and never the rest.
+        let mut strangers = Vec::new();
+        for _ in 0..4 * MAX_OF_STRANGERS {
+            let mut stranger = come("127.0.0.3").await;
+            let _ = stranger.write_all(&[0]).await;
+            strangers.push(stranger);
+        }
+        let mut near = come("127.0.0.2").await;
+        let of_peer = Streams::new(Secrets::new(Current::new([NEW])), std::sync::mpsc::channel().0);
+        of_peer.shake(&mut near, true, &mut Vec::new()).await.expect("a peer gets through");
+        // What makes no handshake is not waited for: an announced length that is another one, and any other bytes.
+        for wrong in [[0xff, 0xff].as_slice(), b"GET / HTTP/1.1\r\n\r\n", &[0, 48, 9, 9]] {
+            let mut other = come("127.0.0.2").await;
+            let _ = other.write_all(wrong).await;
+            if wrong[..2] == [0, 48] {
+                continue;
+            }
+            let end = tokio::time::timeout(HANDSHAKE_WITHIN * 10, other.read(&mut [0; 64])).await;
+            assert!(matches!(end.expect("it is closed"), Ok(0) | Err(_)), "a stranger got an answer");
+        }
+        for mut stranger in strangers {
+            let end = tokio::time::timeout(HANDSHAKE_WITHIN * 10, stranger.read(&mut [0; 64])).await;
+            assert!(matches!(end.expect("it is closed"), Ok(0) | Err(_)), "a stranger got an answer");
+        }
+        assert!(logged.try_recv().is_err(), "the log heard of somebody who proved nothing");
+        accepting.abort();
     }
 }

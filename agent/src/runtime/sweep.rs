@@ -42,7 +42,32 @@ pub fn run(config: &Path) -> Result<String> {
     let _only_one = state_file::StateDir::open(&config.state_dir).context(
         "nothing was changed: only what a dead agent left is swept. Stop it first: systemctl stop holdfast",
     )?;
-    let swept = addresses(&specs)?;
+    let audit = super::audit::Audit::open(&config.state_dir, &config.node_id);
+    let tell = |outcome, message: String| match &audit {
+        Ok(audit) => audit.tell(super::audit::Entry {
+            by: format!("holdfast sweep, uid {}", nix::unistd::getuid()),
+            claimed: std::env::var("SUDO_USER").ok(),
+            action: "sweep".to_owned(),
+            outcome,
+            message: Some(message),
+            ..super::audit::Entry::default()
+        }),
+        Err(error) => tracing::warn!(%error, "the audit trail cannot be written"),
+    };
+    match sweep(&specs) {
+        Ok(words) => {
+            tell(super::audit::Outcome::Done, words.clone());
+            Ok(words)
+        }
+        Err(error) => {
+            tell(super::audit::Outcome::Failed, format!("{error:#}"));
+            Err(error)
+        }
+    }
+}
+
+fn sweep(specs: &[VipSpec]) -> Result<String> {
+    let swept = addresses(specs)?;
     let mut interfaces: Vec<String> = specs.iter().map(|spec| spec.interface.clone()).collect();
     interfaces.sort();
     interfaces.dedup();

@@ -71,6 +71,16 @@ proptest! {
     }
 }
 
+/// Found by fuzzing: the parser tried two readings of each bracket, 40 deep.
+#[test]
+fn a_short_text_that_is_wrong_deep_inside_is_refused_at_once() {
+    let begun = std::time::Instant::now();
+    let text = "a = b%{\nc=d [\"[\"/e%{\nf (g%{\n".repeat(40);
+    let error = Config::parse("holdfast.hcl", &text).unwrap_err();
+    assert!(error.to_string().contains("nested more than"), "{error}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5));
+}
+
 #[test]
 fn nesting_without_end_is_refused() {
     for open in ["[", "(", "{", "!", "-", "\"${", "a {\n"] {

@@ -271,7 +271,7 @@ fn what_works_at_a_price_is_a_warning() {
     for (text, expected) in [
         (with("    enabled = true", "    enabled = false"), "nothing fails over by itself"),
         (
-            with("secret_key = \"correct horse battery staple\"", "secret_key = \"short\""),
+            with("secret_key = \"correct horse battery staple\"", "secret_key = \"shortish\""),
             "shorter than 12 bytes",
         ),
         (with("  node_id = \"a\"", "  encryption = false"), "always encrypted"),

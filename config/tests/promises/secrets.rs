@@ -136,3 +136,26 @@ fn no_secret_shows_in_an_error() {
         }
     }
 }
+
+/// With a shorter one the log's stream never opens, and the pair would be solo for ever.
+#[test]
+fn a_secret_that_no_stream_would_open_with_is_refused() {
+    let line = "secret_key = \"correct horse battery staple\"";
+    for instead in
+        ["secret_key = \"1234567\"".to_owned(), format!("{line}\n  previous_secret_keys = [\"1234567\"]")]
+    {
+        let error = crate::refuse(&with(line, &instead)).to_string();
+        assert!(error.contains("shorter than 8 bytes") && !error.contains("1234567"), "{error}");
+    }
+}
+
+/// A file with the same secret-free text has the same digest, and it tells nothing about a secret.
+#[test]
+fn the_digest_of_a_file_tells_files_apart_and_secrets_not() {
+    let line = "secret_key = \"correct horse battery staple\"";
+    let digest = |text: &str| crate::load(text).digest;
+    let one = digest(&with(line, line));
+    assert_eq!(one, digest(&with(line, "secret_key = \"correct horse battery stapel\"")));
+    assert_ne!(one, digest(&format!("{}\n# another file\n", with(line, line))));
+    assert_eq!(one.len(), 64);
+}

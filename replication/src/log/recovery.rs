@@ -73,10 +73,11 @@ fn damage(lsn: Lsn, detail: impl Into<String>) -> LogError {
 
 /// Feeds `sink` the bytes `from..to` of a file, as far as it has them.
 pub(super) fn copy_range(file: &dyn DiskFile, from: u64, to: u64, sink: &mut Sink<'_>) -> io::Result<()> {
-    let mut buffer = vec![0; COPY_CHUNK];
+    let chunk = |left: u64| COPY_CHUNK.min(usize::try_from(left).unwrap_or(COPY_CHUNK));
+    let mut buffer = vec![0; chunk(to.saturating_sub(from))];
     let mut at = from;
     while at < to {
-        let want = COPY_CHUNK.min(usize::try_from(to - at).unwrap_or(COPY_CHUNK));
+        let want = chunk(to - at);
         let got = file.read_at(&mut buffer[..want], at)?;
         if got == 0 {
             break;
@@ -200,6 +201,15 @@ fn scan_last(
     Ok(found)
 }
 
+/// Walks the segment before one that holds no record and goes: what is then the end of the log is taken from its
+/// records, and not from a header alone. A segment is synced before the next one begins, so all of it was durable.
+fn scan_sealed(disk: &dyn Disk, base: Lsn, next: &Position) -> Result<LastSegment, LogError> {
+    let file = disk.open(&file_name(base)).map_err(io_error("opening a segment"))?;
+    let header = read_header(&*file, base)?;
+    let mark = Mark { log_id: header.log_id, durable: next.lsn, chain: next.chain, behind: false };
+    scan_last(&*file, &header, Some(&mark))
+}
+
 /// Looks behind a bad record for one that proves the bad bytes to have been committed.
 fn judge_tail(scan: &mut Scan<'_>, base: Lsn, end: Lsn, why: &str) -> Result<(), LogError> {
     let mut lsn = end;
@@ -301,8 +311,11 @@ fn open_once<D: Disk>(disk: &Arc<D>, options: &OpenOptions) -> Result<(Log<D>, R
     let base = header.at.lsn;
     let mark = mark.filter(|m| m.log_id == header.log_id);
     let mut file = disk.open(&file_name(base)).map_err(io_error("opening a segment"))?;
-    let found = scan_last(&*file, &header, mark.as_ref())?;
+    let mut found = scan_last(&*file, &header, mark.as_ref())?;
     let end = found.at.lsn;
+    if let (true, Some(before)) = (end == base, bases.iter().rev().nth(1)) {
+        found = LastSegment { torn: found.torn, ..scan_sealed(&**disk, *before, &found.at)? };
+    }
     if found.torn {
         let archive = archive_raw(&**disk, &bases, end, Cause::Torn, "torn by a crash", options.wall_ms)?;
         recovery.torn.push(archive);

@@ -285,6 +285,45 @@ fn what_a_killed_process_left_unsynced_is_durable_before_it_counts() {
     }
 }
 
+/// A log whose last segment has a header and nothing else that is whole, and whose mark went with the power.
+fn ends_with_a_torn_segment() -> (MemDisk, String, String) {
+    let disk = MemDisk::new();
+    drop(sample(&disk));
+    disk.remove("durable").unwrap();
+    let names: Vec<String> =
+        disk.files().into_keys().filter(|name| crate::segment::base_of(name).is_some()).collect();
+    let [.., before, last] = &names[..] else { panic!() };
+    disk.flip_bit(last, 8 * (SEGMENT_HEADER_LEN + 1));
+    (disk, before.clone(), last.clone())
+}
+
+#[test]
+fn a_segment_that_holds_no_record_goes_and_the_log_goes_on_from_the_records_before_it() {
+    let (disk, before, last) = ends_with_a_torn_segment();
+    let (mut log, recovery) = reopen(&disk).unwrap();
+    assert!(recovery.torn.len() == 1 && !disk.files().contains_key(&last));
+    assert_eq!(log.end(), crate::segment::base_of(&last).unwrap());
+    start(&mut log, 9);
+    log.sync().unwrap();
+    drop(log);
+    let (log, _) = reopen(&disk).unwrap();
+    log.verify().unwrap();
+    // What stands before the segment that went was synced, so a bad byte in it is no torn tail.
+    let (disk, ..) = ends_with_a_torn_segment();
+    disk.flip_bit(&before, 8 * (SEGMENT_HEADER_LEN + 1));
+    assert!(matches!(reopen(&disk), Err(LogError::Damaged { .. })));
+}
+
+#[test]
+fn a_whole_header_that_continues_other_bytes_is_not_taken_for_the_end_of_the_log() {
+    let (disk, _, last) = ends_with_a_torn_segment();
+    let file = disk.open(&last).unwrap();
+    let mut header = SegmentHeader::parse(&disk.files()[&last][..SEGMENT_HEADER_LEN as usize]).unwrap();
+    header.at.chain ^= 1;
+    file.write_at(&header.encode(), 0).unwrap();
+    assert!(matches!(reopen(&disk), Err(LogError::Damaged { .. })));
+}
+
 #[test]
 fn lost_segments_are_damage_not_an_empty_log() {
     let disk = MemDisk::new();

@@ -6,6 +6,6 @@ mod session;
 
 pub use frame::{BadFrame, Frame, Hello, MAX_FRAME, MAX_HISTORY, MAX_TEXT, RejectReason, Welcome};
 pub use session::{
-    Channel, ErrorCounts, NoiseSession, Opener, PROTOCOL_VERSION, SECRET_MIN, Sealer, StreamError,
+    Assembly, Channel, ErrorCounts, NoiseSession, Opener, PROTOCOL_VERSION, SECRET_MIN, Sealer, StreamError,
     StreamErrorKind,
 };

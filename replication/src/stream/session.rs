@@ -175,12 +175,26 @@ impl Sealer {
     }
 }
 
+/// Puts frames together out of decrypted messages. Holds no more than one frame and one message.
+#[derive(Debug, Default)]
+pub struct Assembly {
+    plain: Vec<u8>,
+}
+
+impl Assembly {
+    /// Takes the next message's bytes over; gives the frame that it completes. An error is final.
+    pub fn push(&mut self, message: &[u8]) -> Result<Option<Frame>, StreamError> {
+        self.plain.extend_from_slice(message);
+        whole_message(&mut self.plain)?.map(decoded).transpose()
+    }
+}
+
 /// Decrypts what arrived, in whatever pieces.
 pub struct Opener {
     keys: Arc<StatelessTransportState>,
     nonce: u64,
     wire: Vec<u8>,
-    plain: Vec<u8>,
+    frames: Assembly,
     dead: bool,
 }
 
@@ -188,8 +202,7 @@ impl Opener {
     /// Takes `bytes` off the wire and appends the frames that became whole. An error is final.
     pub fn feed(&mut self, bytes: &[u8], frames: &mut Vec<Frame>) -> Result<(), StreamError> {
         self.feed_with(bytes, |message| {
-            let frame = Frame::decode(&message).map_err(|_| StreamError(StreamErrorKind::BadFrame))?;
-            frames.push(frame);
+            frames.push(decoded(message)?);
             Ok(())
         })
     }
@@ -224,13 +237,15 @@ impl Opener {
         let mut at = 0;
         while let Some(message) = next_message(&self.wire[at..])? {
             at += 2 + message.len();
-            let had = self.plain.len();
-            self.plain.resize(had + message.len() - TAG_LEN, 0);
+            // Decrypted in place, and only then part of the frame.
+            let plain = &mut self.frames.plain;
+            let had = plain.len();
+            plain.resize(had + message.len() - TAG_LEN, 0);
             self.keys
-                .read_message(self.nonce, message, &mut self.plain[had..])
+                .read_message(self.nonce, message, &mut plain[had..])
                 .map_err(|_| StreamError(StreamErrorKind::Decrypt))?;
             self.nonce += 1;
-            if let Some(message) = whole_message(&mut self.plain)? {
+            if let Some(message) = whole_message(plain)? {
                 each(message)?;
             }
         }
@@ -262,6 +277,10 @@ fn whole_message(plain: &mut Vec<u8>) -> Result<Option<Bytes>, StreamError> {
         std::cmp::Ordering::Greater => Err(StreamError(StreamErrorKind::BadFrame)),
         std::cmp::Ordering::Equal => Ok(Some(Bytes::from(std::mem::take(plain)).slice(4..))),
     }
+}
+
+fn decoded(message: Bytes) -> Result<Frame, StreamError> {
+    Frame::decode(&message).map_err(|_| StreamError(StreamErrorKind::BadFrame))
 }
 
 enum State {
@@ -392,7 +411,8 @@ impl NoiseSession {
         }
         let keys = Arc::new(handshake.into_stateless_transport_mode().map_err(failed)?);
         let sealer = Sealer { keys: keys.clone(), nonce: 0, plain: Vec::new() };
-        let mut opener = Opener { keys, nonce: 0, wire: Vec::new(), plain: Vec::new(), dead: false };
+        let mut opener =
+            Opener { keys, nonce: 0, wire: Vec::new(), frames: Assembly::default(), dead: false };
         let early = &wire[2 + HANDSHAKE_LEN..];
         match self.channel {
             Channel::Log => opener.feed(early, frames)?,
