@@ -23,6 +23,7 @@ mod read;
 mod read_check;
 mod read_ha;
 mod read_hooks;
+mod read_virtual_ip;
 mod report;
 mod secret;
 mod secret_file;
@@ -41,7 +42,7 @@ pub use crate::explain::explain;
 pub use crate::hooks::{DEFAULT_HOOK_TIMEOUT, DEFAULT_UNIT_TIMEOUT, Hook, HookEvent, OnFailure, Service};
 pub use crate::model::{
     Api, Check, CheckKind, Config, Failback, FailbackMode, GateChoice, Ha, HeartbeatPath, Keys, Mode, Peer,
-    PeerKind, RootCredentials, Store, TwoNode, VirtualIp,
+    PeerKind, RootCredentials, Route, Rule, Store, TwoNode, VirtualIp,
 };
 pub use crate::quantity::{MAX_DURATION, show as show_duration};
 pub use crate::read::{DEFAULT_STATE_DIR, MIN_SECRET_BYTES};
