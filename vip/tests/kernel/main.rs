@@ -6,8 +6,12 @@
 
 mod addresses;
 mod announce;
+mod conflict;
 mod gate;
+mod many;
 mod operator;
+mod parents;
 mod probe;
+mod routes;
 mod two_hosts;
 mod watch;
