@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use crate::Loaded;
 use crate::hooks::{HookEvent, OnFailure};
-use crate::model::{CheckKind, Config, FailbackMode, GateChoice, Mode, Peer, PeerKind, TwoNode};
+use crate::model::{CheckKind, Config, FailbackMode, GateChoice, Mode, Peer, PeerKind, Route, Rule, TwoNode};
 use crate::quantity::{show, show_size};
+use crate::read_virtual_ip::MAIN_TABLE;
 use crate::timers::{Derived, GateInUse};
 
 /// The explanation, over several lines, with a line end at its end.
@@ -127,6 +128,20 @@ fn addresses(out: &mut String, config: &Config) {
         let probe = if vip.arp_ping { "probed before" } else { "not probed before" };
         let announce = if vip.gratuitous_arp { "announced after" } else { "not announced after" };
         line(out, format!("  {} on {}, {probe} and {announce} it is claimed", vip.address, vip.interface));
+        if vip.gratuitous_arp {
+            let refresh = match vip.garp_refresh {
+                Some(refresh) => format!("then every {}", show(refresh)),
+                None => "then only when something happens".to_owned(),
+            };
+            let interval = vip.garp_interval.map_or(String::new(), |time| format!(", {} apart", show(time)));
+            line(out, format!("    announced {} times{interval}, {refresh}", vip.garp_repeat));
+        }
+        for route in &vip.routes {
+            line(out, format!("    {}", route_words(route)));
+        }
+        for rule in &vip.rules {
+            line(out, format!("    {}", rule_words(rule)));
+        }
     }
     line(
         out,
@@ -164,6 +179,39 @@ fn connections(out: &mut String, config: &Config) {
             show(sync.sync_interval)
         ),
     );
+}
+
+fn without(required: bool) -> &'static str {
+    if required { "the address is not claimed without it" } else { "the address is claimed all the same" }
+}
+
+fn route_words(route: &Route) -> String {
+    let to = if route.to.prefix_len() == 0 { "default".to_owned() } else { route.to.to_string() };
+    let mut words = format!("with it the route {to}");
+    if let Some(via) = route.via {
+        let _ = write!(words, " via {via}");
+    }
+    if route.table != MAIN_TABLE {
+        let _ = write!(words, " table {}", route.table);
+    }
+    if let Some(source) = route.source {
+        let _ = write!(words, " src {source}");
+    }
+    if let Some(metric) = route.metric {
+        let _ = write!(words, " metric {metric}");
+    }
+    format!("{words}; if it cannot be added, {}", without(route.required))
+}
+
+fn rule_words(rule: &Rule) -> String {
+    let mut words = format!("with it the rule {}:", rule.priority);
+    if let Some(from) = rule.from {
+        let _ = write!(words, " from {from}");
+    }
+    if let Some(to) = rule.to {
+        let _ = write!(words, " to {to}");
+    }
+    format!("{words} table {}; if it cannot be added, {}", rule.table, without(rule.required))
 }
 
 fn timers(out: &mut String, config: &Config) {

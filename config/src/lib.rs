@@ -24,6 +24,7 @@ mod read;
 mod read_check;
 mod read_ha;
 mod read_hooks;
+mod read_virtual_ip;
 mod report;
 mod secret;
 mod secret_file;
@@ -44,7 +45,7 @@ pub use crate::explain::explain;
 pub use crate::hooks::{DEFAULT_HOOK_TIMEOUT, DEFAULT_UNIT_TIMEOUT, Hook, HookEvent, OnFailure, Service};
 pub use crate::model::{
     Api, Check, CheckKind, Config, ConntrackSync, Failback, FailbackMode, GateChoice, Ha, HeartbeatPath,
-    Keys, Mode, Peer, PeerKind, RootCredentials, Store, TwoNode, VirtualIp, WatchdogDevice,
+    Keys, Mode, Peer, PeerKind, RootCredentials, Route, Rule, Store, TwoNode, VirtualIp, WatchdogDevice,
 };
 pub use crate::quantity::{MAX_DURATION, show as show_duration};
 pub use crate::read::{DEFAULT_STATE_DIR, MIN_SECRET_BYTES, SHORTEST_SECRET_BYTES};

@@ -246,6 +246,48 @@ pub struct VirtualIp {
     pub arp_ping: bool,
     /// Announce it after claiming.
     pub gratuitous_arp: bool,
+    /// Announcements in a row after claiming; at least 1.
+    pub garp_repeat: u32,
+    /// Time between them; `None`: soon at first, then wider.
+    pub garp_interval: Option<Duration>,
+    /// Time between the announcements ever after; `None` for none.
+    pub garp_refresh: Option<Duration>,
+    /// Routes that come with the address and go with it, in the order of the file.
+    pub routes: Vec<Route>,
+    /// Policy rules that come with the address and go with it, in the order of the file.
+    pub rules: Vec<Rule>,
+}
+
+/// A route that is there as long as its virtual address is, by the same interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The destination, without bits beyond its prefix; of length 0 for the default route.
+    pub to: IpNet,
+    /// The next hop; `None`: on the link. Of the destination's family.
+    pub via: Option<IpAddr>,
+    /// The routing table's number.
+    pub table: u32,
+    /// The metric; `None` for the kernel's.
+    pub metric: Option<u32>,
+    /// The address from which this host speaks on it. Of the destination's family.
+    pub source: Option<IpAddr>,
+    /// The address does not count as claimed without it.
+    pub required: bool,
+}
+
+/// A policy rule that is there as long as its virtual address is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Packets from here; without bits beyond its prefix.
+    pub from: Option<IpNet>,
+    /// Packets to here; without bits beyond its prefix.
+    pub to: Option<IpNet>,
+    /// The routing table in which they look.
+    pub table: u32,
+    /// The smallest is asked first.
+    pub priority: u32,
+    /// The address does not count as claimed without it.
+    pub required: bool,
 }
 
 /// The object store.

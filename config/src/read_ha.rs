@@ -1,4 +1,4 @@
-//! Reads the `ha` block: timers, policies and virtual addresses.
+//! Reads the `ha` block: timers and policies; its virtual addresses are read in [`read_virtual_ip`].
 //!
 //! Decides their defaults, and refuses timers that cannot work together. Never looks at peers: which
 //! of the policies matter is checked once they are known. Invariant: the interval is at least
@@ -8,14 +8,11 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
-use crate::model::{
-    ConntrackSync, Failback, FailbackMode, GateChoice, Ha, TwoNode, VirtualIp, WatchdogDevice,
-};
+use crate::model::{ConntrackSync, Failback, FailbackMode, GateChoice, Ha, TwoNode, WatchdogDevice};
 use crate::quantity::show;
 use crate::read::inactive;
 use crate::read_hooks;
+use crate::read_virtual_ip;
 use crate::report::Notes;
 use crate::section::{At, Section};
 
@@ -52,9 +49,6 @@ pub(crate) const DEFAULT_WATCHDOG_TIMEOUT: Duration = Duration::from_secs(15);
 /// What `watchdog_timeout` may be.
 const WATCHDOG_TIMEOUTS: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(10)..=Duration::from_secs(600);
-
-/// Most virtual addresses: each is probed and announced within one promotion.
-pub(crate) const MAX_VIRTUAL_IPS: usize = 32;
 
 /// How often the table of connections is compared where the file says nothing: as in the guide's example.
 const DEFAULT_CONNTRACK_INTERVAL: Duration = Duration::from_secs(5);
@@ -123,7 +117,8 @@ pub(crate) fn ha<'t>(notes: &mut Notes, section: Option<Section<'t>>) -> HaRead<
     monitors(notes, &mut section, &mut ha);
     ha.conntrack_sync = conntrack_sync(notes, &mut section);
     ha.hooks = read_hooks::hooks(notes, &mut section);
-    let virtual_ip_places = virtual_ips(notes, &mut section, &mut ha);
+    let (virtual_ips, virtual_ip_places) = read_virtual_ip::virtual_ips(notes, &mut section);
+    ha.virtual_ips = virtual_ips;
     HaRead {
         ha,
         section: Some(section),
@@ -360,90 +355,14 @@ fn conntrack_sync(notes: &mut Notes, section: &mut Section<'_>) -> Option<Conntr
     enabled.then_some(ConntrackSync { interface, sync_interval, max_entries })
 }
 
-fn virtual_ips(notes: &mut Notes, section: &mut Section<'_>, ha: &mut Ha) -> Vec<Range<usize>> {
-    let mut places: Vec<Range<usize>> = Vec::new();
-    for mut block in section.blocks(notes, "virtual_ip") {
-        let head = block.head.clone();
-        let address = block.text(notes, "address");
-        if block.key_span("address").is_none() {
-            let mend = "write `address = \"10.0.0.100/24\"`";
-            notes.error(&head, "`virtual_ip` has no `address`", mend);
-        }
-        let interface = block.text(notes, "interface");
-        if block.key_span("interface").is_none() {
-            let mend = "write the interface that carries the address: `interface = \"eth1\"`";
-            notes.error(&head, "`virtual_ip` has no `interface`", mend);
-        }
-        let arp_ping = block.flag(notes, "arp_ping").is_none_or(|flag| flag.value);
-        let gratuitous_arp = block.flag(notes, "gratuitous_arp").is_none_or(|flag| flag.value);
-        block.close(notes);
-        let interface = interface.and_then(|name| {
-            let good = is_interface(&name.value);
-            if !good {
-                bad_interface(notes, &name);
-            }
-            good.then_some(name.value)
-        });
-        let Some(written) = address else { continue };
-        let Some(address) = cidr(notes, &written) else { continue };
-        if ha.virtual_ips.iter().any(|other| other.address.addr() == address.addr()) {
-            let message = format!("the virtual address {} is given twice", address.addr());
-            notes.error(&written.span, message, "remove one of the two `virtual_ip` blocks");
-            continue;
-        }
-        let Some(interface) = interface else { continue };
-        ha.virtual_ips.push(VirtualIp { address, interface, arp_ping, gratuitous_arp });
-        places.push(written.span);
-    }
-    if let Some(place) = places.get(MAX_VIRTUAL_IPS) {
-        notes.error(place, format!("more than {MAX_VIRTUAL_IPS} virtual addresses"), "remove some of them");
-    }
-    places
-}
-
-/// An address that a host can have, with the prefix of its network.
-fn cidr(notes: &mut Notes, written: &At<String>) -> Option<IpNet> {
-    let text = written.value.trim();
-    let Ok(network) = text.parse::<IpNet>() else {
-        let message = format!("{text:?} is not an address with the prefix of its network");
-        let mend = match text.parse::<IpAddr>() {
-            Ok(address) if address.is_ipv4() => {
-                format!("write \"{address}/24\", with the prefix that the network has")
-            }
-            Ok(address) => format!("write \"{address}/64\", with the prefix that the network has"),
-            Err(_) => "write it like \"10.0.0.100/24\" or \"fd00::100/64\"".to_owned(),
-        };
-        notes.error(&written.span, message, mend);
-        return None;
-    };
-    let address = network.addr();
-    let unusable = address.is_unspecified()
-        || address.is_multicast()
-        || address.is_loopback()
-        || match network {
-            // The first and the last address of an IPv4 network (but for /31 and /32) are no host's.
-            IpNet::V4(v4) => {
-                v4.prefix_len() == 0
-                    || (v4.prefix_len() < 31 && (v4.addr() == v4.network() || v4.addr() == v4.broadcast()))
-            }
-            IpNet::V6(v6) => v6.prefix_len() == 0,
-        };
-    if unusable {
-        let message = format!("{network} cannot be the address of a host");
-        notes.error(&written.span, message, "write the address that clients use, such as \"10.0.0.100/24\"");
-        return None;
-    }
-    Some(network)
-}
-
-fn is_interface(name: &str) -> bool {
+pub(crate) fn is_interface(name: &str) -> bool {
     (1..=MAX_INTERFACE_BYTES).contains(&name.len())
         && name != "."
         && name != ".."
         && name.chars().all(|c| c.is_ascii_graphic() && c != '/' && c != ':')
 }
 
-fn bad_interface(notes: &mut Notes, name: &At<String>) {
+pub(crate) fn bad_interface(notes: &mut Notes, name: &At<String>) {
     let message = format!("{:?} cannot be the name of an interface", name.value);
     notes.error(&name.span, message, "write it as `ip link` shows it, such as \"eth1\"");
 }

@@ -61,7 +61,22 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
             "watchdog_timeout",
         ],
     ),
-    ("replication.ha.virtual_ip", &["address", "interface", "arp_ping", "gratuitous_arp"]),
+    (
+        "replication.ha.virtual_ip",
+        &[
+            "address",
+            "interface",
+            "arp_ping",
+            "gratuitous_arp",
+            "garp_repeat",
+            "garp_interval",
+            "garp_refresh",
+            "route",
+            "rule",
+        ],
+    ),
+    ("replication.ha.virtual_ip.route", &["to", "via", "table", "metric", "src", "required"]),
+    ("replication.ha.virtual_ip.rule", &["from", "to", "table", "priority", "required"]),
     ("replication.ha.hook", &["on", "exec", "timeout", "veto"]),
     ("replication.ha.heartbeat_path", &["listen", "peers"]),
     ("replication.ha.conntrack_sync", &["enabled", "interface", "sync_interval", "max_entries"]),
@@ -90,9 +105,14 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
     ("service", &["unit", "start_timeout", "stop_timeout", "on_failure"]),
 ];
 
+/// Sections below this have such ordinary words (`to`, `table`, `priority`) that nobody who writes one of them
+/// elsewhere means these.
+const ORDINARY: &str = "replication.ha.virtual_ip.";
+
 /// The one other place where exactly this key belongs. Words that several sections know give none.
 pub(crate) fn elsewhere(key: &str, here: &str) -> Option<String> {
-    let mut places = SECTIONS.iter().filter(|(path, keys)| *path != here && keys.contains(&key));
+    let others = SECTIONS.iter().filter(|(path, _)| *path != here && !path.starts_with(ORDINARY));
+    let mut places = others.filter(|(_, keys)| keys.contains(&key));
     let (path, _) = places.next()?;
     if places.next().is_some() {
         return None;
@@ -102,7 +122,7 @@ pub(crate) fn elsewhere(key: &str, here: &str) -> Option<String> {
 
 /// A similar key of another section.
 pub(crate) fn nearest_elsewhere(key: &str, here: &str) -> Option<(&'static str, String)> {
-    let others = SECTIONS.iter().filter(|(path, _)| *path != here);
+    let others = SECTIONS.iter().filter(|(path, _)| *path != here && !path.starts_with(ORDINARY));
     let all = others.flat_map(|&(path, keys)| keys.iter().map(move |&known| (known, path)));
     let close = all.filter_map(|(known, path)| Some((close_enough(key, known)?, known, path)));
     close.min_by_key(|&(distance, ..)| distance).map(|(_, known, path)| (known, place(path)))

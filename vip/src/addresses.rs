@@ -13,12 +13,14 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
+use netlink_packet_core::DefaultNla;
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, CacheInfo,
 };
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::Handle;
+use netlink_packet_route::link::{AfSpecInet, AfSpecUnspec, LinkAttribute, LinkFlags, LinkMessage};
+use pnet::util::MacAddr;
+use rtnetlink::{Handle, LinkUnspec};
 use tokio::task::JoinHandle;
 
 use crate::error::VipError;
@@ -28,6 +30,10 @@ use crate::spec::{VipSpec, interfaces};
 /// How long the kernel may take for one request. It takes microseconds, but the lock that it needs can
 /// be held by others for long; after this the caller had better look again than wait on.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(1);
+
+/// Requests that wait for their answer at one time. The kernel serves them in the order in which they were
+/// sent; the socket's buffer has room for several times as many answers.
+const IN_FLIGHT: usize = 64;
 
 /// Shortest lifetime of an address. The kernel counts whole seconds and rounds in its own favour; one
 /// second could end before the next refresh.
@@ -73,7 +79,7 @@ pub(crate) struct Snapshot {
 }
 
 /// Runs one request under the time limit.
-async fn limited<T>(
+pub(crate) async fn limited<T>(
     action: impl Fn() -> String,
     request: impl Future<Output = Result<T, rtnetlink::Error>>,
 ) -> Result<T, VipError> {
@@ -104,7 +110,11 @@ pub(crate) fn observed_link(message: &LinkMessage) -> Option<ObservedLink> {
         _ => None,
     })?;
     let up = message.header.flags.contains(LinkFlags::Up | LinkFlags::Running);
-    Some(ObservedLink { name, index: message.header.index, up })
+    let mac = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Address(bytes) => <[u8; 6]>::try_from(bytes.as_slice()).ok().map(MacAddr::from),
+        _ => None,
+    });
+    Some(ObservedLink { name, index: message.header.index, up, mac })
 }
 
 /// An address message as we see it; `None` without an address.
@@ -118,7 +128,26 @@ pub(crate) fn observed_address(message: &AddressMessage) -> Option<ObservedAddre
     };
     // On a point-to-point link the other attribute is the peer's address.
     let ip = find(true).or_else(|| find(false))?;
-    Some(ObservedAddress { index: message.header.index, ip, prefix_len: message.header.prefix_len })
+    let unusable = flags(message).intersects(AddressFlags::Dadfailed | AddressFlags::Tentative);
+    Some(ObservedAddress { index: message.header.index, ip, prefix_len: message.header.prefix_len, unusable })
+}
+
+/// The flags of an address.
+pub(crate) fn flags(message: &AddressMessage) -> AddressFlags {
+    let found = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Flags(flags) => Some(*flags),
+        _ => None,
+    });
+    found.unwrap_or(AddressFlags::empty())
+}
+
+/// The seconds that an address has left, counted from the message; `None` for ever.
+pub(crate) fn seconds_left(message: &AddressMessage) -> Option<u32> {
+    let info = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::CacheInfo(info) => Some(info.ifa_valid),
+        _ => None,
+    });
+    info.filter(|left| *left != u32::MAX)
 }
 
 /// Observes the named links, as far as they exist, and all addresses.
@@ -160,15 +189,21 @@ impl Addresses {
     }
 
     /// Makes every address present with a lifetime of `valid_for` (see [`lifetime_s`]); also where it was
-    /// present already. All are tried even if one fails.
+    /// present already. All are tried even if one fails. They are asked for together: many cost hardly more
+    /// time than one.
     ///
     /// # Errors
     /// The first failure: [`VipError::NoSuchInterface`], [`VipError::Refused`], [`VipError::TimedOut`].
     pub async fn claim(&self, valid_for: Duration) -> Result<(), VipError> {
-        let mut seen = self.snapshot().await?;
+        let seen = self.snapshot().await?;
+        let seconds = lifetime_s(valid_for);
+        let seen = &seen;
+        let hold = |spec| async move { (spec, self.hold(spec, seen, seconds).await) };
+        let asked: Vec<_> = self.specs.iter().map(hold).collect();
+        let mut held = futures::stream::iter(asked).buffered(IN_FLIGHT);
         let mut first_failure = None;
-        for spec in &self.specs {
-            if let Err(error) = self.hold(spec, &mut seen, lifetime_s(valid_for)).await {
+        while let Some((spec, outcome)) = held.next().await {
+            if let Err(error) = outcome {
                 tracing::warn!(vip = %spec, %error, "a virtual address is not held");
                 first_failure.get_or_insert(error);
             }
@@ -192,9 +227,12 @@ impl Addresses {
     /// The first failure: [`VipError::Refused`], [`VipError::TimedOut`].
     pub async fn release(&self) -> Result<(), VipError> {
         let seen = self.snapshot().await?;
+        let steps = plan::release(&self.specs, &seen.links, &seen.addresses);
+        let asked: Vec<_> = steps.iter().map(|step| self.carry_out(step, 0)).collect();
+        let mut removed = futures::stream::iter(asked).buffered(IN_FLIGHT);
         let mut first_failure = None;
-        for step in plan::release(&self.specs, &seen.links, &seen.addresses) {
-            if let Err(error) = self.carry_out(&step, 0).await {
+        while let Some(outcome) = removed.next().await {
+            if let Err(error) = outcome {
                 tracing::warn!(%error, "a virtual address is not removed");
                 first_failure.get_or_insert(error);
             }
@@ -234,18 +272,34 @@ impl Addresses {
         snapshot(&self.handle, &interfaces(&self.specs)).await
     }
 
-    /// Carries out the plan for one address, and notes what it adds: the next address may share its
-    /// subnet.
-    async fn hold(&self, spec: &VipSpec, seen: &mut Snapshot, seconds: u32) -> Result<(), VipError> {
+    /// Carries out the plan for one address. (The plans of the others do not depend on what it adds: a virtual
+    /// address is never another one's neighbour in the subnet.)
+    async fn hold(&self, spec: &VipSpec, seen: &Snapshot, seconds: u32) -> Result<(), VipError> {
         let missing = || VipError::NoSuchInterface { interface: spec.interface.clone() };
         let link = plan::link_of(spec, &seen.links).ok_or_else(missing)?;
         for step in plan::hold(spec, link, &self.specs, &seen.addresses) {
             self.carry_out(&step, seconds).await?;
-            if let Step::Hold { index, ip, prefix_len, .. } = step {
-                seen.addresses.push(ObservedAddress { index, ip, prefix_len });
-            }
         }
         Ok(())
+    }
+
+    /// Has the kernel keep the addresses that hang on one that is about to go: an operator's own one that was
+    /// added after a virtual one with the same prefix is its "secondary", and would go with it. By netlink,
+    /// since the unit sees the settings below `/proc/sys` read-only.
+    async fn keep_secondaries(&self, index: u32) {
+        // An attribute `IPV4_DEVCONF_PROMOTE_SECONDARIES` = 1 within `IFLA_INET_CONF`.
+        const INET_CONF: u16 = 1;
+        const PROMOTE_SECONDARIES: u16 = 20;
+        let mut setting = 8u16.to_ne_bytes().to_vec();
+        setting.extend(PROMOTE_SECONDARIES.to_ne_bytes());
+        setting.extend(1u32.to_ne_bytes());
+        let settings = AfSpecInet::Other(DefaultNla::new(INET_CONF, setting));
+        let mut message = LinkUnspec::new_with_index(index).build();
+        message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet(vec![settings])]));
+        let action = || format!("set promote_secondaries of interface {index}");
+        if let Err(error) = limited(action, self.handle.link().set(message).execute()).await {
+            tracing::warn!(%error, "own addresses that were added after a virtual one with the same prefix go with it");
+        }
     }
 
     async fn carry_out(&self, step: &Step, seconds: u32) -> Result<(), VipError> {
@@ -271,7 +325,10 @@ impl Addresses {
                 message.attributes.push(AddressAttribute::Flags(flags));
                 limited(|| format!("add {ip}/{prefix_len} to interface {index}"), request.execute()).await
             }
-            Step::Remove(ObservedAddress { index, ip, prefix_len }) => {
+            Step::Remove(ObservedAddress { index, ip, prefix_len, .. }) => {
+                if ip.is_ipv4() && prefix_len < 32 {
+                    self.keep_secondaries(index).await;
+                }
                 let message = self.handle.address().add(index, ip, prefix_len).message_mut().clone();
                 let action = || format!("remove {ip}/{prefix_len} from interface {index}");
                 match limited(action, self.handle.address().del(message).execute()).await {

@@ -5,7 +5,9 @@
 //! | [`plan`] | which steps lead from the addresses that are to those that should be; pure |
 //! | [`addresses`] | nothing: carries the steps out over netlink, and observes |
 //! | [`watch`] | which of the kernel's notices concern our addresses and links |
+//! | [`routes`] | nothing: adds and removes the routes and rules that move with an address |
 //! | [`announce`] | what to tell the neighbours, and when |
+//! | [`conflict`] | which frames say that somebody else has an address of ours |
 //! | [`probe`] | whether somebody else has an address; whether a neighbour is alive |
 //! | [`learned`] | nothing: remembers who last said that it has an address, for proof |
 //! | [`echo`] | whether an address beyond the link is alive |
@@ -22,6 +24,7 @@
 pub mod addresses;
 pub mod announce;
 pub mod clock;
+pub mod conflict;
 pub mod conntrack;
 pub mod echo;
 pub mod error;
@@ -32,21 +35,24 @@ pub mod link;
 mod packet_socket;
 pub mod plan;
 pub mod probe;
+pub mod routes;
 pub mod spec;
 pub mod watch;
 pub mod watchdog;
 
 pub use addresses::{Addresses, VipState};
-pub use announce::{Announcer, announcement_times};
+pub use announce::{Announcer, Schedule};
 pub use clock::boottime_ns;
+pub use conflict::{Contest, Sentinel, Sign};
 pub use echo::echo;
 pub use error::VipError;
 pub use learned::{Learned, Learner};
 pub use link::{LinkView, link_up, mac_of, view as link_view};
 pub use pnet::util::MacAddr;
 pub use probe::{Conflict, ProbeResult, Prober, probe_ip};
-pub use spec::VipSpec;
-pub use watch::{VipEvent, Watch};
+pub use routes::Routes;
+pub use spec::{Rounds, RouteSpec, RuleSpec, VipSpec};
+pub use watch::{Alteration, VipEvent, Watch};
 pub use watchdog::Watchdog;
 
 #[cfg(test)]
@@ -64,6 +70,11 @@ mod tests {
         shared::<Learner>();
         shared::<gate::EbpfGate>();
         shared::<gate::NftGate>();
+        let _ = |routes: &Routes, sentinel: &mut Sentinel| {
+            sent(&routes.ensure());
+            sent(&routes.remove());
+            sent(&sentinel.next());
+        };
         let _ = |addresses: &Addresses, prober: &Prober, watch: &mut Watch, time| {
             sent(&addresses.claim(time));
             sent(&addresses.release());

@@ -1,6 +1,7 @@
 //! What an interface is at this moment. Asked anew each time: an interface that was deleted and made
 //! again has the same name and another index.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -9,6 +10,7 @@ use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use pnet::util::MacAddr;
 
 use crate::error::VipError;
+use crate::spec::VipSpec;
 
 /// One interface, as the kernel shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +73,19 @@ pub(crate) fn link(interface: &str) -> Result<Link, VipError> {
     }
     let missing = || VipError::NoSuchInterface { interface: interface.to_owned() };
     Ok(Link { addresses, ..found.ok_or_else(missing)? })
+}
+
+/// Interfaces as they are at one moment, each looked up once.
+#[derive(Default)]
+pub(crate) struct Links(HashMap<String, Link>);
+
+impl Links {
+    pub(crate) fn of(&mut self, spec: &VipSpec) -> Result<&Link, VipError> {
+        if !self.0.contains_key(&spec.interface) {
+            self.0.insert(spec.interface.clone(), link(&spec.interface)?);
+        }
+        Ok(&self.0[&spec.interface])
+    }
 }
 
 /// The hardware addresses of this host. One of its interfaces may hear or answer what another one sent.

@@ -69,7 +69,7 @@ fn neighbour_discovery_filter() -> [SockFilter; 7] {
 /// Lets through nothing but claims of some addresses: ARP whose sender has one of them, advertisements
 /// whose target has. `words` are the addresses in ARP's sender field, or the last 32 bits of the targets. So a
 /// busy network costs a listener nothing.
-fn claims_filter(protocol: Protocol, words: &[u32]) -> Vec<SockFilter> {
+fn announcements_filter(protocol: Protocol, words: &[u32]) -> Vec<SockFilter> {
     const LOAD_BYTE: u16 = 0x30;
     const LOAD_WORD: u16 = 0x20;
     const JUMP_EQ: u16 = 0x15;
@@ -97,6 +97,59 @@ fn claims_filter(protocol: Protocol, words: &[u32]) -> Vec<SockFilter> {
     program
 }
 
+/// Lets pass what claims one of `ips`, or probes for it, and nothing else: other stations' ordinary questions
+/// for our addresses, of which there are many, wake nobody. For IPv6 the last four bytes of an address
+/// decide; whoever reads looks at all of it. Frames for other stations, and those of VLANs that have no
+/// interface here, are no business of ours. Offsets are from the beginning of the frame.
+pub(crate) fn claims_filter(protocol: Protocol, ips: &[IpAddr]) -> Vec<SockFilter> {
+    const LOAD_WORD: u16 = 0x20;
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP: u16 = 0x05;
+    const JUMP_EQ: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    /// `SKF_AD_OFF + SKF_AD_PKTTYPE`, and `PACKET_OTHERHOST`.
+    const PACKET_TYPE: u32 = 0xffff_f000 + 4;
+    const FOR_ANOTHER_STATION: u32 = 3;
+    let mut filter = vec![
+        SockFilter::new(LOAD_WORD, 0, 0, PACKET_TYPE),
+        SockFilter::new(JUMP_EQ, 0, 1, FOR_ANOTHER_STATION),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ];
+    match protocol {
+        // The sender's address; or, where there is none, the target's: a probe (RFC 5227).
+        Protocol::Arp => filter.extend([
+            SockFilter::new(LOAD_WORD, 0, 0, 14 + 14),
+            SockFilter::new(JUMP_EQ, 0, 1, 0),
+            SockFilter::new(LOAD_WORD, 0, 0, 14 + 24),
+        ]),
+        // An advertisement's target, a solicitation's source; or, where that ends in zeros as the unspecified
+        // address does, its target.
+        Protocol::NeighbourDiscovery => filter.extend([
+            SockFilter::new(LOAD_BYTE, 0, 0, 14 + 6),
+            SockFilter::new(JUMP_EQ, 1, 0, 58),
+            SockFilter::new(RETURN, 0, 0, 0),
+            SockFilter::new(LOAD_BYTE, 0, 0, 14 + 40),
+            SockFilter::new(JUMP_EQ, 5, 0, 136),
+            SockFilter::new(JUMP_EQ, 1, 0, 135),
+            SockFilter::new(RETURN, 0, 0, 0),
+            SockFilter::new(LOAD_WORD, 0, 0, 14 + 8 + 12),
+            SockFilter::new(JUMP_EQ, 1, 0, 0),
+            SockFilter::new(JUMP, 0, 0, 1),
+            SockFilter::new(LOAD_WORD, 0, 0, 14 + 40 + 8 + 12),
+        ]),
+    }
+    for ip in ips {
+        let last = match ip {
+            IpAddr::V4(v4) => u32::from(*v4),
+            IpAddr::V6(v6) => u128::from(*v6) as u32,
+        };
+        filter.push(SockFilter::new(JUMP_EQ, 0, 1, last));
+        filter.push(SockFilter::new(RETURN, 0, 0, FRAME_BYTES as u32));
+    }
+    filter.push(SockFilter::new(RETURN, 0, 0, 0));
+    filter
+}
+
 /// A socket that sends and receives frames of one protocol on one interface.
 pub(crate) struct Listener {
     /// The interface that it is bound to.
@@ -110,13 +163,27 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) fn open(index: u32, protocol: Protocol) -> io::Result<Listener> {
+        match protocol {
+            Protocol::Arp => Listener::open_filtered(index, protocol, &[]),
+            Protocol::NeighbourDiscovery => {
+                Listener::open_filtered(index, protocol, &neighbour_discovery_filter())
+            }
+        }
+    }
+
+    /// With a filter of the caller's, unless it is empty.
+    pub(crate) fn open_filtered(
+        index: u32,
+        protocol: Protocol,
+        filter: &[SockFilter],
+    ) -> io::Result<Listener> {
         let socket = raw_socket()?;
+        if !filter.is_empty() {
+            socket.attach_filter(filter)?;
+        }
         let ethertype = match protocol {
             Protocol::Arp => ETHERTYPE_ARP,
-            Protocol::NeighbourDiscovery => {
-                socket.attach_filter(&neighbour_discovery_filter())?;
-                ETHERTYPE_IPV6
-            }
+            Protocol::NeighbourDiscovery => ETHERTYPE_IPV6,
         };
         socket.bind(&packet_address(index, ethertype)?)?;
         Ok(Listener { index, socket: readable(socket)?, groups: None, joined: Vec::new() })
@@ -131,7 +198,7 @@ impl Listener {
         };
         let words: Vec<u32> = addresses.iter().filter_map(word).take(MOST_CLAIMED).collect();
         let socket = raw_socket()?;
-        socket.attach_filter(&claims_filter(protocol, &words))?;
+        socket.attach_filter(&announcements_filter(protocol, &words))?;
         let ethertype = match protocol {
             Protocol::Arp => ETHERTYPE_ARP,
             Protocol::NeighbourDiscovery => ETHERTYPE_IPV6,
@@ -175,6 +242,11 @@ impl Listener {
                 Err(_) => {}
             }
         }
+    }
+
+    /// A frame that is here already; `None` if there is none.
+    pub(crate) fn take(&self, buffer: &mut [u8]) -> Option<usize> {
+        self.socket.get_ref().read(buffer).ok()
     }
 
     pub(crate) fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {

@@ -12,12 +12,15 @@
 //!
 //! An address that is present keeps the form it has: a refresh never changes how it is routed. All
 //! other copies of it (another prefix length, left by hand) are removed, because those have no
-//! lifetime and would outlive the lease.
+//! lifetime and would outlive the lease. One that the kernel does not use, because another program added it
+//! with duplicate address detection, is removed first and added anew.
 //!
 //! Invariants: a plan to hold never removes an address that is not a VIP, and leaves each VIP whose
 //! interface exists present once; a plan to release leaves none.
 
 use std::net::IpAddr;
+
+use pnet::util::MacAddr;
 
 use crate::spec::VipSpec;
 
@@ -30,6 +33,8 @@ pub struct ObservedLink {
     pub index: u32,
     /// Whether it is up and has a carrier.
     pub up: bool,
+    /// Its hardware address; `None` where it has none of six bytes.
+    pub mac: Option<MacAddr>,
 }
 
 /// An address as observed on an interface.
@@ -41,6 +46,9 @@ pub struct ObservedAddress {
     pub ip: IpAddr,
     /// Its prefix length in bits.
     pub prefix_len: u8,
+    /// Whether the kernel does not use it, because a duplicate was or is being looked for. A refresh leaves
+    /// it like that; only adding it anew does not.
+    pub unusable: bool,
 }
 
 /// One change to one address.
@@ -105,7 +113,8 @@ pub fn hold(
 ) -> Vec<Step> {
     let copies: Vec<&ObservedAddress> = present(spec, link.index, addresses).collect();
     let desired = desired_len(spec, link.index, specs, addresses);
-    let keep = match copies.iter().find(|a| a.prefix_len == desired).or(copies.first()) {
+    let usable = || copies.iter().filter(|a| !a.unusable);
+    let keep = match usable().find(|a| a.prefix_len == desired).or(usable().next()) {
         Some(copy) => copy.prefix_len,
         None => desired,
     };
@@ -115,8 +124,9 @@ pub fn hold(
         prefix_len: keep,
         prefix_route: keep < full_len(spec.ip()),
     };
-    let extra = copies.iter().filter(|a| a.prefix_len != keep).map(|a| Step::Remove(**a));
-    std::iter::once(hold).chain(extra).collect()
+    let unusable = copies.iter().filter(|a| a.unusable).map(|a| Step::Remove(**a));
+    let extra = copies.iter().filter(|a| !a.unusable && a.prefix_len != keep).map(|a| Step::Remove(**a));
+    unusable.chain(std::iter::once(hold)).chain(extra).collect()
 }
 
 /// The steps that remove every copy of every VIP.
@@ -143,25 +153,20 @@ mod tests {
     const ETH: u32 = 4;
 
     fn spec(address: &str) -> VipSpec {
-        VipSpec {
-            address: address.parse().unwrap(),
-            interface: "eth1".into(),
-            arp_ping: true,
-            gratuitous_arp: true,
-        }
+        VipSpec::new(address.parse().unwrap(), "eth1")
     }
 
     fn eth1() -> ObservedLink {
-        ObservedLink { name: "eth1".into(), index: ETH, up: true }
+        ObservedLink { name: "eth1".into(), index: ETH, up: true, mac: None }
     }
 
     fn at(address: &str) -> ObservedAddress {
         let net: ipnet::IpNet = address.parse().unwrap();
-        ObservedAddress { index: ETH, ip: net.addr(), prefix_len: net.prefix_len() }
+        ObservedAddress { index: ETH, ip: net.addr(), prefix_len: net.prefix_len(), unusable: false }
     }
 
     fn held(address: &str, prefix_route: bool) -> Step {
-        let ObservedAddress { index, ip, prefix_len } = at(address);
+        let ObservedAddress { index, ip, prefix_len, .. } = at(address);
         Step::Hold { index, ip, prefix_len, prefix_route }
     }
 
@@ -214,6 +219,14 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_the_kernel_does_not_use_is_added_anew() {
+        let failed = ObservedAddress { unusable: true, ..at("fd00::64/128") };
+        let vip = spec("fd00::64/64");
+        let steps = hold(&vip, &eth1(), std::slice::from_ref(&vip), &[at("fd00::1/64"), failed]);
+        assert_eq!(steps, [Step::Remove(failed), held("fd00::64/128", false)]);
+    }
+
+    #[test]
     fn release_removes_each_copy_once_and_nothing_else() {
         let specs = [spec("10.0.0.100/24"), spec("10.0.0.100/32"), spec("2001:db8::64/64")];
         let there = [at("10.0.0.1/24"), at("10.0.0.100/32"), at("10.0.0.100/24"), at("2001:db8::64/128")];
@@ -229,7 +242,7 @@ mod tests {
         for step in steps {
             match *step {
                 Step::Hold { index, ip, prefix_len, .. } => {
-                    let address = ObservedAddress { index, ip, prefix_len };
+                    let address = ObservedAddress { index, ip, prefix_len, unusable: false };
                     if !addresses.contains(&address) {
                         addresses.push(address);
                     }
@@ -242,13 +255,13 @@ mod tests {
     proptest! {
         #[test]
         fn holding_and_releasing_only_ever_touch_the_vips(
-            there in proptest::collection::vec((0u8..8, 24u8..=32, 4u32..6), 0..8),
+            there in proptest::collection::vec((0u8..8, 24u8..=32, 4u32..6, any::<bool>()), 0..8),
             vips in proptest::collection::vec((0u8..8, 24u8..=32), 1..4),
         ) {
             let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
             let before: Vec<_> = there
                 .iter()
-                .map(|&(last, prefix_len, index)| ObservedAddress { index, ip: ip(last), prefix_len })
+                .map(|&(last, prefix_len, index, unusable)| ObservedAddress { index, ip: ip(last), prefix_len, unusable })
                 .collect();
             let specs: Vec<_> = vips.iter().map(|(last, len)| spec(&format!("10.0.0.{last}/{len}"))).collect();
             let foreign = |a: &&ObservedAddress| a.index != ETH || !specs.iter().any(|s| s.ip() == a.ip);
@@ -257,6 +270,7 @@ mod tests {
             for vip in &specs {
                 let steps = hold(vip, &eth1(), &specs, &now);
                 apply(&steps, &mut now);
+                prop_assert!(present(vip, ETH, &now).all(|a| !a.unusable));
                 prop_assert_eq!(present(vip, ETH, &now).map(|a| a.prefix_len).collect::<std::collections::HashSet<_>>().len(), 1);
             }
             prop_assert!(before.iter().filter(foreign).all(|a| now.contains(a)));

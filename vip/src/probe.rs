@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::clock::boottime_ns;
 use crate::error::VipError;
 use crate::frame::{self, Heard};
-use crate::link::{Link, link, link_up, own_macs};
+use crate::link::{Link, Links, link, own_macs};
 use crate::packet_socket::{FRAME_BYTES, Listener, Protocol};
 use crate::spec::VipSpec;
 
@@ -87,10 +87,10 @@ impl Question {
     fn new(
         listeners: &mut Listeners,
         interface: &str,
+        link: &Link,
         ip: IpAddr,
-        own: impl FnOnce(&Link) -> Option<IpAddr>,
+        own: Option<IpAddr>,
     ) -> Result<Question, VipError> {
-        let link = link(interface)?;
         let interface = interface.to_owned();
         if !link.ethernet {
             return Err(VipError::NotEthernet { interface });
@@ -98,7 +98,6 @@ impl Question {
         if !link.up {
             return Err(VipError::LinkDown { interface });
         }
-        let own = own(&link);
         let key = (interface, protocol_of(ip));
         if listeners.get(&key).is_none_or(|open| open.index != link.index) {
             let open = Listener::open(link.index, key.1).map_err(|source| VipError::Refused {
@@ -188,12 +187,17 @@ impl Prober {
     pub async fn open(specs: &[VipSpec]) -> Prober {
         let specs: Vec<VipSpec> = specs.iter().filter(|spec| spec.arp_ping).cloned().collect();
         let mut listeners = Listeners::new();
+        let mut links = Links::default();
         for spec in &specs {
-            if let Err(error) = Question::new(&mut listeners, &spec.interface, spec.ip(), |_| None) {
+            if let Err(error) = Prober::question(&mut listeners, &mut links, spec) {
                 tracing::warn!(vip = %spec, %error, "not ready to probe");
             }
         }
         Prober { specs, listeners: Mutex::new(listeners) }
+    }
+
+    fn question(listeners: &mut Listeners, links: &mut Links, spec: &VipSpec) -> Result<Question, VipError> {
+        Question::new(listeners, &spec.interface, links.of(spec)?, spec.ip(), None)
     }
 
     /// Asks `count` times, evenly within `window`, whether another station has any of the addresses, and
@@ -204,8 +208,9 @@ impl Prober {
         let own = own_macs().unwrap_or_default();
         let mut asked = Vec::new();
         let mut questions = Vec::new();
+        let mut links = Links::default();
         for spec in &self.specs {
-            match Question::new(&mut listeners, &spec.interface, spec.ip(), |_| None) {
+            match Prober::question(&mut listeners, &mut links, spec) {
                 Ok(question) => {
                     questions.push(question);
                     asked.push(spec);
@@ -223,12 +228,13 @@ impl Prober {
             let claimed = asked.iter().filter(|spec| spec.interface == interface && spec.ip() == ip);
             result.conflicts.extend(claimed.take(1).map(|spec| Conflict { spec: (*spec).clone(), mac, at }));
         }
+        let mut links = Links::default();
         for (spec, question) in asked.into_iter().zip(questions) {
             let lost = || VipError::LinkDown { interface: spec.interface.clone() };
             match question.failure {
                 Some(failure) if !question.sent => result.unsent.push((spec.clone(), failure)),
                 // The link went away under the probe: silence means nothing.
-                _ if !link_up(&spec.interface) => result.unsent.push((spec.clone(), lost())),
+                _ if !links.of(spec).is_ok_and(|link| link.up) => result.unsent.push((spec.clone(), lost())),
                 _ => {}
             }
         }
@@ -296,9 +302,10 @@ impl Prober {
         let mut listeners = self.listeners.lock().await;
         let own = own_macs().unwrap_or_default();
         let mut ours = false;
-        let question = Question::new(&mut listeners, interface, ip, |link| {
+        let question = link(interface).and_then(|link| {
+            let question = Question::new(&mut listeners, interface, &link, ip, own_address(&link, ip))?;
             ours = link.addresses.iter().any(|net| net.addr() == ip);
-            own_address(link, ip)
+            Ok(question)
         });
         match question {
             // Nobody answers a question for his own address over the wire.
@@ -360,12 +367,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_that_cannot_be_asked_about_is_not_free() {
-        let spec = VipSpec {
-            address: "10.0.0.100/24".parse().unwrap(),
-            interface: "no-such-link".into(),
-            arp_ping: true,
-            gratuitous_arp: true,
-        };
+        let spec = VipSpec::new("10.0.0.100/24".parse().unwrap(), "no-such-link");
         let result = Prober::open(&[spec]).await.probe(3, Duration::from_secs(60)).await;
         assert!(!result.is_free());
         assert!(matches!(result.unsent[0].1, VipError::NoSuchInterface { .. }));

@@ -5,21 +5,26 @@
 //! claims and releases are noticed like everybody else's.
 //!
 //! Invariant: an event is a *change*; a notice that confirms what was known (the kernel sends one for
-//! each refresh) makes none.
+//! each refresh) makes none. Of routes and rules every removal is an event: what stands is not remembered.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 
 use futures::Stream;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkEvent, LinkMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 
-use crate::addresses::{Snapshot, connect, observed_address, observed_link, snapshot};
+use crate::addresses::{
+    Snapshot, connect, lifetime_s, observed_address, observed_link, seconds_left, snapshot,
+};
 use crate::clock::boottime_ns;
 use crate::error::VipError;
 use crate::plan::{ObservedAddress, ObservedLink};
+use crate::routes;
 use crate::spec::{VipSpec, interfaces};
 
 /// Something happened to an address or a link of ours.
@@ -39,6 +44,32 @@ pub enum VipEvent {
         /// When it was noticed, in nanoseconds of CLOCK_BOOTTIME.
         at: u64,
     },
+    /// Another program changed an address so that it could outlive us, or is not used: claim it anew.
+    AddressAltered {
+        /// Which.
+        spec: VipSpec,
+        /// What was done.
+        how: Alteration,
+        /// When it was noticed, in nanoseconds of CLOCK_BOOTTIME.
+        at: u64,
+    },
+    /// A route or a rule of ours was removed, or another one is in its place: ensure them.
+    RouteLost {
+        /// The address that it belongs to.
+        spec: VipSpec,
+        /// Which, in words.
+        what: String,
+        /// When it was noticed, in nanoseconds of CLOCK_BOOTTIME.
+        at: u64,
+    },
+    /// The neighbours must hear anew where the addresses are: an interface has another hardware address, a bond
+    /// another active port, or the host was moved to another one.
+    AnnounceAgain {
+        /// The interface where it happened. It may be one below those of the addresses.
+        interface: String,
+        /// What happened to it.
+        reason: &'static str,
+    },
     /// An interface lost its carrier, was set down, or vanished.
     LinkDown {
         /// Its name.
@@ -53,6 +84,27 @@ pub enum VipEvent {
     Overrun,
 }
 
+/// What another program did to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alteration {
+    /// Gave it a lifetime that is longer than ours, or none at all.
+    Lifetime,
+    /// Added it once more, with another prefix length, which is this.
+    Copy(u8),
+    /// Had the kernel look for a duplicate: meanwhile, or because one was found, it is not used.
+    Duplicate,
+}
+
+impl std::fmt::Display for Alteration {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Alteration::Lifetime => f.write_str("was given a lifetime that would outlast the lease"),
+            Alteration::Copy(prefix_len) => write!(f, "was added once more, as /{prefix_len}"),
+            Alteration::Duplicate => f.write_str("was put under duplicate address detection"),
+        }
+    }
+}
+
 /// Room for notices that arrive while nobody reads, in bytes of socket buffer. A host on which some
 /// hundred containers start at once stays within it.
 const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
@@ -62,7 +114,11 @@ const MOST_STALE: usize = 1 << 16;
 
 const GROUP_LINK: u32 = 1;
 const GROUP_IPV4_ADDRESS: u32 = 5;
+const GROUP_IPV4_ROUTE: u32 = 7;
+const GROUP_IPV4_RULE: u32 = 8;
 const GROUP_IPV6_ADDRESS: u32 = 9;
+const GROUP_IPV6_ROUTE: u32 = 11;
+const GROUP_IPV6_RULE: u32 = 19;
 
 /// A subscription to the kernel's notices. Used from within a tokio runtime.
 pub struct Watch {
@@ -84,7 +140,14 @@ impl Watch {
             let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
             // More than `net.core.rmem_max` needs a capability; without it the smaller buffer will do.
             let _ = socket.socket_mut().set_rx_buf_sz(RECEIVE_BUFFER_BYTES as u32);
-            let groups = [GROUP_LINK, GROUP_IPV4_ADDRESS, GROUP_IPV6_ADDRESS];
+            let mut groups = vec![GROUP_LINK, GROUP_IPV4_ADDRESS, GROUP_IPV6_ADDRESS];
+            // A router may change many thousand routes at once: they are listened to only where it matters.
+            if specs.iter().any(|spec| !spec.routes.is_empty()) {
+                groups.extend([GROUP_IPV4_ROUTE, GROUP_IPV6_ROUTE]);
+            }
+            if specs.iter().any(|spec| !spec.rules.is_empty()) {
+                groups.extend([GROUP_IPV4_RULE, GROUP_IPV6_RULE]);
+            }
             let mask = groups.into_iter().fold(0, |mask, group| mask | 1 << (group - 1));
             socket.socket_mut().bind(&SocketAddr::new(0, mask))?;
             io::Result::Ok(socket)
@@ -96,6 +159,11 @@ impl Watch {
             Watch { socket, known: Known::new(specs), names, pending: VecDeque::new(), overrun: false };
         watch.resync().await?;
         Ok(watch)
+    }
+
+    /// From now on an address that lives longer than `valid_for` was altered by somebody else.
+    pub fn expect_lifetime(&mut self, valid_for: std::time::Duration) {
+        self.known.longest_s = Some(lifetime_s(valid_for));
     }
 
     /// Waits for the next event. May be dropped while waiting: nothing is lost.
@@ -186,11 +254,13 @@ struct Known {
     links: HashMap<u32, ObservedLink>,
     /// Copies of VIPs.
     addresses: HashSet<(u32, std::net::IpAddr, u8)>,
+    /// The lifetime that we give, in seconds.
+    longest_s: Option<u32>,
 }
 
 impl Known {
     fn new(specs: Vec<VipSpec>) -> Known {
-        Known { specs, links: HashMap::new(), addresses: HashSet::new() }
+        Known { specs, links: HashMap::new(), addresses: HashSet::new(), longest_s: None }
     }
 
     fn learn(&mut self, seen: Snapshot) {
@@ -211,47 +281,137 @@ impl Known {
 
     /// Takes a notice in, and says what it changed.
     fn notice(&mut self, notice: &RouteNetlinkMessage, names: &[String], at: u64) -> Vec<VipEvent> {
-        let present =
-            |known: &Known| known.specs.iter().map(|spec| known.is_present(spec)).collect::<Vec<_>>();
-        let up = |known: &Known| names.iter().map(|name| known.is_up(name)).collect::<Vec<_>>();
-        let before = (present(self), up(self));
-        let mut remade = None;
         match notice {
             // Bridges send notices of their own family about their ports: leaving a bridge is a
             // "deletion" there, of an interface that stays.
             RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)
                 if message.header.interface_family != AddressFamily::Unspec =>
             {
-                return Vec::new();
+                Vec::new()
             }
-            RouteNetlinkMessage::NewLink(message) => {
-                let Some(link) = observed_link(message) else { return Vec::new() };
-                // An interface that took over a name that another one has lost unnoticed.
-                if let Some(old) = self.links.values().find(|l| l.name == link.name && l.index != link.index)
-                {
-                    remade = Some(link.name.clone()).filter(|_| old.up && link.up);
-                    let old = old.index;
-                    self.forget_link(old);
+            RouteNetlinkMessage::NewLink(message) => self.link(message, names, at),
+            RouteNetlinkMessage::DelLink(message) => {
+                let before = self.picture(names);
+                self.forget_link(message.header.index);
+                self.changes(names, &before, at)
+            }
+            RouteNetlinkMessage::NewAddress(message) => self.address(message, true, at),
+            RouteNetlinkMessage::DelAddress(message) => self.address(message, false, at),
+            RouteNetlinkMessage::NewRoute(message) if !routes::is_ours(message) => {
+                self.routes(at, |route| routes::in_the_place_of(route, message))
+            }
+            RouteNetlinkMessage::DelRoute(message) if routes::is_ours(message) => {
+                self.routes(at, |route| routes::in_the_place_of(route, message))
+            }
+            RouteNetlinkMessage::DelRule(message) if routes::is_our_rule(message) => {
+                let mut events = Vec::new();
+                for spec in &self.specs {
+                    let lost = spec.rules.iter().filter(|rule| routes::is_rule(spec, rule, message));
+                    events.extend(lost.map(|rule| VipEvent::RouteLost {
+                        spec: spec.clone(),
+                        what: rule.to_string(),
+                        at,
+                    }));
                 }
-                self.links.insert(link.index, link);
+                events
             }
-            RouteNetlinkMessage::DelLink(message) => self.forget_link(message.header.index),
-            RouteNetlinkMessage::NewAddress(message) => {
-                let Some(a) = observed_address(message) else { return Vec::new() };
-                if self.specs.iter().any(|spec| spec.ip() == a.ip) {
-                    self.addresses.insert((a.index, a.ip, a.prefix_len));
-                }
-            }
-            RouteNetlinkMessage::DelAddress(message) => {
-                let Some(a) = observed_address(message) else { return Vec::new() };
-                self.addresses.remove(&(a.index, a.ip, a.prefix_len));
-            }
-            _ => return Vec::new(),
+            _ => Vec::new(),
         }
-        let after = (present(self), up(self));
+    }
 
+    fn routes(&self, at: u64, concerned: impl Fn(&crate::spec::RouteSpec) -> bool) -> Vec<VipEvent> {
         let mut events = Vec::new();
-        for (spec, change) in self.specs.iter().zip(before.0.into_iter().zip(after.0)) {
+        for spec in &self.specs {
+            let lost = spec.routes.iter().filter(|route| concerned(route));
+            events.extend(lost.map(|route| VipEvent::RouteLost {
+                spec: spec.clone(),
+                what: route.to_string(),
+                at,
+            }));
+        }
+        events
+    }
+
+    fn address(&mut self, message: &AddressMessage, there: bool, at: u64) -> Vec<VipEvent> {
+        let Some(a) = observed_address(message) else { return Vec::new() };
+        let concerned: Vec<VipSpec> = self.specs.iter().filter(|spec| spec.ip() == a.ip).cloned().collect();
+        let before: Vec<bool> = concerned.iter().map(|spec| self.is_present(spec)).collect();
+        let key = (a.index, a.ip, a.prefix_len);
+        match there {
+            true if !concerned.is_empty() => drop(self.addresses.insert(key)),
+            true => {}
+            false => drop(self.addresses.remove(&key)),
+        }
+        let mut events = Vec::new();
+        for (spec, before) in concerned.into_iter().zip(before) {
+            let here = self.links.get(&a.index).is_some_and(|link| link.name == spec.interface);
+            let altered = self.alteration(message, &a).filter(|_| there && here);
+            match (before, self.is_present(&spec)) {
+                (true, false) => events.push(VipEvent::AddressLost { spec: spec.clone(), at }),
+                (false, true) => events.push(VipEvent::AddressAppeared { spec: spec.clone(), at }),
+                _ => {}
+            }
+            events.extend(altered.map(|how| VipEvent::AddressAltered { spec, how, at }));
+        }
+        events
+    }
+
+    /// Whether an address is as we would not leave it.
+    fn alteration(&self, message: &AddressMessage, a: &ObservedAddress) -> Option<Alteration> {
+        let longest = self.longest_s?;
+        if a.unusable {
+            return Some(Alteration::Duplicate);
+        }
+        if seconds_left(message).is_some_and(|left| left <= longest) {
+            return None;
+        }
+        let another = |(index, ip, prefix_len): &(u32, std::net::IpAddr, u8)| {
+            *index == a.index && *ip == a.ip && *prefix_len != a.prefix_len
+        };
+        match self.addresses.iter().any(another) {
+            true => Some(Alteration::Copy(a.prefix_len)),
+            false => Some(Alteration::Lifetime),
+        }
+    }
+
+    fn link(&mut self, message: &LinkMessage, names: &[String], at: u64) -> Vec<VipEvent> {
+        let Some(link) = observed_link(message) else { return Vec::new() };
+        let before = self.picture(names);
+        let mut remade = None;
+        // An interface that took over a name that another one has lost unnoticed.
+        if let Some(old) = self.links.values().find(|l| l.name == link.name && l.index != link.index) {
+            remade = Some(link.name.clone()).filter(|_| old.up && link.up);
+            let old = old.index;
+            self.forget_link(old);
+        }
+        let former = self.links.insert(link.index, link.clone());
+        let mut events = self.changes(names, &before, at);
+        if let Some(interface) = remade.filter(|name| names.contains(name)) {
+            events.push(VipEvent::LinkDown { interface: interface.clone() });
+            events.push(VipEvent::LinkUp { interface });
+        }
+        let moved = message.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Event(LinkEvent::BondingFailover) => Some("has another active port"),
+            LinkAttribute::Event(LinkEvent::NotifyPeers) => Some("is attached elsewhere"),
+            _ => None,
+        });
+        let other_mac = former.is_some_and(|former| former.mac != link.mac) && names.contains(&link.name);
+        let reason = moved.or(other_mac.then_some("has another hardware address"));
+        events.extend(reason.map(|reason| VipEvent::AnnounceAgain { interface: link.name, reason }));
+        events
+    }
+
+    /// Which addresses are present, and which interfaces are up.
+    fn picture(&self, names: &[String]) -> (Vec<bool>, Vec<bool>) {
+        let present = self.specs.iter().map(|spec| self.is_present(spec)).collect();
+        (present, names.iter().map(|name| self.is_up(name)).collect())
+    }
+
+    /// What is other than in the picture of before.
+    fn changes(&self, names: &[String], before: &(Vec<bool>, Vec<bool>), at: u64) -> Vec<VipEvent> {
+        let after = self.picture(names);
+        let mut events = Vec::new();
+        for (spec, change) in self.specs.iter().zip(before.0.iter().zip(after.0)) {
             let spec = spec.clone();
             match change {
                 (true, false) => events.push(VipEvent::AddressLost { spec, at }),
@@ -259,17 +419,13 @@ impl Known {
                 _ => {}
             }
         }
-        for (name, change) in names.iter().zip(before.1.into_iter().zip(after.1)) {
+        for (name, change) in names.iter().zip(before.1.iter().zip(after.1)) {
             let interface = name.clone();
             match change {
                 (true, false) => events.push(VipEvent::LinkDown { interface }),
                 (false, true) => events.push(VipEvent::LinkUp { interface }),
                 _ => {}
             }
-        }
-        if let Some(interface) = remade.filter(|name| names.contains(name)) {
-            events.push(VipEvent::LinkDown { interface: interface.clone() });
-            events.push(VipEvent::LinkUp { interface });
         }
         events
     }
@@ -284,18 +440,13 @@ impl Known {
 mod tests {
     use std::net::IpAddr;
 
-    use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-    use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+    use netlink_packet_route::address::{AddressAttribute, AddressFlags, CacheInfo};
+    use netlink_packet_route::link::LinkFlags;
 
     use super::*;
 
     fn vip() -> VipSpec {
-        VipSpec {
-            address: "10.0.0.100/24".parse().unwrap(),
-            interface: "eth1".into(),
-            arp_ping: true,
-            gratuitous_arp: true,
-        }
+        VipSpec::new("10.0.0.100/24".parse().unwrap(), "eth1")
     }
 
     fn link(index: u32, name: &str, up: bool) -> LinkMessage {
@@ -317,7 +468,7 @@ mod tests {
 
     fn watching() -> (Known, Vec<String>) {
         let mut known = Known::new(vec![vip()]);
-        let links = vec![ObservedLink { name: "eth1".into(), index: 4, up: true }];
+        let links = vec![ObservedLink { name: "eth1".into(), index: 4, up: true, mac: None }];
         known.learn(Snapshot { links, addresses: Vec::new() });
         (known, vec!["eth1".into()])
     }
@@ -377,6 +528,60 @@ mod tests {
         assert_eq!(known.notice(&down, &names, 2), []);
         let other = RouteNetlinkMessage::NewLink(link(5, "eth2", true));
         assert_eq!(known.notice(&other, &names, 3), []);
+    }
+
+    fn living(mut message: AddressMessage, seconds: u32, flags: AddressFlags) -> RouteNetlinkMessage {
+        let mut info = CacheInfo::default();
+        info.ifa_valid = seconds;
+        message.attributes.push(AddressAttribute::CacheInfo(info));
+        message.attributes.push(AddressAttribute::Flags(flags));
+        RouteNetlinkMessage::NewAddress(message)
+    }
+
+    #[test]
+    fn an_address_that_would_outlive_us_or_is_not_used_was_altered() {
+        let (mut known, names) = watching();
+        known.longest_s = Some(2);
+        let altered = |how, at| vec![VipEvent::AddressAltered { spec: vip(), how, at }];
+        let none = AddressFlags::empty();
+        known.notice(&living(address(4, "10.0.0.100", 32), 2, none), &names, 1);
+        assert_eq!(known.notice(&living(address(4, "10.0.0.100", 32), 1, none), &names, 2), []);
+        let forever = living(address(4, "10.0.0.100", 32), u32::MAX, AddressFlags::Permanent);
+        assert_eq!(known.notice(&forever, &names, 3), altered(Alteration::Lifetime, 3));
+        let long = living(address(4, "10.0.0.100", 32), 3600, none);
+        assert_eq!(known.notice(&long, &names, 4), altered(Alteration::Lifetime, 4));
+        let copy = living(address(4, "10.0.0.100", 24), u32::MAX, AddressFlags::Permanent);
+        assert_eq!(known.notice(&copy, &names, 5), altered(Alteration::Copy(24), 5));
+        let failed = living(address(4, "10.0.0.100", 32), 2, AddressFlags::Dadfailed);
+        assert_eq!(known.notice(&failed, &names, 6), altered(Alteration::Duplicate, 6));
+        let elsewhere = living(address(5, "10.0.0.100", 32), u32::MAX, AddressFlags::Permanent);
+        assert_eq!(known.notice(&elsewhere, &names, 7), []);
+    }
+
+    #[test]
+    fn neighbours_must_hear_anew_after_a_change_of_port_or_hardware_address() {
+        let again =
+            |interface: &str, reason| vec![VipEvent::AnnounceAgain { interface: interface.into(), reason }];
+        let (mut known, names) = watching();
+        let with_mac = |last: u8| {
+            let mut message = link(4, "eth1", true);
+            message.attributes.push(LinkAttribute::Address(vec![2, 0, 0, 0, 0, last]));
+            message
+        };
+        known.links.get_mut(&4).unwrap().mac = Some([2, 0, 0, 0, 0, 1].into());
+        assert_eq!(known.notice(&RouteNetlinkMessage::NewLink(with_mac(1)), &names, 1), []);
+        let other = RouteNetlinkMessage::NewLink(with_mac(2));
+        assert_eq!(known.notice(&other, &names, 2), again("eth1", "has another hardware address"));
+        assert_eq!(known.notice(&other, &names, 3), []);
+        // Below a bridge, say.
+        let mut bond = link(9, "bond0", true);
+        bond.attributes.push(LinkAttribute::Event(LinkEvent::BondingFailover));
+        let bond = RouteNetlinkMessage::NewLink(bond);
+        assert_eq!(known.notice(&bond, &names, 4), again("bond0", "has another active port"));
+        let mut moved = with_mac(2);
+        moved.attributes.push(LinkAttribute::Event(LinkEvent::NotifyPeers));
+        let moved = RouteNetlinkMessage::NewLink(moved);
+        assert_eq!(known.notice(&moved, &names, 5), again("eth1", "is attached elsewhere"));
     }
 
     #[test]

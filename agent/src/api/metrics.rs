@@ -21,6 +21,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::Api;
 use super::error::ApiError;
+use crate::runtime::address::VipStatus;
 use crate::runtime::conntrack::ConntrackStatus;
 use crate::runtime::status::Status;
 
@@ -141,6 +142,17 @@ fn member(sheet: &mut Sheet, status: &Status) {
         status.vips.iter().map(|vip| {
             (vec![("address", vip.address.clone()), ("interface", vip.interface.clone())], vip.held.into())
         }),
+    );
+    let of = |vip: &VipStatus| vec![("address", vip.address.clone()), ("interface", vip.interface.clone())];
+    sheet.counters(
+        "vip_contested",
+        "Frames in which another station claimed the virtual address while this member held it",
+        status.vips.iter().map(|vip| (of(vip), vip.contested)),
+    );
+    sheet.counters(
+        "vip_restored",
+        "How often the virtual address was put back after another program had taken it off or changed it",
+        status.vips.iter().map(|vip| (of(vip), vip.restored)),
     );
     sheet.gauge(
         "gate_fallback",
@@ -411,6 +423,8 @@ mod tests {
             "holdfast_paused 0\n",
             "holdfast_drained 0\n",
             "holdfast_vip_held{address=\"10.0.0.100/24\",interface=\"eth1\"} 1\n",
+            "holdfast_vip_contested_total{address=\"10.0.0.100/24\",interface=\"eth1\"} 3\n",
+            "holdfast_vip_restored_total{address=\"10.0.0.100/24\",interface=\"eth1\"} 2\n",
             "holdfast_peer_alive{peer=\"b\",kind=\"data\"} 1\n",
             "holdfast_path_alive{peer=\"b\",path=\"cable\",address=\"10.78.0.2:9002\"} 0\n",
             "holdfast_path_rtt_seconds{peer=\"b\",path=\"main\",address=\"10.0.0.2:9002\"} 0.00013\n",

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use holdfast_config::timers::{Derived, GateInUse};
-use holdfast_config::{Config, FailbackMode, GateChoice, Mode, PeerKind, TwoNode as ConfiguredTwoNode};
+use holdfast_config::{
+    Config, FailbackMode, GateChoice, Mode, PeerKind, Route, Rule, TwoNode as ConfiguredTwoNode,
+};
 use holdfast_heartbeat::{BootNonce, Member, MemberKind};
-use holdfast_vip::VipSpec;
 use holdfast_vip::gate::{self, Ending, Gate};
+use holdfast_vip::{Rounds, RouteSpec, RuleSpec, VipSpec};
 
 use super::sockets::Routes;
 use crate::node::settings::{Failback, PeerSettings, Settings, Timers, TwoNode};
@@ -30,8 +32,36 @@ pub fn vip_specs(config: &Config) -> Vec<VipSpec> {
             interface: vip.interface.clone(),
             arp_ping: vip.arp_ping,
             gratuitous_arp: vip.gratuitous_arp,
+            rounds: Rounds {
+                repeat: vip.garp_repeat,
+                interval: vip.garp_interval,
+                refresh: vip.garp_refresh,
+            },
+            routes: vip.routes.iter().map(route_spec).collect(),
+            rules: vip.rules.iter().map(rule_spec).collect(),
         })
         .collect()
+}
+
+fn route_spec(route: &Route) -> RouteSpec {
+    RouteSpec {
+        to: route.to,
+        via: route.via,
+        table: route.table,
+        metric: route.metric,
+        source: route.source,
+        required: route.required,
+    }
+}
+
+fn rule_spec(rule: &Rule) -> RuleSpec {
+    RuleSpec {
+        from: rule.from,
+        to: rule.to,
+        table: rule.table,
+        priority: rule.priority,
+        required: rule.required,
+    }
 }
 
 /// Opens the kernel gate; also says why it is not the wanted one, if so. `begin` runs first on the gate's own

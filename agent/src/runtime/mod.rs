@@ -156,8 +156,8 @@ fn start(path: &Path) -> Result<()> {
     // Before the gate of an earlier life may be taken away.
     match sweep::addresses(&specs) {
         Ok(swept) => {
-            for spec in swept {
-                tracing::warn!(vip = %spec, "took off a virtual address that an earlier life of this agent had left");
+            for what in swept {
+                tracing::warn!("took {what} off: an earlier life of this agent had left it");
             }
         }
         // An interface that is still to come, say; it is tried again with the addresses' thread.
@@ -213,18 +213,27 @@ fn start(path: &Path) -> Result<()> {
     };
 
     let lifetime = std::time::Duration::from_secs(holdfast_config::timers::valid_lft_seconds(derived.lease));
-    let vips_here = address::AddressesHere::default();
+    let board = address::Board::new(&specs);
     let addresses = match specs.is_empty() {
         true => None,
-        false => Some(address::spawn(
-            specs.clone(),
-            lease.clone(),
-            lifetime,
-            vips_here.clone(),
-            matches!(config.ha.gate, GateChoice::Ebpf | GateChoice::Nftables),
-            event.clone(),
-            note.clone(),
-        )?),
+        false => {
+            let setup = address::Setup {
+                specs: specs.clone(),
+                lease: lease.clone(),
+                lifetime,
+                board: board.clone(),
+                gate_is_named: matches!(config.ha.gate, GateChoice::Ebpf | GateChoice::Nftables),
+            };
+            let reports = reports.clone();
+            let say = move |saying| {
+                let at = address::now();
+                drop(reports.send(match saying {
+                    address::Saying::Note(message) => Report::Note { at, message },
+                    address::Saying::Warning(message) => Report::Warning { at, message },
+                }));
+            };
+            Some(address::spawn(setup, event.clone(), say)?)
+        }
     };
     let state = {
         let (event, reports) = (event.clone(), reports.clone());
@@ -326,7 +335,7 @@ fn start(path: &Path) -> Result<()> {
         endpoint,
         log: log_status.clone(),
         drops: drops.clone(),
-        vips_here,
+        board,
         units,
         health,
         conntrack: conntracked,
@@ -663,7 +672,7 @@ struct Show {
     endpoint: Option<String>,
     log: Option<SharedStatus>,
     drops: Arc<sockets::DropCounts>,
-    vips_here: address::AddressesHere,
+    board: address::Board,
     units: hooks::UnitStates,
     health: HealthShown,
     conntrack: Option<conntrack::Board>,
@@ -687,6 +696,7 @@ impl Show {
         warnings.extend(services.iter().filter_map(|service| service.problem.clone()));
         let conntrack = self.conntrack.as_ref().map(conntrack::Board::read);
         warnings.extend(conntrack.iter().filter_map(|shown| shown.problem.clone()));
+        warnings.extend(self.board.warnings());
         let mut dropped: std::collections::BTreeMap<String, u64> =
             self.drops.read().map(|(reason, count)| (reason.to_string(), count)).collect();
         for (reason, count) in &view.dropped {
@@ -731,14 +741,7 @@ impl Show {
             penalty: view.penalty,
             checks: self.health.checks.read(view.at),
             disk: self.health.disk.as_ref().map(disk::DiskShown::read),
-            vips: assemble::vip_specs(&self.config)
-                .into_iter()
-                .map(|spec| address::VipStatus {
-                    address: spec.address.to_string(),
-                    interface: spec.interface,
-                    held: self.vips_here.load(std::sync::atomic::Ordering::Relaxed),
-                })
-                .collect(),
+            vips: self.board.addresses(),
             services,
             conntrack,
             endpoint: self.endpoint.clone(),

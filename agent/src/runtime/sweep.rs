@@ -1,5 +1,5 @@
-//! Takes away what a dead agent may have left on this host: the virtual addresses first, then the kernel
-//! gates. In this order there is no moment with an address and without a gate.
+//! Takes away what a dead agent may have left on this host: the routes of the virtual addresses, the addresses,
+//! then the kernel gates. In this order there is no moment with an address and without a gate.
 //!
 //! Every start does so. `holdfast sweep` does it for an agent that will not be started again: systemd calls it
 //! when the unit has stopped, and an operator may. It holds the lock of the state directory meanwhile, so
@@ -9,20 +9,25 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use holdfast_config::Config;
-use holdfast_vip::{Addresses, VipSpec, gate};
+use holdfast_vip::{Addresses, Routes, VipSpec, gate};
 
 use super::{assemble, state_file};
 
-/// Removes the addresses, and says which were there.
+/// Removes the addresses with their routes, and says in words which were there.
 ///
 /// # Errors
 /// Netlink cannot be used, or the kernel refused.
-pub fn addresses(specs: &[VipSpec]) -> Result<Vec<VipSpec>> {
+pub fn addresses(specs: &[VipSpec]) -> Result<Vec<String>> {
     if specs.is_empty() {
         return Ok(Vec::new());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let swept = runtime.block_on(async { Addresses::open(specs.to_vec()).await?.sweep().await });
+    let swept = runtime.block_on(async {
+        let mut swept = Routes::open(specs.to_vec()).await?.sweep().await?;
+        let addresses = Addresses::open(specs.to_vec()).await?.sweep().await?;
+        swept.extend(addresses.iter().map(ToString::to_string));
+        Ok::<_, holdfast_vip::VipError>(swept)
+    });
     swept.context("the virtual addresses that an agent may have left cannot be removed")
 }
 
@@ -73,7 +78,7 @@ fn sweep(specs: &[VipSpec]) -> Result<String> {
     interfaces.dedup();
     gate::remove_stale(&interfaces)
         .context("the kernel gates that an agent may have left cannot be removed")?;
-    let mut words: String = swept.iter().map(|spec| format!("Took {spec} off.\n")).collect();
+    let mut words: String = swept.iter().map(|what| format!("Took {what} off.\n")).collect();
     words.push_str("No address and no gate of this member is left on this host.\n");
     Ok(words)
 }

@@ -6,6 +6,7 @@ mod hooks;
 mod loads;
 mod secrets;
 mod timers;
+mod virtual_ips;
 
 use holdfast_config::{Config, ConfigError, Loaded};
 

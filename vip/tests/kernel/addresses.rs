@@ -5,7 +5,9 @@ use std::time::Duration;
 use holdfast_vip::{Addresses, VipError, VipEvent, Watch};
 use netlink_packet_route::address::AddressFlags;
 
-use crate::two_hosts::{ETH, HERE, HERE6, VIP, VIP6, both_vips, on_two_hosts, vip};
+use crate::two_hosts::{
+    Asker, ETH, HERE, HERE6, THERE, THERE6, VIP, VIP6, both_vips, on_two_hosts, serve_echo, until, vip,
+};
 
 #[test]
 fn a_claim_stands_beside_the_own_address_and_changes_no_route() {
@@ -132,5 +134,67 @@ fn the_host_does_not_speak_from_the_address_of_its_own_accord() {
             assert_eq!(socket.local_addr().unwrap().ip().to_string(), own);
         }
         drop(hosts);
+    });
+}
+
+#[test]
+fn an_address_for_which_a_duplicate_was_found_is_put_to_use_again() {
+    on_two_hosts(async |hosts| {
+        let spec = vip(VIP6);
+        hosts.there.give(&[VIP6]).await;
+        // Another program adds it, with detection; the other host has it.
+        std::fs::write("/proc/sys/net/ipv6/conf/eth1/accept_dad", "1").unwrap();
+        let add = ["-6", "addr", "add", "fd77::64/128", "dev", ETH];
+        assert!(std::process::Command::new("ip").args(add).status().unwrap().success());
+        until("the duplicate is found", async || {
+            let copies = hosts.here.copies(spec.ip()).await;
+            copies.iter().any(|copy| copy.1.contains(AddressFlags::Dadfailed))
+        })
+        .await;
+        let addresses = Addresses::open(vec![spec.clone()]).await.unwrap();
+        addresses.claim(Duration::from_secs(30)).await.unwrap();
+        let copies = hosts.here.copies(spec.ip()).await;
+        assert_eq!(copies.len(), 1, "{copies:?}");
+        assert!(!copies[0].1.intersects(AddressFlags::Dadfailed | AddressFlags::Tentative), "{copies:?}");
+        assert!(copies[0].2 <= 30, "{copies:?}");
+    });
+}
+
+#[test]
+fn after_a_link_was_down_the_addresses_answer_again() {
+    on_two_hosts(async |hosts| {
+        let addresses = Addresses::open(both_vips()).await.unwrap();
+        addresses.claim(Duration::from_secs(60)).await.unwrap();
+        for spec in both_vips() {
+            let at: std::net::SocketAddr = (spec.ip(), serve_echo(spec.ip())).into();
+            let from = if spec.ip().is_ipv4() { THERE } else { THERE6 };
+            let mut asker = hosts.there(|| Asker::new(from.parse().unwrap()));
+            until("it answers", async || asker.ask(at, Duration::from_millis(500)).await).await;
+            hosts.here.set_link(ETH, false).await;
+            // Claimed while it is down, as the agent would at the loss of the address, and again once it is up.
+            let _ = addresses.claim(Duration::from_secs(60)).await;
+            hosts.here.set_link(ETH, true).await;
+            until("the carrier is back", async || holdfast_vip::link_up(ETH)).await;
+            // The kernel took the own IPv6 address too: that is the operator's to bring back.
+            if hosts.here.copies(HERE6.parse().unwrap()).await.is_empty() {
+                hosts.here.give(&["fd77::1/64"]).await;
+            }
+            addresses.claim(Duration::from_secs(60)).await.unwrap();
+            until("it answers again", async || asker.ask(at, Duration::from_millis(500)).await).await;
+        }
+    });
+}
+
+#[test]
+fn an_own_address_that_came_later_stays_when_the_virtual_one_goes() {
+    on_two_hosts(async |hosts| {
+        hosts.here.take(HERE.parse().unwrap()).await;
+        let addresses = Addresses::open(vec![vip(VIP)]).await.unwrap();
+        addresses.claim(Duration::from_secs(30)).await.unwrap();
+        assert_eq!(hosts.here.copies(vip(VIP).ip()).await[0].0, 24, "it brings the subnet");
+        hosts.here.give(&["10.77.0.1/24"]).await;
+        addresses.release().await.unwrap();
+        assert!(hosts.here.copies(vip(VIP).ip()).await.is_empty());
+        assert_eq!(hosts.here.copies(HERE.parse().unwrap()).await.len(), 1);
     });
 }

@@ -6,10 +6,14 @@
 
 mod addresses;
 mod announce;
+mod conflict;
 mod conntrack;
 mod gate;
 mod learned;
+mod many;
 mod operator;
+mod parents;
 mod probe;
+mod routes;
 mod two_hosts;
 mod watch;

@@ -30,7 +30,7 @@ pub(crate) const VIP6: &str = "fd77::64/64";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn vip(address: &str) -> VipSpec {
-    VipSpec { address: address.parse().unwrap(), interface: ETH.into(), arp_ping: true, gratuitous_arp: true }
+    VipSpec::new(address.parse().unwrap(), ETH)
 }
 
 pub(crate) fn both_vips() -> Vec<VipSpec> {
@@ -144,6 +144,12 @@ impl TwoHosts {
         for host in [&self.here, &self.there] {
             until("the cable has a carrier", async || self.on(host, || link_up(ETH))).await;
         }
+    }
+
+    /// Moves an interface of `here` to the other host.
+    pub(crate) async fn hand_over(&self, index: u32) {
+        let over = LinkUnspec::new_with_index(index).setns_by_fd(self.there.namespace.as_raw_fd()).build();
+        self.here.netlink.link().set(over).execute().await.unwrap();
     }
 
     /// Runs `call` on `host` and comes back.

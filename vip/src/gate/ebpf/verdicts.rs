@@ -23,12 +23,7 @@ fn an_ipv4_address_is_keyed_as_v4_mapped() {
 
 /// The loaded programs, or `None` where this process may not load any.
 fn loaded() -> Option<EbpfGate> {
-    let spec = |address: &str| VipSpec {
-        address: address.parse().unwrap(),
-        interface: "none".into(),
-        arp_ping: true,
-        gratuitous_arp: true,
-    };
+    let spec = |address: &str| VipSpec::new(address.parse().unwrap(), "none");
     let specs = [spec("10.0.0.100/24"), spec("2001:db8::64/64")];
     match EbpfGate::load(Hook::Tcx, &specs, &[PORT], Vec::new()) {
         Ok(gate) => Some(gate),

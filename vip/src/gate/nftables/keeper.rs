@@ -446,12 +446,7 @@ mod tests {
 
     /// Runs `body` with a keeper in a namespace of its own, where this process may.
     fn with_keeper(body: impl FnOnce(Keeper) + Send + 'static) {
-        let spec = VipSpec {
-            address: "10.0.0.100/24".parse().unwrap(),
-            interface: "none".into(),
-            arp_ping: true,
-            gratuitous_arp: true,
-        };
+        let spec = VipSpec::new("10.0.0.100/24".parse().unwrap(), "none");
         let test = std::thread::spawn(move || {
             if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
                 return eprintln!("skipped: needs root");
