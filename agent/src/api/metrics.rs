@@ -71,6 +71,12 @@ impl Sheet {
         self.0.register(name, help, family);
     }
 
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        let counter = Counter::<u64, AtomicU64>::default();
+        counter.inc_by(value);
+        self.0.register(name, help, counter);
+    }
+
     fn counters(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (Labels, u64)>) {
         let family = Family::<Labels, Counter>::default();
         for (labels, value) in series {
@@ -213,7 +219,7 @@ fn conntrack(sheet: &mut Sheet, status: &ConntrackStatus) {
         ],
     );
     let overruns = "Times that the kernel changed more than could be read, and the whole table was looked at";
-    sheet.counters("conntrack_overruns", overruns, [(Labels::new(), status.overruns)]);
+    sheet.counter("conntrack_overruns", overruns, status.overruns);
     if let Some(ms) = status.lag_ms {
         let help = "How long the last changes took to be in the standby's table; absent where nobody is told";
         sheet.second("conntrack_lag_seconds", help, seconds_of_ms(ms));

@@ -38,8 +38,10 @@ async fn survives(hosts: &TwoHosts, spec: VipSpec, what: &str, meddle: impl Fn()
     }
     outages.sort();
     let (median, longest) = (outages[2].0, outages[4].0);
+    let most = outages.iter().map(|(_, most)| *most).max().unwrap_or_default();
     eprintln!(
-        "{what}: {spec} answers another host again after {median:?} (median), {longest:?} (longest); {PROMISED:?} are promised"
+        "{what}: {spec} answers another host {median:?} (median), {longest:?} (longest) after the command ended, \
+         {most:?} (longest) after it began; {PROMISED:?} are promised"
     );
     assert!(median < ROOM, "{outages:?}");
     let said = member.said();

@@ -282,7 +282,8 @@ impl Audit {
         ends.find(|action| ["start", "stop"].contains(action)).is_none_or(|last| last == "stop")
     }
 
-    /// Waits, for a second at most, until all that was told is written. Nothing that is told later is.
+    /// Waits, for a second at most, until all that was told is written. What is told later is written by
+    /// whoever tells it.
     pub fn close(&self) {
         let Some(sender) = self.0.sender.lock().take() else { return };
         let (done, ended) = channel();

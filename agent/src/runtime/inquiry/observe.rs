@@ -88,11 +88,14 @@ async fn connect(spec: &VipSpec, port: u16) -> Result<Duration, String> {
     }
 }
 
+/// Bytes of a file system that are free, and all of them.
+pub(super) type FreeAndAll = (u64, u64);
+
 /// What was found on this host, beside the network.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SeenHost {
     /// File systems that hold what must not be lost: where, and free and all bytes, or why not.
-    pub space: Vec<(PathBuf, Result<(u64, u64), String>)>,
+    pub space: Vec<(PathBuf, Result<FreeAndAll, String>)>,
     /// Programs that the configuration names and that cannot be run: by whom, which, and why.
     pub missing: Vec<(String, String, String)>,
     /// How many programs it names.
@@ -110,8 +113,8 @@ impl SeenHost {
         let space = |dir: PathBuf| {
             let found = statvfs(&dir).map_err(|error| error.to_string());
             let bytes = found.map(|found| {
-                let block = found.fragment_size() as u64;
-                (found.blocks_available() as u64 * block, found.blocks() as u64 * block)
+                let block = found.fragment_size();
+                (found.blocks_available() * block, found.blocks() * block)
             });
             (dir, bytes)
         };
