@@ -15,12 +15,14 @@
 mod address;
 mod check;
 mod explain;
+pub mod fence;
 mod hooks;
 mod mask;
 mod model;
 mod quantity;
 mod read;
 mod read_check;
+mod read_fence;
 mod read_ha;
 mod read_hooks;
 mod report;
@@ -38,6 +40,7 @@ use std::path::Path;
 
 pub use crate::address::{MAX_MEMBERS, MAX_PATHS};
 pub use crate::explain::explain;
+pub use crate::fence::{FenceDevice, FenceTarget};
 pub use crate::hooks::{DEFAULT_HOOK_TIMEOUT, DEFAULT_UNIT_TIMEOUT, Hook, HookEvent, OnFailure, Service};
 pub use crate::model::{
     Api, Check, CheckKind, Config, Failback, FailbackMode, GateChoice, Ha, HeartbeatPath, Keys, Mode, Peer,

@@ -22,13 +22,14 @@ use crate::runtime::recorder::{RecordError, Written};
 use crate::runtime::status::{Counters, LatenessStatus, PathStatus, PeerStatus, Status};
 
 /// Every path that takes an order.
-const CHANGES: [&str; 6] = [
+const CHANGES: [&str; 7] = [
     "/api/ha/failover",
     "/api/ha/promote",
     "/api/ha/failback",
     "/api/ha/pause",
     "/api/ha/resume",
     "/api/ha/drain",
+    "/api/ha/fence-confirmed",
 ];
 
 /// A healthy primary with one dead cable.
@@ -79,6 +80,7 @@ pub(crate) fn status() -> Status {
         paused: None,
         drained: false,
         services: Vec::new(),
+        fences: Vec::new(),
         penalty: 0,
         checks: Vec::new(),
         disk: None,

@@ -10,6 +10,7 @@
 //!   ├ gate        renews the kernel gate, where that is nftables
 //!   ├ links       carriers and gateways
 //!   ├ hooks       hooks and services, one after the other
+//!   ├ fence       switches other members off, and looks whether it could
 //!   ├ checks      the configuration's `check` blocks
 //!   ├ disk-write, disk-watch  a small durable write, and somebody who looks whether it ends
 //!   ├ reports     log lines and the history
@@ -25,6 +26,7 @@ pub mod assemble;
 pub mod checks;
 pub mod core;
 pub mod disk;
+pub mod fence;
 pub mod handle;
 pub mod history;
 pub mod hooks;
@@ -285,6 +287,7 @@ fn start(path: &Path) -> Result<()> {
     lease.open_ports_for_standby();
 
     let (attendants, attended, units, last_hooks) = attend(&config, &identity.member, &event, &reports)?;
+    let (fence, fences) = fence::spawn(&config, event.clone(), reports.clone())?;
     let health = watch_health(&config, kind, data_dir.as_deref(), &event)?;
     let settings = assemble::settings(&config, identity.member.clone(), boot, &derived);
     let node = Node::new(settings, identity.hard, log_position, address::now());
@@ -300,6 +303,7 @@ fn start(path: &Path) -> Result<()> {
         drops: drops.clone(),
         vips_here,
         units,
+        fences,
         health,
     };
     let (recorder, recordings_written) = if config.ha.flight_recorder {
@@ -325,6 +329,7 @@ fn start(path: &Path) -> Result<()> {
         log: log_sender,
         leader,
         attendants,
+        fence,
         service: service_orders,
         reports: reports.clone(),
         recorder,
@@ -570,6 +575,7 @@ struct Show {
     drops: Arc<sockets::DropCounts>,
     vips_here: address::AddressesHere,
     units: hooks::UnitStates,
+    fences: fence::board::FenceBoard,
     health: HealthShown,
 }
 
@@ -589,6 +595,8 @@ impl Show {
         }
         let services = self.units.read();
         warnings.extend(services.iter().filter_map(|service| service.problem.clone()));
+        let fences = self.fences.read();
+        warnings.extend(fences.iter().filter_map(|device| device.problem.clone()));
         let mut dropped: std::collections::BTreeMap<String, u64> =
             self.drops.read().map(|(reason, count)| (reason.to_string(), count)).collect();
         for (reason, count) in &view.dropped {
@@ -641,6 +649,7 @@ impl Show {
                 })
                 .collect(),
             services,
+            fences,
             endpoint: self.endpoint.clone(),
             gate: self.gate.name().to_owned(),
             realtime: self.realtime.clone(),

@@ -66,6 +66,7 @@ pub fn spawn(node: String, history: History) -> std::io::Result<Sender<Report>> 
                             | Cause::ChecksFailed
                             | Cause::LinksFailed
                             | Cause::GateLost
+                            | Cause::NotFenced
                     ) {
                         tracing::error!(
                             node,

@@ -63,6 +63,9 @@ pub struct Status {
     /// The units that follow the role.
     #[serde(default)]
     pub services: Vec<super::hooks::UnitStatus>,
+    /// The fence devices of this member.
+    #[serde(default)]
+    pub fences: Vec<super::fence::board::FenceStatus>,
     /// Where S3 clients go: the virtual address and port.
     pub endpoint: Option<String>,
     /// The kernel gate in use.

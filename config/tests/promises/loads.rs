@@ -155,7 +155,7 @@ fn every_key_is_accepted_and_none_is_silently_ignored() {
     assert_eq!(ha.heartbeat_interval, Duration::from_millis(200));
     assert_eq!(ha.lease(), Duration::from_millis(1200));
     assert_eq!(ha.standby_timeout, seconds(2));
-    assert_eq!(ha.two_node, TwoNode::Manual);
+    assert_eq!(ha.two_node, TwoNode::Fence);
     assert_eq!(ha.gate, GateChoice::Ebpf);
     for (word, gate) in [("nftables", GateChoice::Nftables), ("none", GateChoice::None)] {
         let line = format!("    gate = {word:?}");
@@ -195,9 +195,7 @@ fn every_key_is_accepted_and_none_is_silently_ignored() {
         "sync_interval",
         "batch_size",
         "ack = \"local\"",
-        "two_node = \"fence\"",
         "conntrack_sync",
-        "fence \"ipmi\"",
         "sync_files \"etc\"",
         "backup",
     ] {
@@ -206,7 +204,6 @@ fn every_key_is_accepted_and_none_is_silently_ignored() {
             "{what}\n{said}"
         );
     }
-    assert!(said.contains("behaves as \"manual\""), "{said}");
     assert!(said.contains("`encryption = false` has no effect: the stream is always encrypted"), "{said}");
 }
 
