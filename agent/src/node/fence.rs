@@ -368,7 +368,7 @@ impl Node {
         let mut warnings = Vec::new();
         let what = match &self.phase {
             Phase::Reigning(reign) if reign.opened.is_none() => "taking over",
-            Phase::Reigning(_) => "writes",
+            Phase::Reigning(_) => "acknowledging writes alone",
             _ => "standing for the role",
         };
         if let Some(order) = &self.fence.order {

@@ -232,8 +232,7 @@ impl Node {
         if let Some(lost) = &self.gate_lost {
             warnings.push(format!("kernel gate lost: {}", lost.detail));
         }
-        let half_off = self.is_fencing_pair() && self.other_half_is_out();
-        if self.is_two_node() && !self.peers[0].alive(now) && self.phase.reigns() && !half_off {
+        if self.is_two_node() && !self.peers[0].alive(now) && self.phase.reigns() && !self.is_fencing_pair() {
             warnings.push(
                 "alone without a witness: nobody can tell whether the other half serves somewhere too".into(),
             );

@@ -1,8 +1,11 @@
-//! Where fence devices are, nobody takes the address over from somebody who still believes that it reigns: whoever
-//! was primary before has let go, or its life has ended (rule R7).
+//! Where fence devices are, nobody takes the address over from somebody who still believes that it is primary: whoever
+//! was it before has let go, or its life has ended (rule R7).
+//!
+//! A promotion that has not come to its end does not count. Whoever is elected after it without having followed it is in
+//! an in-sync set that it has not changed, and so it never served: its log waits for that member.
 
 use holdfast_agent::node::effect::Effect;
-use holdfast_heartbeat::Epoch;
+use holdfast_heartbeat::{Epoch, Role};
 
 use super::Checker;
 use crate::sim::world::{Seen, World};
@@ -23,7 +26,11 @@ impl Checker for Fenced {
         }
         for other in (0..world.hosts.len()).filter(|other| other != host) {
             let reigns = world.reign(other);
-            if reigns > Epoch::ZERO && reigns < *epoch {
+            let primary = world.hosts[other].life.as_ref().is_some_and(|life| {
+                let view = life.node.view(world.clock(other));
+                view.serving || matches!(view.role, Role::Primary | Role::HandingOver)
+            });
+            if primary && reigns > Epoch::ZERO && reigns < *epoch {
                 return Err(format!(
                     "{} claims the address in epoch {epoch}, and {} lives and reigns in epoch {reigns}",
                     world.hosts[*host].name, world.hosts[other].name
