@@ -57,6 +57,7 @@ fn session() -> Recorder {
         automatic: true,
         probe_vip: true,
         attendance: None,
+        fencing: None,
     };
     let mut now = Time(100_000_000_000);
     let mut node = Node::new(settings, HardState::default(), LogPosition::default(), now);

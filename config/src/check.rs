@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
-use crate::model::{Config, GateChoice, Mode, PeerKind};
+use crate::model::{Config, GateChoice, Mode, PeerKind, TwoNode};
 use crate::read::Places;
 use crate::report::Notes;
 
@@ -20,6 +20,7 @@ pub(crate) fn whole(notes: &mut Notes, config: &Config, places: &Places) {
     tcp_listeners(notes, config, places);
     store_credentials(notes, config, places);
     witness_has_nothing_to_follow(notes, config, places);
+    fencing(notes, config, places);
 }
 
 fn members(notes: &mut Notes, config: &Config, places: &Places) {
@@ -96,6 +97,35 @@ fn witness_has_nothing_to_follow(notes: &mut Notes, config: &Config, places: &Pl
     }
 }
 
+fn fencing(notes: &mut Notes, config: &Config, places: &Places) {
+    let targets = config.fence_targets();
+    if config.mode == Mode::Witness {
+        if let Some(place) = places.fences.first() {
+            let message = "a witness takes nothing over, and switches nobody off";
+            notes.warn(place, message, "move the `fence` blocks to the data members");
+        }
+        return;
+    }
+    if let Some(place) = &places.two_node
+        && config.ha.two_node == TwoNode::Fence
+        && config.is_two_node()
+        && targets.is_empty()
+    {
+        let message = "`two_node = \"fence\"`, and no `fence` block is for the other member: nobody could ever take over";
+        let mend = "add one, with the other member's `node_id`:\nfence \"its-controller\" {\n  agent  = \"fence_ipmilan\"\n  member = \"b\"\n  params {\n    ip = \"10.0.0.12\"\n    username = \"holdfast\"\n    password_file = \"/etc/holdfast/ipmi-b\"\n  }\n}\nor write `two_node = \"probe\"`";
+        notes.error(place, message, mend);
+    }
+    let data = config.data_peers().count();
+    if let Some(place) = places.fences.first().filter(|_| targets.len() > data) {
+        let message = format!(
+            "the `fence` blocks are for {} other members ({}), and there are {data} other data members",
+            targets.len(),
+            targets.join(", ")
+        );
+        notes.warn(place, message, "write in `member` the `node_id` that `holdfast ha status` shows there");
+    }
+}
+
 fn virtual_addresses(notes: &mut Notes, config: &Config, places: &Places) {
     for (virtual_ip, place) in config.ha.virtual_ips.iter().zip(&places.virtual_ips) {
         let address = virtual_ip.address.addr();
@@ -138,7 +168,6 @@ fn policies(notes: &mut Notes, config: &Config, places: &Places) {
     }
     if let Some(place) = &places.two_node
         && !config.is_two_node()
-        && !places.fence_policy
     {
         let message = format!(
             "`two_node` is not used: {} voters decide by quorum, {}",

@@ -27,6 +27,7 @@ pub fn explain(loaded: &Loaded) -> String {
     followers_of_the_role(&mut out, config);
     store(&mut out, config);
     checks(&mut out, config);
+    fences(&mut out, config);
     limits(&mut out, config);
     if loaded.warnings.is_empty() {
         line(&mut out, "\nNo warnings.");
@@ -433,6 +434,73 @@ fn looks_at(kind: &CheckKind) -> String {
     }
 }
 
+/// Who can be switched off by what, and how much longer a takeover takes for it.
+fn fences(out: &mut String, config: &Config) {
+    let targets = config.fence_targets();
+    if config.mode == Mode::Witness || targets.is_empty() {
+        return;
+    }
+    line(
+        out,
+        "\nFencing: a primary that vanished without letting go is switched off before another one serves",
+    );
+    for member in &targets {
+        for level in config.fence_levels(member) {
+            for device in level {
+                let plug = device.target(member).and_then(|target| target.plug.as_ref());
+                let plug = plug.map_or_else(String::new, |plug| format!(", plug {plug:?}"));
+                let then = match (device.verify, device.reboot) {
+                    (true, false) => "off, then asked whether it is",
+                    (true, true) => "off, then asked whether it is, then on again",
+                    (false, false) => "off, and believed",
+                    (false, true) => "off, and believed, then on again",
+                };
+                line(
+                    out,
+                    format!(
+                        "  {member} by {} (level {}): {}{plug}: {then}; each run at most {}, {} tries, looked at every {}",
+                        device.name,
+                        device.level,
+                        device.agent.display(),
+                        show(device.timeout),
+                        device.retries + 1,
+                        show(device.monitor_interval)
+                    ),
+                );
+            }
+        }
+    }
+    let longest = targets.iter().map(|member| config.fence_limit(member)).max().unwrap_or_default();
+    let pair = config.is_two_node() && config.ha.two_node == TwoNode::Fence;
+    let head_start = if pair { config.fence_head_start() } else { Duration::ZERO };
+    if !head_start.is_zero() {
+        line(
+            out,
+            format!(
+                "  a standby waits {} before it shoots, so that the primary is the first",
+                show(head_start)
+            ),
+        );
+    }
+    line(
+        out,
+        format!(
+            "  added to the outage: what the device takes, {} at most for each time that everything is tried",
+            show(longest + head_start)
+        ),
+    );
+    let failed = match (config.ha.fencing_required || pair, pair) {
+        (true, true) => {
+            "  if none works: nobody takes over and nothing is acknowledged alone; it is tried again, and `holdfast ha fence-confirmed` says it instead"
+        }
+        (true, false) => {
+            "  if none works: another member is let try, and it is tried again; `holdfast ha fence-confirmed` says it instead"
+        }
+        (false, _) => "  if none works: the takeover goes on all the same (`fencing = \"preferred\"`)",
+    };
+    line(out, failed);
+}
+
 /// What the chosen policy protects against, and what it cannot.
 fn limits(out: &mut String, config: &Config) {
     line(out, "\nWhat this protects against, and what it cannot");
@@ -447,6 +515,21 @@ fn limits(out: &mut String, config: &Config) {
     if config.is_two_node() {
         match config.ha.two_node {
             TwoNode::Probe => probe_limits(config, &mut say),
+            TwoNode::Fence => {
+                say(
+                    "Two voters, policy fence: neither has a majority alone, so whoever goes on alone first has the other \
+                     one switched off, and waits until a device says that it is. A cut cable leaves one of them.",
+                );
+                say(
+                    "Not protected: the service itself, while no device can be reached. The standby does not take over, \
+                     and the primary acknowledges no write, until one answers or an operator says `holdfast ha \
+                     fence-confirmed`.",
+                );
+                say(
+                    "Whoever was switched off waits for the other one when it is on again: both must be there before \
+                     either can lose the other anew.",
+                );
+            }
             TwoNode::Manual => {
                 say(
                     "Two voters, policy manual: no member takes over by itself, so no partition makes two primaries.",

@@ -15,6 +15,7 @@
 mod address;
 mod check;
 mod explain;
+pub mod fence;
 mod hooks;
 mod mask;
 mod model;
@@ -22,6 +23,7 @@ mod nesting;
 mod quantity;
 mod read;
 mod read_check;
+mod read_fence;
 mod read_ha;
 mod read_hooks;
 mod read_virtual_ip;
@@ -42,6 +44,7 @@ use sha2::{Digest, Sha256};
 
 pub use crate::address::{MAX_MEMBERS, MAX_PATHS};
 pub use crate::explain::explain;
+pub use crate::fence::{FenceDevice, FenceTarget};
 pub use crate::hooks::{DEFAULT_HOOK_TIMEOUT, DEFAULT_UNIT_TIMEOUT, Hook, HookEvent, OnFailure, Service};
 pub use crate::model::{
     Api, Check, CheckKind, Config, ConntrackSync, Failback, FailbackMode, GateChoice, Ha, HeartbeatPath,

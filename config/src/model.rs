@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::fence::FenceDevice;
 use crate::hooks::{Hook, Service};
 use crate::secret::Secret;
 
@@ -40,6 +41,8 @@ pub struct Config {
     pub api: Api,
     /// What must hold on this host for it to serve well, in the order of the file. None on a witness.
     pub checks: Vec<Check>,
+    /// What can switch members off, in the order of the file.
+    pub fences: Vec<FenceDevice>,
 }
 
 impl Config {
@@ -56,6 +59,37 @@ impl Config {
     /// Whether `two_node` decides: two voters, who have no majority once one is lost.
     pub fn is_two_node(&self) -> bool {
         self.voters() == 2
+    }
+
+    /// Whom a device here can switch off, this member left out, each once, in the order of the file.
+    pub fn fence_targets(&self) -> Vec<&str> {
+        let mut targets: Vec<&str> = Vec::new();
+        for target in self.fences.iter().flat_map(|device| &device.targets) {
+            if target.member != self.node_id && !targets.contains(&target.member.as_str()) {
+                targets.push(&target.member);
+            }
+        }
+        targets
+    }
+
+    /// The devices for `member`, level by level.
+    pub fn fence_levels(&self, member: &str) -> Vec<Vec<&FenceDevice>> {
+        let of_level = |level: u8| -> Vec<&FenceDevice> {
+            let fits = |device: &&FenceDevice| device.level == level && device.target(member).is_some();
+            self.fences.iter().filter(fits).collect()
+        };
+        (1..=9).map(of_level).filter(|devices| !devices.is_empty()).collect()
+    }
+
+    /// The longest that it may take to switch `member` off: every device, one after the other.
+    pub fn fence_limit(&self, member: &str) -> Duration {
+        self.fences.iter().filter(|device| device.target(member).is_some()).map(FenceDevice::longest).sum()
+    }
+
+    /// How long the standby of a pair without a witness waits before it shoots.
+    pub fn fence_head_start(&self) -> Duration {
+        let used = |device: &&FenceDevice| device.targets.iter().any(|target| target.member != self.node_id);
+        self.fences.iter().filter(used).map(|device| device.delay).max().unwrap_or_default()
     }
 
     /// The other data members.
@@ -137,6 +171,8 @@ pub struct Ha {
     pub lease_given: Option<Duration>,
     /// What two voters do when one falls silent.
     pub two_node: TwoNode,
+    /// Whether a takeover waits until the vanished primary is confirmed to be off, where a device is for it.
+    pub fencing_required: bool,
     /// How long a stalled standby may delay writes before the in-sync set shrinks.
     pub standby_timeout: Duration,
     /// Interfaces whose carrier tells whether this member is the one that is cut off.
@@ -218,6 +254,8 @@ pub enum FailbackMode {
 pub enum TwoNode {
     /// Take over when all paths are silent, the own network is good and the address does not answer.
     Probe,
+    /// Take over when a fence device confirmed that the other one is off.
+    Fence,
     /// Wait for an operator.
     Manual,
 }

@@ -16,6 +16,7 @@ use crate::check;
 use crate::model::{Api, Config, HeartbeatPath, Keys, Mode, RootCredentials, Store};
 use crate::quantity::show;
 use crate::read_check;
+use crate::read_fence;
 use crate::read_ha;
 use crate::read_hooks;
 use crate::report::Notes;
@@ -78,7 +79,7 @@ pub(crate) struct Places {
     pub(crate) ha: Option<Range<usize>>,
     pub(crate) virtual_ips: Vec<Range<usize>>,
     pub(crate) two_node: Option<Range<usize>>,
-    pub(crate) fence_policy: bool,
+    pub(crate) fences: Vec<Range<usize>>,
     pub(crate) checks: Vec<Range<usize>>,
 }
 
@@ -90,6 +91,7 @@ pub(crate) fn file(notes: &mut Notes, body: &Body, dir: &Path) -> Option<Config>
     let api = root.block(notes, "api");
     let services = read_hooks::services(notes, &mut root);
     let (checks, check_places) = read_check::checks(notes, &mut root);
+    let (fences, fence_places) = read_fence::devices(notes, &mut root, dir);
     inactive_blocks(notes, &mut root);
     let store_head = store.as_ref().map(|section| section.head.clone());
     let mut store_listen = None;
@@ -125,6 +127,8 @@ pub(crate) fn file(notes: &mut Notes, body: &Body, dir: &Path) -> Option<Config>
     config.services = services;
     places.checks = check_places;
     config.checks = checks;
+    places.fences = fence_places;
+    config.fences = fences;
     let wants_store = config.mode != Mode::Witness;
     config.store = match store_read {
         Some(mut store) => {
@@ -141,13 +145,7 @@ pub(crate) fn file(notes: &mut Notes, body: &Body, dir: &Path) -> Option<Config>
 }
 
 fn inactive_blocks(notes: &mut Notes, root: &mut Section<'_>) {
-    const NAMED: [(&str, &str); 2] = [
-        (
-            "fence",
-            "no device is asked to switch a member off; the lease and the gate keep a lost primary away",
-        ),
-        ("sync_files", "these files are not copied to the peer"),
-    ];
+    const NAMED: [(&str, &str); 1] = [("sync_files", "these files are not copied to the peer")];
     for (name, instead) in NAMED {
         for (label, section) in root.named_blocks(notes, name) {
             let what = format!("{name} {:?}", label.value);
@@ -226,7 +224,7 @@ fn read_replication(
         ha: ha_head,
         virtual_ips: ha.virtual_ip_places,
         two_node: ha.two_node_place,
-        fence_policy: ha.fence_policy,
+        fences: Vec::new(),
         checks: Vec::new(),
     };
     let config = Config {
@@ -242,6 +240,7 @@ fn read_replication(
         store: None,
         api,
         checks: Vec::new(),
+        fences: Vec::new(),
     };
     Some((config, places))
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use crate::model::{ConntrackSync, Failback, FailbackMode, GateChoice, Ha, TwoNode, WatchdogDevice};
 use crate::quantity::show;
-use crate::read::inactive;
 use crate::read_hooks;
 use crate::read_virtual_ip;
 use crate::report::Notes;
@@ -72,26 +71,11 @@ pub(crate) struct HaRead<'t> {
     pub(crate) section: Option<Section<'t>>,
     pub(crate) virtual_ip_places: Vec<Range<usize>>,
     pub(crate) two_node_place: Option<Range<usize>>,
-    pub(crate) fence_policy: bool,
-}
-
-/// The policy as written: `fence` is a word of the file and no policy of this version.
-#[derive(Clone, Copy, PartialEq)]
-enum TwoNodeWord {
-    Probe,
-    Fence,
-    Manual,
 }
 
 pub(crate) fn ha<'t>(notes: &mut Notes, section: Option<Section<'t>>) -> HaRead<'t> {
     let Some(mut section) = section else {
-        return HaRead {
-            ha: absent(),
-            section: None,
-            virtual_ip_places: Vec::new(),
-            two_node_place: None,
-            fence_policy: false,
-        };
+        return HaRead { ha: absent(), section: None, virtual_ip_places: Vec::new(), two_node_place: None };
     };
     let mut ha = absent();
     ha.enabled = section.flag(notes, "enabled").is_none_or(|enabled| enabled.value);
@@ -105,11 +89,10 @@ pub(crate) fn ha<'t>(notes: &mut Notes, section: Option<Section<'t>>) -> HaRead<
     }
     let two_node = two_node(notes, &mut section);
     if let Some(policy) = &two_node {
-        ha.two_node = match policy.value {
-            TwoNodeWord::Probe => TwoNode::Probe,
-            TwoNodeWord::Fence | TwoNodeWord::Manual => TwoNode::Manual,
-        };
+        ha.two_node = policy.value;
     }
+    let fencing = [("required", true), ("preferred", false)];
+    ha.fencing_required = section.choice(notes, "fencing", &fencing).is_none_or(|required| required.value);
     ha.gate = gate(notes, &mut section);
     ha.flight_recorder = section.flag(notes, "flight_recorder").is_none_or(|wanted| wanted.value);
     ha.realtime = section.flag(notes, "realtime").is_none_or(|wanted| wanted.value);
@@ -123,7 +106,6 @@ pub(crate) fn ha<'t>(notes: &mut Notes, section: Option<Section<'t>>) -> HaRead<
         ha,
         section: Some(section),
         virtual_ip_places,
-        fence_policy: two_node.as_ref().is_some_and(|policy| policy.value == TwoNodeWord::Fence),
         two_node_place: two_node.map(|policy| policy.span),
     }
 }
@@ -140,6 +122,7 @@ fn absent() -> Ha {
         heartbeat_port: DEFAULT_HEARTBEAT_PORT,
         lease_given: None,
         two_node: TwoNode::Probe,
+        fencing_required: true,
         standby_timeout: DEFAULT_STANDBY_TIMEOUT,
         monitor_links: Vec::new(),
         monitor_gateways: Vec::new(),
@@ -238,16 +221,9 @@ fn timers(notes: &mut Notes, section: &mut Section<'_>, ha: &mut Ha) {
     }
 }
 
-fn two_node(notes: &mut Notes, section: &mut Section<'_>) -> Option<At<TwoNodeWord>> {
-    let words =
-        [("probe", TwoNodeWord::Probe), ("fence", TwoNodeWord::Fence), ("manual", TwoNodeWord::Manual)];
-    let policy = section.choice(notes, "two_node", &words)?;
-    if policy.value == TwoNodeWord::Fence {
-        let instead = "no device is asked to switch the peer off, so it behaves as \"manual\": \
-                       after a loss the survivor waits for `holdfast ha promote`";
-        inactive(notes, &policy.span, "two_node = \"fence\"", instead);
-    }
-    Some(policy)
+fn two_node(notes: &mut Notes, section: &mut Section<'_>) -> Option<At<TwoNode>> {
+    let words = [("probe", TwoNode::Probe), ("fence", TwoNode::Fence), ("manual", TwoNode::Manual)];
+    section.choice(notes, "two_node", &words)
 }
 
 fn gate(notes: &mut Notes, section: &mut Section<'_>) -> GateChoice {

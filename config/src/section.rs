@@ -202,6 +202,34 @@ impl<'t> Section<'t> {
         (message, mend)
     }
 
+    /// The keys of its attributes, in the order of the file: for a block whose keys belong to somebody else.
+    pub(crate) fn keys(&self) -> Vec<&'t str> {
+        self.attributes.iter().map(|(attribute, _)| attribute.key.as_str()).collect()
+    }
+
+    /// Accounts for an attribute whose value is not wanted.
+    pub(crate) fn accept(&mut self, key: &str) {
+        for (_, used) in self.attributes.iter_mut().filter(|(attribute, _)| attribute.key.as_str() == key) {
+            *used = true;
+        }
+    }
+
+    /// A text, a number, or a flag, as programs write them: `1` for true, `0` for false.
+    pub(crate) fn plain(&mut self, notes: &mut Notes, key: &str) -> Option<At<String>> {
+        self.accept(key);
+        let (attribute, _) = self.attributes.iter().find(|(attribute, _)| attribute.key.as_str() == key)?;
+        let expression = &attribute.value;
+        let value = match unwrapped(expression) {
+            Expression::Number(number) => number.value().to_string(),
+            Expression::Bool(flag) => u8::from(**flag).to_string(),
+            _ => match as_text(expression) {
+                Some(text) => text.value,
+                None => return wrong(notes, key, expression, "a text", &format!("{key} = \"…\"")),
+            },
+        };
+        Some(At { value, span: span_of(expression) })
+    }
+
     // ---- typed attributes -------------------------------------------------------------------
 
     pub(crate) fn text(&mut self, notes: &mut Notes, key: &'static str) -> Option<At<String>> {

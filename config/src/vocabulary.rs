@@ -43,6 +43,7 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
             "heartbeat_port",
             "lease",
             "two_node",
+            "fencing",
             "standby_timeout",
             "monitor_links",
             "monitor_gateways",
@@ -102,6 +103,24 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("api", &["listen", "token", "token_file"]),
+    (
+        "fence",
+        &[
+            "agent",
+            "member",
+            "members",
+            "plug",
+            "plugs",
+            "level",
+            "delay",
+            "timeout",
+            "retries",
+            "verify",
+            "action",
+            "monitor_interval",
+            "params",
+        ],
+    ),
     ("service", &["unit", "start_timeout", "stop_timeout", "on_failure"]),
 ];
 

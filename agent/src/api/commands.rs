@@ -107,6 +107,22 @@ pub(super) async fn drain(State(api): State<Api>, body: Body) -> Result<Json<Out
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+struct FenceConfirmedBody {
+    #[serde(deserialize_with = "stated")]
+    member: Option<NodeId>,
+}
+
+/// The operator has made sure that a member is off: `{"member": NAME}`.
+pub(super) async fn fence_confirmed(State(api): State<Api>, body: Body) -> Result<Json<Outcome>, ApiError> {
+    let FenceConfirmedBody { member } = parse(body)?;
+    let Some(member) = member else {
+        return Err(ApiError::BadRequest("say which member is off: {\"member\": NAME}".to_owned()));
+    };
+    carry_out(api, Command::FenceConfirmed { member }).await
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct RecordBody {}
 
 /// Writes down what the core was told lately; the answer names the file.

@@ -254,11 +254,42 @@ fn health(sheet: &mut Sheet, status: &Status) {
             seconds_of_ms(disk.last_write_ms),
         );
     }
+    fences(sheet, status);
     let peers = status.peers.iter().filter(|peer| peer.kind == "data");
     sheet.gauges(
         "peer_penalty",
         "What the failed checks of the peer count together, as it says",
         peers.map(|peer| (vec![("peer", peer.id.clone())], peer.penalty.into())),
+    );
+}
+
+fn fences(sheet: &mut Sheet, status: &Status) {
+    let of = |name: &str| vec![("device", name.to_owned())];
+    let judged = status.fences.iter().filter(|device| device.state != "unknown");
+    sheet.gauges(
+        "fence_device_good",
+        "1 while the fence device answers, 0 while it does not",
+        judged.map(|device| (of(&device.name), device.problem.is_none().into())),
+    );
+    sheet.counters(
+        "fence_looks",
+        "Looks that found the fence device answering",
+        status.fences.iter().map(|device| (of(&device.name), device.looks)),
+    );
+    sheet.counters(
+        "fence_failed_looks",
+        "Looks that did not",
+        status.fences.iter().map(|device| (of(&device.name), device.failed_looks)),
+    );
+    sheet.counters(
+        "fence_done",
+        "Orders to switch a member off that the device has carried out",
+        status.fences.iter().map(|device| (of(&device.name), device.done)),
+    );
+    sheet.counters(
+        "fence_failed",
+        "Orders to switch a member off that the device has not carried out",
+        status.fences.iter().map(|device| (of(&device.name), device.failed)),
     );
 }
 

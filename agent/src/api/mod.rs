@@ -124,6 +124,7 @@ fn router_with(handle: Handle, options: ApiOptions, patience: Patience) -> Route
         .route("/api/ha/pause", guarded(post(commands::pause)))
         .route("/api/ha/resume", guarded(post(commands::resume)))
         .route("/api/ha/drain", guarded(post(commands::drain)))
+        .route("/api/ha/fence-confirmed", guarded(post(commands::fence_confirmed)))
         .route("/api/replication/status", get(reading::replication_status))
         .route("/api/replication/stats", get(reading::replication_stats))
         .route("/health", get(health::health))

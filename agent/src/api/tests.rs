@@ -23,7 +23,7 @@ use crate::runtime::recorder::{RecordError, Written};
 use crate::runtime::status::{Counters, Hearing, LatenessStatus, PathStatus, PeerStatus, Status};
 
 /// Every path that takes an order.
-const CHANGES: [&str; 7] = [
+const CHANGES: [&str; 8] = [
     "/api/ha/check",
     "/api/ha/failover",
     "/api/ha/promote",
@@ -31,6 +31,7 @@ const CHANGES: [&str; 7] = [
     "/api/ha/pause",
     "/api/ha/resume",
     "/api/ha/drain",
+    "/api/ha/fence-confirmed",
 ];
 
 /// A healthy primary with one dead cable.
@@ -95,6 +96,7 @@ pub(crate) fn status() -> Status {
         drained: false,
         services: Vec::new(),
         links_failed: None,
+        fences: Vec::new(),
         penalty: 0,
         checks: Vec::new(),
         disk: None,

@@ -140,6 +140,13 @@ pub enum HaCommand {
     /// Take this host's member out for maintenance: it hands over if it is primary, and writes stop
     /// waiting for it.
     Drain,
+    /// Say that a member is off, where no fence device can: whoever waits for that goes on. Make sure first; it is
+    /// believed.
+    FenceConfirmed {
+        /// The member that is off.
+        #[arg(value_name = "NAME")]
+        member: String,
+    },
     /// End the pause of the cluster and the drain of this host's member.
     Resume,
     /// Write down what the agent's core was told in the last minutes; prints the file's path.

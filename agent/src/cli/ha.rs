@@ -82,6 +82,9 @@ pub(super) fn run(args: HaArgs) -> Result<ExitCode> {
         }
         HaCommand::Pause => done(client.order("/api/ha/pause", json!({}))?, as_json)?,
         HaCommand::Resume => done(client.order("/api/ha/resume", json!({}))?, as_json)?,
+        HaCommand::FenceConfirmed { member } => {
+            done(client.order("/api/ha/fence-confirmed", json!({"member": member}))?, as_json)?;
+        }
         HaCommand::Drain => done(client.order("/api/ha/drain", json!({}))?, as_json)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -269,6 +269,12 @@ fn in_words(event: &Event) -> Option<String> {
         Event::Prepared { outcome: Readiness::Vetoed { why }, .. } => {
             format!("the takeover is vetoed: {why}")
         }
+        Event::FenceFinished { round, confirmed: true, detail } => {
+            format!("a member is confirmed to be off (order {round}): {detail}")
+        }
+        Event::FenceFinished { round, detail, .. } => {
+            format!("a member is not confirmed to be off (order {round}): {detail}")
+        }
         Event::Retired { round } => format!("services and hooks have left (order {round})"),
     })
 }
@@ -306,6 +312,8 @@ fn order_in_words(effect: &Effect) -> Option<(Kind, String)> {
         }
         Effect::Exit => "lets the process end".to_owned(),
         Effect::Prepare { epoch } => format!("runs the pre-hooks and starts the services (epoch {epoch})"),
+        Effect::Fence { round, member } => format!("has {member} switched off (order {round})"),
+        Effect::CallOffFence { round } => format!("calls order {round} to the fence devices off"),
         Effect::Retire { round, planned: true, .. } => {
             format!("lets hooks and services leave before the address does (order {round})")
         }

@@ -128,6 +128,19 @@ fn member(status: &Status, paint: Paint) -> Vec<Vec<String>> {
         let entries = format!("{} of at most {}", grouped(conntrack.entries), grouped(conntrack.max_entries));
         row("connections", format!("{entries}, {state}{lag}"));
     }
+    for device in &status.fences {
+        let looked =
+            device.looked_ms_ago.map_or_else(String::new, |ms| format!(", looked at {} ago", duration(ms)));
+        let state = match device.state.as_str() {
+            "silent" => paint.bad("DOES NOT ANSWER"),
+            "switching" => paint.warn(&printable(device.last.as_deref().unwrap_or("switching"))),
+            state => printable(state),
+        };
+        let last = device.last.as_deref().filter(|_| device.state != "switching");
+        let last = last.map_or_else(String::new, |last| format!("; last order: {}", printable(last)));
+        let members = printable(&list(&device.members));
+        row("fence device", format!("{} for {members}: {state}{looked}{last}", printable(&device.name)));
+    }
     if let Some(endpoint) = &status.endpoint {
         row("S3", printable(endpoint));
     }
@@ -293,6 +306,12 @@ fn advice(status: &Status) -> Vec<String> {
     }
     for peer in status.peers.iter().filter(|peer| peer.alive && peer.penalty > 0) {
         steps.push(format!("{0}: which check fails, says `holdfast ha status` on {0}", peer.id));
+    }
+    for device in status.fences.iter().filter(|device| device.state == "silent") {
+        steps.push(format!(
+            "fence device {}: mend it before it is needed; is its controller reached from here, with the user and password of the configuration? Run {} by hand",
+            device.name, device.agent
+        ));
     }
     if status.disk.as_ref().is_some_and(|disk| !disk.good) {
         steps.push("look for the disk's errors in the kernel's log: `journalctl -k`".to_owned());

@@ -43,6 +43,7 @@ fn settings(name: &str, kind: MemberKind, peers: &[(&str, MemberKind)]) -> Setti
         automatic: true,
         probe_vip: true,
         attendance: Some(Attendance { prepare: 1000 * MS, retire: 1000 * MS, may_veto: true }),
+        fencing: None,
     }
 }
 

@@ -154,6 +154,10 @@ impl Node {
     /// that one may go on alone, and fall silent later. From then on this half waits for both, as after a cold
     /// start. A primary that let go does not go on.
     fn fall_behind_if_held_up(&mut self, now: Time, vacancy: &Vacancy) {
+        // Whoever must be off before the other one goes on alone is not left behind.
+        if self.is_fencing_pair() {
+            return;
+        }
         let held_up = !self.fit() || self.paused() && !vacancy.named || !self.settings.automatic;
         if held_up
             && self.is_two_node()
@@ -210,6 +214,17 @@ impl Node {
             if !self.may_stand_alone() {
                 return;
             }
+            if self.is_fencing_pair()
+                && !self.other_half_has_let_go_or_is_off(&vacancy)
+                && !planted::is("pair-stands-alone-unfenced")
+            {
+                let head_start =
+                    self.settings.fencing.as_ref().map_or(Duration::ZERO, |fencing| fencing.head_start);
+                if let Some(other) = self.other_half().filter(|_| !self.paused()) {
+                    self.want_off(now, other, vacancy.since + head_start, out);
+                }
+                return;
+            }
             // The probe is the only evidence that a pair has: it begins when the silence is complete, and
             // what it found out is soon of no use.
             let earlier = self.probe.started.is_none_or(|started| started < vacancy.since);
@@ -224,7 +239,7 @@ impl Node {
                         other = self.peers[0].name(),
                     );
                     // Its lease is over, so it lives, and acknowledges what this half does not get.
-                    if !vacancy.let_go {
+                    if !vacancy.let_go && !self.is_fencing_pair() {
                         self.seen_in_sync = false;
                     }
                     self.warn_once(now, message, out);
@@ -337,6 +352,13 @@ impl Node {
         if won && campaign.alone && !campaign.ballot.forced && !self.needed_alone(now) {
             // The other half was heard after all: it has a voice again.
             return self.end_campaign(Cause::VotesMissing, None, out);
+        }
+        if won && campaign.alone && !campaign.ballot.forced && self.is_fencing_pair() {
+            let vacancy = self.vacancy.clone();
+            let evident = vacancy.is_some_and(|vacancy| self.other_half_has_let_go_or_is_off(&vacancy));
+            if !evident && !planted::is("pair-stands-alone-unfenced") {
+                return self.end_campaign(Cause::VotesMissing, None, out);
+            }
         }
         if won && campaign.alone && !campaign.ballot.forced {
             // Where the own disk took long, nobody knows any more who answers for the address: ask again.
@@ -457,16 +479,27 @@ impl Node {
         self.is_two_node() && peer.state.as_ref().is_some_and(|state| state.leaving || state.disk_stalled)
     }
 
-    /// Policy `probe`: a member that this life of its process has seen to be in sync may follow a
+    /// Policies `probe` and `fence`: a member that this life of its process has seen to be in sync may follow a
     /// silent primary; after a cold start only the one that was last alone may.
-    fn may_stand_alone(&self) -> bool {
+    pub(super) fn may_stand_alone(&self) -> bool {
         let sole =
             self.hard.record.as_ref().is_some_and(|record| record.members == [self.settings.me.clone()]);
         let let_go = self.vacancy.as_ref().is_some_and(|vacancy| vacancy.let_go);
         match self.settings.two_node {
             TwoNode::Probe => sole || self.seen_in_sync || planted::is("pair-trusts-old-record"),
+            // A record that was written down and has not taken effect proves nothing after a start.
+            TwoNode::Fence => {
+                let took_effect = self.hard.alone_since.is_some()
+                    && self.hard.alone_since == self.hard.record.as_ref().map(InSyncRecord::rank);
+                sole && took_effect || self.seen_in_sync || planted::is("pair-trusts-old-record")
+            }
             TwoNode::Manual => sole || let_go && self.seen_in_sync,
         }
+    }
+
+    /// Under `two_node = "fence"`: whether the other half is known not to go on, so that this one may alone.
+    fn other_half_has_let_go_or_is_off(&self, vacancy: &Vacancy) -> bool {
+        vacancy.let_go || self.other_half().is_some_and(|id| self.is_off(&id))
     }
 
     /// A new cluster begins only with every data member present and empty: an empty disk that finds

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use holdfast_heartbeat::{Epoch, Heartbeat, Member, Time};
+use holdfast_heartbeat::{Epoch, Heartbeat, Member, NodeId, Time};
 use serde::Serialize;
 
 use super::event::Answer;
@@ -118,6 +118,18 @@ pub enum Effect {
     },
     /// The process may end.
     Exit,
+    /// Switch a member off, and make sure that it is; answered by `FenceFinished`.
+    Fence {
+        /// Names the order in the answer.
+        round: u64,
+        /// Whom.
+        member: NodeId,
+    },
+    /// That order is not wanted any more: what has not begun is left undone. Its answer is of no interest.
+    CallOffFence {
+        /// The round of the order.
+        round: u64,
+    },
     /// Run the pre-hooks and start the services of a reign; answered by `Prepared`.
     Prepare {
         /// The reign.

@@ -125,6 +125,15 @@ pub enum Event {
         /// What became of them.
         outcome: Readiness,
     },
+    /// What became of an order to switch a member off.
+    FenceFinished {
+        /// The round of the effect.
+        round: u64,
+        /// Every device of one level has switched it off and says so.
+        confirmed: bool,
+        /// Which devices, or why not, in words; never a secret.
+        detail: String,
+    },
     /// The services of a reign are stopped, or their limits are over.
     Retired {
         /// The round of the effect.
@@ -192,6 +201,11 @@ pub enum Command {
     },
     /// Take this member out for maintenance.
     Drain,
+    /// The operator has made sure that this member is off.
+    FenceConfirmed {
+        /// Which.
+        member: NodeId,
+    },
 }
 
 /// What became of a command.

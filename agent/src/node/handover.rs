@@ -63,6 +63,7 @@ impl Node {
             Command::Pause { at_unix_ms } => self.order_pause(now, id, at_unix_ms, out),
             Command::Resume { at_unix_ms } => self.order_resume(now, id, at_unix_ms, out),
             Command::Drain => self.order_drain(now, id, out),
+            Command::FenceConfirmed { member } => Some(self.order_fence_confirmed(now, &member, out)),
         };
         if let Some(answer) = answer {
             out.push(Effect::Answer { id, answer });
@@ -171,6 +172,24 @@ impl Node {
         out: &mut Vec<Effect>,
     ) -> Option<Answer> {
         if self.ask_hooks_again() {
+            self.await_outcome(Awaited { id, since: now, here: true, drains: false }, out);
+            return None;
+        }
+        if self.waits_for_fence() && !accept_data_loss {
+            return Some(decline(
+                "not_fenced",
+                format!(
+                    "{} waits until whoever was primary before is confirmed to be off; see: holdfast ha status. If you made sure that it is off: holdfast ha fence-confirmed NAME; to take over without: holdfast ha promote --accept-data-loss",
+                    self.settings.me
+                ),
+            ));
+        }
+        if self.waits_for_fence() {
+            let message =
+                "taking over although the former primary was not confirmed to be off, by an operator's order"
+                    .to_owned();
+            out.push(Effect::Warn { message });
+            self.forget_owed(None, out);
             self.await_outcome(Awaited { id, since: now, here: true, drains: false }, out);
             return None;
         }

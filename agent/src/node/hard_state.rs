@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use holdfast_heartbeat::{
-    Epoch, InSyncRecord, MAX_EPOCH, MAX_RECORD_BYTES, MAX_SUSPENSION, Member, Suspension, planted,
+    Epoch, InSyncRecord, MAX_EPOCH, MAX_RECORD_BYTES, MAX_SUSPENSION, Member, NodeId, Suspension, planted,
 };
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,14 @@ pub struct HardState {
     /// Taken out for maintenance, until an operator says otherwise.
     #[serde(default)]
     pub drained: bool,
+    /// Who was primary before and has not let go, as far as this member knows: to be confirmed off before it takes
+    /// over. Empty where nothing can be switched off from here.
+    #[serde(default)]
+    pub owed: Vec<NodeId>,
+    /// Epoch and version of the newest in-sync record of this member alone that has taken effect. A half of a pair
+    /// with fencing trusts no other one after a start: what was only written down may have been overtaken.
+    #[serde(default)]
+    pub alone_since: Option<(Epoch, u64)>,
 }
 
 impl HardState {

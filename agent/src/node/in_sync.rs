@@ -136,6 +136,7 @@ impl Node {
         }
         let newly = set.confirmed.as_ref().map(|old| old.members.clone());
         set.confirmed = Some(record.clone());
+        let alone = record.members == [self.settings.me.clone()];
         if set.waiting != waiting {
             set.waiting = waiting.clone();
             let version = set.next_version();
@@ -155,6 +156,10 @@ impl Node {
             );
             out.push(Effect::Note { message });
         }
+        if alone && self.is_fencing_pair() && self.hard.alone_since != Some(record.rank()) {
+            self.hard.alone_since = Some(record.rank());
+            self.persist(out);
+        }
     }
 
     /// How many voters must have a record. A pair whose other half is silent decides alone, by the
@@ -164,7 +169,21 @@ impl Node {
         let stalled = |peer: &super::peer::Peer| peer.state.as_ref().is_some_and(|state| state.disk_stalled);
         let first = matches!(&self.phase, Phase::Reigning(reign) if reign.alone && !reign.in_sync.recorded());
         let both = self.is_two_node() && self.peers[0].alive(now) && !(first && stalled(&self.peers[0]));
-        if both { 2 } else { self.assents_needed(now) }
+        if both || self.removes_unfenced(first) { 2 } else { self.assents_needed(now) }
+    }
+
+    /// Whether the pending record leaves out the other half of a pair under `two_node = "fence"` while that one may
+    /// still go on by itself. Whoever began a reign alone had the proof before it stood.
+    fn removes_unfenced(&self, first_alone: bool) -> bool {
+        let Phase::Reigning(reign) = &self.phase else { return false };
+        let Some((record, _)) = &reign.in_sync.pending else { return false };
+        let keeps = self.peers[0].member.as_ref().is_some_and(|member| record.contains(member));
+        self.is_fencing_pair()
+            && !keeps
+            && !first_alone
+            && !reign.forced
+            && !self.other_half_is_out()
+            && !planted::is("pair-primary-goes-on-alone-unfenced")
     }
 
     /// Drops who is lost, admits who has caught up.
@@ -182,17 +201,34 @@ impl Node {
         {
             return self.call_off_joining(out);
         }
+        // The other half of a pair fell silent before it could assent to being left out.
+        let first_alone = reign.alone && !reign.in_sync.recorded();
+        if self.removes_unfenced(first_alone) && !self.peers[0].alive(now) {
+            if let Some(other) = self.other_half().filter(|_| !self.paused()) {
+                self.want_off(now, other, now, out);
+            }
+            return;
+        }
+        let Phase::Reigning(reign) = &self.phase else { return };
         let newest = match (&reign.in_sync.pending, &reign.in_sync.confirmed) {
             (Some((record, _)), _) | (None, Some(record)) => record.members.clone(),
             (None, None) => return,
         };
         let mut reasons = Vec::new();
         let mut staying = Vec::new();
+        let mut unfenced = None;
         for member in newest {
             match (member != *me).then(|| self.lost(now, &member)).flatten() {
+                Some(_) if member.id != me.id && self.must_be_off_first(now) => {
+                    unfenced = Some(member.id.clone());
+                    staying.push(member);
+                }
                 Some(why) => reasons.push((member, why)),
                 None => staying.push(member),
             }
+        }
+        if let Some(id) = unfenced.filter(|_| !self.paused()) {
+            self.want_off(now, id, now, out);
         }
         if reasons.is_empty() {
             return;
@@ -215,6 +251,15 @@ impl Node {
         self.propose_in_sync(now, staying, out);
     }
 
+    /// Whether the other half of a pair under `two_node = "fence"` is silent and may still go on by itself: it has
+    /// to be off before it is left out.
+    fn must_be_off_first(&self, now: Time) -> bool {
+        self.is_fencing_pair()
+            && !self.peers[0].alive(now)
+            && !self.other_half_is_out()
+            && !planted::is("pair-primary-goes-on-alone-unfenced")
+    }
+
     /// Why `member` can no longer be waited for, if it cannot.
     fn lost(&self, now: Time, member: &Member) -> Option<String> {
         let Phase::Reigning(reign) = &self.phase else { return None };
@@ -225,6 +270,9 @@ impl Node {
         };
         if peer.member.as_ref() != Some(member) {
             return Some("it came back with another (new or damaged) log".into());
+        }
+        if self.is_off(&member.id) {
+            return Some("it was switched off".into());
         }
         if peer.is_dead() {
             return Some("its supervisor reported that its agent died".into());

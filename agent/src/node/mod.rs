@@ -14,6 +14,7 @@
 //!   lateness.rs  how late the core itself is
 //!   attendants.rs   services and hooks that follow the role
 //!   paths.rs     what is said of the heartbeat paths: who hears whom, and what is lost on the way
+//!   fence.rs     who must be confirmed to be off before this member goes on
 //!   health.rs    failed checks and a stalled disk: who is worse than whom
 //!   transition.rs  every change of role there is, with its reason
 //! ```
@@ -25,6 +26,7 @@ mod attendants;
 mod campaign;
 pub mod effect;
 pub mod event;
+mod fence;
 mod handover;
 pub mod hard_state;
 pub mod health;
@@ -55,6 +57,7 @@ use attendants::Attendants;
 use campaign::{Campaign, Probe, Vacancy};
 use effect::Effect;
 use event::Event;
+use fence::Fence;
 use handover::Awaited;
 pub use handover::role_name;
 use hard_state::HardState;
@@ -153,6 +156,7 @@ pub struct Node {
     releasing: bool,
     last_failback: Option<Time>,
     attendants: Attendants,
+    fence: Fence,
 
     // The host.
     log: LogPosition,
@@ -237,6 +241,7 @@ impl Node {
             releasing: false,
             last_failback: None,
             attendants: Attendants::default(),
+            fence: Fence::new(now),
             log,
             log_broken: false,
             log_full: false,
@@ -300,7 +305,7 @@ impl Node {
             Event::HeartbeatReceived { peer, path, heartbeat } => {
                 self.take_heartbeat(now, peer, path, &heartbeat, out)
             }
-            Event::NoticeReceived(notice) => self.heed_notice(now, &notice),
+            Event::NoticeReceived(notice) => self.heed_notice(now, &notice, out),
             Event::Persisted { token } => self.note_persisted(now, token, out),
             Event::ProbeFinished { round, conflict, asked } => {
                 if round == self.probe.round {
@@ -377,6 +382,9 @@ impl Node {
             }
             Event::Prepared { epoch, outcome } => self.note_prepared(now, epoch, outcome, out),
             Event::Retired { round } => self.note_retired(now, round),
+            Event::FenceFinished { round, confirmed, detail } => {
+                self.note_fenced(now, round, confirmed, detail, out)
+            }
         }
         self.progress(now, out);
     }
@@ -414,8 +422,8 @@ impl Node {
             }
             Phase::Reigning(reign) => {
                 sooner(reign.lease_until.unwrap_or(reign.since + self.settings.timers.lease));
-                if reign.role == Role::Promoting {
-                    sooner(reign.since + self.settings.timers.promotion_patience() + Duration::from_nanos(1));
+                if let Some(opened) = reign.opened.filter(|_| reign.role == Role::Promoting) {
+                    sooner(opened + self.settings.timers.promotion_patience() + Duration::from_nanos(1));
                 }
                 if let Some(retired) = reign.handover.as_ref().and_then(|handover| handover.retired) {
                     sooner(retired + self.settings.timers.promotion_patience());
@@ -423,6 +431,7 @@ impl Node {
                 }
             }
         }
+        sooner(self.fence.deadline());
         if let Some(exit) = self.exit_at {
             sooner(exit);
         }
@@ -448,12 +457,14 @@ impl Node {
         {
             self.step_down(now, Cause::OtherPrimary, Some(heartbeat.from.id.clone()), out);
         }
+        self.heed_packet_of_the_dead(now, peer, heartbeat, out);
         let max_age = self.settings.timers.detect.max(self.settings.timers.lease);
         let was_alive = self.peers[peer].alive(now);
         let newest = match self.peers[peer].admit(now, self.settings.boot, max_age, path, heartbeat) {
             Ok(newest) => newest,
             Err(reason) => return self.drop_packet(reason),
         };
+        self.note_alive(&heartbeat.from.id);
         // Ahead of a vote that comes with it: whoever votes and knows of a pause says so in one breath.
         self.heed_suspension(&heartbeat.state.suspension, out);
         if !was_alive && self.failed_campaigns > 0 {
@@ -477,7 +488,7 @@ impl Node {
         }
         let state = &heartbeat.state;
         if let Some(resigned) = &state.resigned {
-            self.heed_resignation(now, peer, resigned);
+            self.heed_resignation(now, peer, resigned, out);
         }
         if reigning(state.role) {
             self.heed_primary(now, peer, heartbeat, out);
@@ -576,6 +587,7 @@ impl Node {
         self.watch_leader(now, out);
         self.follow_leader(now, out);
         self.watch_attendants(now, out);
+        self.watch_fence(now, out);
         self.expire_awaited(now, out);
         self.answer_announced(now, out);
         self.consider_exit(now, out);

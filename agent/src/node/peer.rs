@@ -89,6 +89,12 @@ impl Peer {
         self.dead_boot.is_some() && self.dead_boot == self.guard.current_boot()
     }
 
+    /// Whether packets have come of a life of it that is not the one believed in, or believed last.
+    pub(super) fn another_life_calls(&self) -> bool {
+        let current = self.guard.current_boot();
+        self.introductions.iter().any(|echo| Some(echo.boot) != current)
+    }
+
     /// Whether it lives and says that it reigns.
     pub(super) fn reigns(&self, now: Time) -> bool {
         self.alive(now) && self.state.as_ref().is_some_and(|state| reigning(state.role))

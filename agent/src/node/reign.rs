@@ -27,6 +27,8 @@ pub(super) struct Reign {
     pub epoch: Epoch,
     /// An operator ordered it although a majority could not be heard, and answers for the others.
     pub answered_for: bool,
+    /// Ordered whatever may be lost by it: nobody is waited for.
+    pub forced: bool,
     /// Won without the vote of the other half of a pair.
     pub alone: bool,
     pub since: Time,
@@ -34,6 +36,8 @@ pub(super) struct Reign {
     pub role: Role,
     /// Until when a majority stands behind this reign.
     pub lease_until: Option<Time>,
+    /// Since when it writes things down: nobody before it needs to be switched off any more.
+    pub opened: Option<Time>,
     pub in_sync: InSync,
     /// The log was told to begin.
     pub led: bool,
@@ -56,12 +60,60 @@ impl Node {
     ) {
         let me = self.settings.me.clone();
         self.change_role(Role::Candidate, Cause::VotesWon, Role::Promoting, epoch, None, out);
-        if alone {
+        let other = self.other_half().filter(|id| alone && self.is_fencing_pair() && self.is_off(id));
+        if let Some(other) = other {
+            out.push(Effect::Note { message: format!("epoch {epoch} begins alone: {other} is off") });
+        } else if alone {
             let message = format!(
                 "epoch {epoch} began without a majority; if the other member still serves somewhere, what is written there meanwhile will be set aside when it comes back"
             );
             out.push(Effect::Warn { message });
         }
+        if self.hard.drained {
+            // Only an operator's order to this very member leads here.
+            self.hard.drained = false;
+            let message = format!("{me} is drained no longer: it was ordered to be primary");
+            out.push(Effect::Note { message });
+        }
+        for peer in &mut self.peers {
+            peer.lease_ack = None;
+        }
+        self.forced = false;
+        self.grant = None;
+        let preparation = self.preparation();
+        // What an earlier reign of this member left behind goes before anything of this one comes.
+        self.retire_now(now, out);
+        self.phase = Phase::Reigning(Box::new(Reign {
+            epoch,
+            answered_for: alone && forced,
+            forced,
+            alone,
+            since: now,
+            role: Role::Promoting,
+            lease_until: None,
+            opened: None,
+            in_sync: InSync::new(epoch, vec![me]),
+            led: false,
+            log_started: false,
+            preparation,
+            serving: false,
+            vip_claimed: false,
+            handover: None,
+        }));
+        out.push(Effect::Promise { epoch });
+        self.following = None;
+        if forced || self.unfenced_predecessor(now).is_none() {
+            self.open_reign(now, out);
+        }
+        self.broadcast(now, true, out);
+        self.progress_reign(now, out);
+    }
+
+    /// From here on the reign writes things down: its in-sync record, and its log.
+    fn open_reign(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let me = self.settings.me.clone();
+        let Phase::Reigning(reign) = &self.phase else { return };
+        let (epoch, forced) = (reign.epoch, reign.forced);
         // The previous set minus whoever cannot follow now: each of them holds every acknowledged
         // byte, and nothing more is acknowledged before the new record is at a quorum.
         let mut members = vec![me.clone()];
@@ -77,46 +129,39 @@ impl Node {
                 }
             }
         }
-        if self.hard.drained {
-            // Only an operator's order to this very member leads here.
-            self.hard.drained = false;
-            let message = format!("{me} is drained no longer: it was ordered to be primary");
-            out.push(Effect::Note { message });
-        }
         for peer in &mut self.peers {
-            peer.lease_ack = None;
             peer.follower = super::peer::Follower { progressed_at: now, lost_at: now, ..Default::default() };
         }
-        self.forced = false;
-        self.grant = None;
-        let preparation = self.preparation();
-        // What an earlier reign of this member left behind goes before anything of this one comes.
-        self.retire_now(now, out);
-        self.phase = Phase::Reigning(Box::new(Reign {
-            epoch,
-            answered_for: alone && forced,
-            alone,
-            since: now,
-            role: Role::Promoting,
-            lease_until: None,
-            in_sync: InSync::new(epoch, members.clone()),
-            led: self.hard.record.is_some(),
-            log_started: false,
-            preparation,
-            serving: false,
-            vip_claimed: false,
-            handover: None,
-        }));
-        out.push(Effect::Promise { epoch });
+        let recorded = self.hard.record.is_some();
+        let Phase::Reigning(reign) = &mut self.phase else { return };
+        reign.opened = Some(now);
+        reign.in_sync = InSync::new(epoch, members.clone());
+        reign.led = recorded;
         // In a new cluster the log begins only under a recorded set: one that had begun without would
         // belong to no set and could never be told from the remains of an older cluster.
-        if self.hard.record.is_some() {
+        if recorded {
             out.push(Effect::Lead { epoch, members: members.clone() });
         }
-        self.following = None;
         self.propose_in_sync(now, members, out);
-        self.broadcast(now, true, out);
-        self.progress_reign(now, out);
+    }
+
+    /// The step of taking over between the lease and the log: whoever was primary before is off.
+    fn progress_fencing(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let Phase::Reigning(reign) = &self.phase else { return };
+        if reign.lease_until.is_none() {
+            return;
+        }
+        let since = reign.since;
+        match self.unfenced_predecessor(now) {
+            Some(id) => self.want_off(now, id, since, out),
+            None => {
+                // Whoever had the address may have come back meanwhile: it is asked for once more.
+                self.probe.started = None;
+                self.probe.finished = None;
+                self.open_reign(now, out);
+                self.broadcast(now, true, out);
+            }
+        }
     }
 
     /// Ends the reign if its lease has lapsed. Called before anything else is looked at, so that what
@@ -167,6 +212,12 @@ impl Node {
         }
         self.renew_lease(now, out);
         if self.end_if_unfit(now, out) {
+            return;
+        }
+        if self.waits_for_fence() {
+            self.progress_fencing(now, out);
+        }
+        if self.waits_for_fence() {
             return;
         }
         self.progress_in_sync(now, out);
@@ -259,7 +310,7 @@ impl Node {
             self.settings.attendance.map_or(Duration::ZERO, |attendance| attendance.prepare + GRACE);
         let refused = matches!(reign.preparation, Preparation::Refused(_));
         if !refused
-            && now >= reign.since + PROMOTION_LIMIT + preparing
+            && now >= reign.opened.unwrap_or(reign.since) + PROMOTION_LIMIT + preparing
             && self.best_successor(now, None).is_some()
         {
             return self.give_way(now, Cause::PromotionFailed, PROMOTION_LIMIT, out);
@@ -306,6 +357,7 @@ impl Node {
             let epoch = reign.epoch;
             self.vacancy = None;
             self.attended();
+            self.forget_owed(None, out);
             self.change_role(Role::Promoting, Cause::StepsDone, Role::Primary, epoch, None, out);
             self.answer_awaited_by_self(out);
             self.broadcast(now, true, out);

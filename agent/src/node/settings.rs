@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast_heartbeat::{BootNonce, Member, MemberKind, planted};
+use holdfast_heartbeat::{BootNonce, Member, MemberKind, NodeId, planted};
 use serde::{Deserialize, Serialize};
 
 /// The node's fixed knowledge of itself and its cluster.
@@ -34,6 +34,22 @@ pub struct Settings {
     pub probe_vip: bool,
     /// What hooks and services may take; `None` where there are none, and the steps with them.
     pub attendance: Option<Attendance>,
+    /// What can be switched off from here; `None` where there are no devices, and the steps with them.
+    #[serde(default)]
+    pub fencing: Option<Fencing>,
+}
+
+/// The fence devices of this member, as far as the core must know them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Fencing {
+    /// Whom they can switch off; never this member.
+    pub targets: Vec<NodeId>,
+    /// The longest that one order may take, with every level, every try and the looks whether it worked.
+    pub limit: Duration,
+    /// A takeover waits until the former primary is confirmed to be off; otherwise it goes on after one failed order.
+    pub required: bool,
+    /// How long the standby of a pair waits before it shoots, so that its primary shoots first.
+    pub head_start: Duration,
 }
 
 /// The limits of what is started and stopped with the role.
@@ -118,6 +134,8 @@ impl Timers {
 pub enum TwoNode {
     /// Take over when every path is silent, own links are good and the VIP does not answer.
     Probe,
+    /// Take over when a device confirmed that the other half is off.
+    Fence,
     /// Only an operator decides.
     Manual,
 }

@@ -66,6 +66,8 @@ pub enum Cause {
     GateLost,
     /// A pre-hook vetoed, or a service did not start.
     NotPrepared,
+    /// The former primary could not be confirmed to be off.
+    NotFenced,
 }
 
 /// One row of the table.
@@ -175,6 +177,12 @@ pub const TABLE: &[Row] = &[
         C::NotPrepared,
         R::Standby,
         "a pre-hook vetoed the takeover, or a service did not start; leaving the role to another member",
+    ),
+    row(
+        R::Promoting,
+        C::NotFenced,
+        R::Standby,
+        "the former primary could not be confirmed to be off; leaving the role to another member",
     ),
     row(R::Promoting, C::DiskFailed, R::Standby, "this member's log failed while taking over"),
     row(

@@ -219,6 +219,7 @@ impl Node {
             );
             warnings.push(message);
         }
+        warnings.extend(self.fence_warnings(now));
         if now < self.attendants.retreat_until {
             warnings.push(format!(
                 "a takeover failed for a pre-hook or a service; this member does not try again by itself for {} s more. See: holdfast ha history",
@@ -246,7 +247,7 @@ impl Node {
         if let Some(lost) = &self.gate_lost {
             warnings.push(format!("kernel gate lost: {}", lost.detail));
         }
-        if self.is_two_node() && !self.peers[0].alive(now) && self.phase.reigns() {
+        if self.is_two_node() && !self.peers[0].alive(now) && self.phase.reigns() && !self.is_fencing_pair() {
             warnings.push(
                 "alone without a witness: nobody can tell whether the other half serves somewhere too".into(),
             );
@@ -349,6 +350,15 @@ impl Node {
         }
         let sole = record.members[..] == [self.settings.me.clone()];
         let manual = self.settings.two_node == TwoNode::Manual;
+        let off = self.other_half().is_some_and(|id| self.is_off(&id));
+        if self.is_fencing_pair() && self.may_stand_alone() && !off {
+            if self.paused() {
+                return format!(
+                    "{other} is not heard, and nobody is switched off while the cluster is paused"
+                );
+            }
+            return format!("{other} is not heard; this half takes over once {other} is confirmed to be off");
+        }
         if sole || self.seen_in_sync && !manual {
             return match &self.probe.finished {
                 Some((_, Some(who))) => {

@@ -5,8 +5,8 @@
 //! candidate outside the newest known in-sync set is never helped unless an operator forced it (R3).
 
 use holdfast_heartbeat::{
-    Ballot, Epoch, Heartbeat, InSyncRecord, Lsn, Member, MemberKind, Notice, Refusal, Resignation, Time,
-    Vote, planted,
+    Ballot, Epoch, Heartbeat, InSyncRecord, Lsn, Member, MemberKind, Notice, Refusal, Resignation, Role,
+    Time, Vote, planted,
 };
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +57,8 @@ impl Node {
         if self.hard.epoch != ballot.epoch || self.hard.voted_for.as_ref() != Some(&heartbeat.from) {
             self.hard.epoch = ballot.epoch;
             self.hard.voted_for = Some(heartbeat.from.clone());
+            // Whoever it is may reign from now on, and fall silent before it says so.
+            self.remember_reigning(&heartbeat.from.id, Role::Promoting);
             self.persist(out);
         }
         // A grant to the candidate itself would otherwise outlive the epoch it was given for.
@@ -210,6 +212,7 @@ impl Node {
             self.hard.lease_ns = heartbeat.state.lease_ns;
             changed = true;
         }
+        changed |= self.remember_reigning(&heartbeat.from.id, heartbeat.state.role);
         if changed {
             self.persist(out);
         }
@@ -237,7 +240,13 @@ impl Node {
     }
 
     /// A peer states that it gave up a reign.
-    pub(super) fn heed_resignation(&mut self, now: Time, peer: usize, resigned: &Resignation) {
+    pub(super) fn heed_resignation(
+        &mut self,
+        now: Time,
+        peer: usize,
+        resigned: &Resignation,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(member) = self.peers[peer].member.clone() else { return };
         let ours = self.grant.as_ref().is_some_and(|grant| {
             let of_it = grant.epoch <= resigned.epoch || planted::is("resignation-of-earlier-reign");
@@ -250,6 +259,7 @@ impl Node {
         if ours {
             self.grant = None;
         }
+        self.forget_owed(Some(&member.id), out);
         let successor = resigned.successor.as_ref();
         if successor == Some(&self.settings.me.id) {
             self.vacate(now, Cause::PrimaryResigned, true);
@@ -266,7 +276,7 @@ impl Node {
     }
 
     /// A supervisor states that its agent has died and its addresses are cleared.
-    pub(super) fn heed_notice(&mut self, now: Time, notice: &Notice) {
+    pub(super) fn heed_notice(&mut self, now: Time, notice: &Notice, out: &mut Vec<Effect>) {
         let Some(peer) = self.peers.iter().position(|peer| peer.member.as_ref() == Some(&notice.member))
         else {
             return;
@@ -276,6 +286,7 @@ impl Node {
             return;
         }
         self.peers[peer].dead_boot = Some(notice.boot);
+        self.forget_owed(Some(&notice.member.id), out);
         if self.grant.as_ref().is_some_and(|grant| grant.holder == notice.member) {
             self.grant = None;
         }

@@ -141,6 +141,7 @@ pub fn settings(config: &Config, me: Member, boot: BootNonce, derived: &Derived)
         },
         two_node: match config.ha.two_node {
             ConfiguredTwoNode::Probe => TwoNode::Probe,
+            ConfiguredTwoNode::Fence => TwoNode::Fence,
             ConfiguredTwoNode::Manual => TwoNode::Manual,
         },
         failback: Failback {
@@ -151,6 +152,7 @@ pub fn settings(config: &Config, me: Member, boot: BootNonce, derived: &Derived)
         },
         automatic: config.ha.enabled,
         attendance: super::hooks::attendance(config),
+        fencing: super::fence::fencing(config),
         probe_vip: config.ha.virtual_ips.iter().any(|vip| vip.arp_ping) && config.mode != Mode::Witness,
     }
 }
@@ -185,11 +187,18 @@ pub fn policy(config: &Config) -> (String, Option<String>) {
                 "if every heartbeat path and the network of the virtual address are cut at once, both members serve; \
                  what the losing side acknowledged meanwhile is set aside when they meet again. A witness rules this out"
             }
+            ConfiguredTwoNode::Fence => {
+                "while no fence device can be reached, nobody takes over and the primary acknowledges no write alone"
+            }
             ConfiguredTwoNode::Manual => {
                 "nobody takes over by itself: an operator must, with holdfast ha promote"
             }
         };
-        let name = if config.ha.two_node == ConfiguredTwoNode::Probe { "probe" } else { "manual" };
+        let name = match config.ha.two_node {
+            ConfiguredTwoNode::Probe => "probe",
+            ConfiguredTwoNode::Fence => "fence",
+            ConfiguredTwoNode::Manual => "manual",
+        };
         return (format!("two members without a witness, two_node = \"{name}\""), Some(exposure.to_owned()));
     }
     (format!("{} of {} members decide", config.quorum(), config.voters()), None)

@@ -15,6 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::address::{self, Order};
+use super::fence;
 use super::hooks;
 use super::lease::Lease;
 use super::log_thread::{LogInput, Reply, wall_ms};
@@ -76,6 +77,8 @@ pub struct Arms {
     pub leader: tokio::sync::watch::Sender<Leader>,
     /// Hooks and services that follow the role; `None` where there are none.
     pub attendants: Option<UnboundedSender<hooks::Order>>,
+    /// What switches other members off; `None` where nothing here can.
+    pub fence: Option<UnboundedSender<fence::Order>>,
     /// The S3 service.
     pub service: UnboundedSender<ServiceOrder>,
     /// Log lines and the history.
@@ -265,6 +268,19 @@ impl Core {
                 Some(attendants) => drop(attendants.send(hooks::Order::Retire { epoch, round, planned })),
                 None => self.own.push(Event::Retired { round }),
             },
+            Effect::Fence { round, member } => match &arms.fence {
+                Some(fence) => drop(fence.send(fence::Order::Fence { round, member })),
+                None => self.own.push(Event::FenceFinished {
+                    round,
+                    confirmed: false,
+                    detail: "no fence device is configured here".to_owned(),
+                }),
+            },
+            Effect::CallOffFence { round } => {
+                if let Some(fence) = &arms.fence {
+                    let _ = fence.send(fence::Order::CallOff { round });
+                }
+            }
             Effect::Exit => {
                 if let Some(attendants) = &arms.attendants {
                     let _ = attendants.send(hooks::Order::End);

@@ -12,6 +12,7 @@
 //!   ├ conntrack   connections through the primary, told to the standby
 //!   ├ inquiry     what `ha check` finds out here and asks of the others; answers their questions
 //!   ├ hooks       hooks and services, one after the other
+//!   ├ fence       switches other members off, and looks whether it could
 //!   ├ checks      the configuration's `check` blocks
 //!   ├ disk-write, disk-watch  a small durable write, and somebody who looks whether it ends
 //!   ├ watchdog    tells systemd and the watchdog device that the core moves
@@ -31,6 +32,7 @@ pub mod checks;
 pub mod conntrack;
 pub mod core;
 pub mod disk;
+pub mod fence;
 pub mod handle;
 pub mod history;
 pub mod hooks;
@@ -322,6 +324,7 @@ fn start(path: &Path) -> Result<()> {
     lease.open_ports_for_standby();
 
     let (attendants, attended, units, last_hooks) = attend(&config, &identity.member, &event, &reports)?;
+    let (fence, fences) = fence::spawn(&config, event.clone(), reports.clone())?;
     let health = watch_health(&config, kind, data_dir.as_deref(), &event)?;
     let settings = assemble::settings(&config, identity.member.clone(), boot, &derived);
     let node = Node::new(settings, identity.hard, log_position, address::now());
@@ -337,6 +340,7 @@ fn start(path: &Path) -> Result<()> {
         drops: drops.clone(),
         board,
         units,
+        fences,
         health,
         conntrack: conntracked,
     };
@@ -377,6 +381,7 @@ fn start(path: &Path) -> Result<()> {
         log: log_sender,
         leader,
         attendants,
+        fence,
         service: service_orders,
         reports: reports.clone(),
         recorder,
@@ -674,6 +679,7 @@ struct Show {
     drops: Arc<sockets::DropCounts>,
     board: address::Board,
     units: hooks::UnitStates,
+    fences: fence::board::FenceBoard,
     health: HealthShown,
     conntrack: Option<conntrack::Board>,
 }
@@ -697,6 +703,8 @@ impl Show {
         let conntrack = self.conntrack.as_ref().map(conntrack::Board::read);
         warnings.extend(conntrack.iter().filter_map(|shown| shown.problem.clone()));
         warnings.extend(self.board.warnings());
+        let fences = self.fences.read();
+        warnings.extend(fences.iter().filter_map(|device| device.problem.clone()));
         let mut dropped: std::collections::BTreeMap<String, u64> =
             self.drops.read().map(|(reason, count)| (reason.to_string(), count)).collect();
         for (reason, count) in &view.dropped {
@@ -744,6 +752,7 @@ impl Show {
             vips: self.board.addresses(),
             services,
             conntrack,
+            fences,
             endpoint: self.endpoint.clone(),
             gate: self.gate.name().to_owned(),
             realtime: self.realtime.clone(),

@@ -70,6 +70,7 @@ pub fn spawn(node: String, history: History, audit: Audit) -> std::io::Result<Se
                             | Cause::ChecksFailed
                             | Cause::LinksFailed
                             | Cause::GateLost
+                            | Cause::NotFenced
                     ) {
                         tracing::error!(
                             node,

@@ -70,6 +70,9 @@ pub struct Status {
     /// Connections through this host; absent where the configuration does not want them carried over.
     #[serde(default)]
     pub conntrack: Option<super::conntrack::ConntrackStatus>,
+    /// The fence devices of this member.
+    #[serde(default)]
+    pub fences: Vec<super::fence::board::FenceStatus>,
     /// Where S3 clients go: the virtual address and port.
     pub endpoint: Option<String>,
     /// The kernel gate in use.

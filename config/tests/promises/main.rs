@@ -1,6 +1,7 @@
 //! What the configuration promises, one module a promise.
 
 mod complains;
+mod fences;
 mod garbage;
 mod hooks;
 mod loads;

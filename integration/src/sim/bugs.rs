@@ -134,6 +134,21 @@ pub const ALL: [Bug; COUNT] = [
     ),
     bug("claims-over-an-answer", "R7", "a new primary claims the address although the probe was answered"),
     bug("serves-over-a-veto", "R7", "a takeover goes on although a pre-hook vetoed it"),
+    bug(
+        "takes-over-before-fence-confirmed",
+        "R7",
+        "a new primary does not wait until its vanished predecessor is switched off",
+    ),
+    bug(
+        "pair-primary-goes-on-alone-unfenced",
+        "R2, R3",
+        "the primary of a pair leaves the other half out before that one is confirmed to be off",
+    ),
+    bug(
+        "pair-stands-alone-unfenced",
+        "R2, R7",
+        "the standby of a pair takes over before the other half is confirmed to be off",
+    ),
     bug("resigns-before-release", "R7", "who steps down says so before the address is off"),
     bug("hands-over-before-release", "R7", "who hands over says so before the address is off"),
     bug(
@@ -183,7 +198,7 @@ pub const ALL: [Bug; COUNT] = [
 ];
 
 /// How many there are.
-pub const COUNT: usize = 67;
+pub const COUNT: usize = 70;
 
 /// The bug of this name.
 pub fn named(name: &str) -> Option<Bug> {

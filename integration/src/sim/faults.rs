@@ -6,6 +6,7 @@ use holdfast_heartbeat::{Epoch, MemberKind};
 use super::chance::Chance;
 use super::plan::RATE_BOUND_PPM;
 use super::world::attendants::Conduct;
+use super::world::fencing::Devices;
 use super::world::happening::Part;
 use super::world::hosts::Death;
 use super::world::network::{MS, S};
@@ -575,6 +576,7 @@ impl Faults {
             host.disk.stop_after(None);
             host.state_disk_fails = false;
             host.conduct = Conduct::Good;
+            host.devices = Devices::Work;
             host.disk_stalled_until = 0;
             host.sync_jitter = host.sync_jitter.min(2 * MS);
             if host.clock.ppm().abs() > RATE_BOUND_PPM {
@@ -615,6 +617,8 @@ impl Faults {
         let cut = self.interval * 120;
         // The longest retreat of a member whose hooks failed, and the wait for hooks that are never heard of.
         let hooks = if shape.hooks { 70 * S } else { 0 };
-        hooks + 35 * S + cut + self.interval * u64::from(shape.threshold) * 20
+        // The longest retreat after devices that failed, the patience after a start, and the limit of an order.
+        let fence = if shape.fence { 110 * S } else { 0 };
+        hooks + fence + 35 * S + cut + self.interval * u64::from(shape.threshold) * 20
     }
 }

@@ -18,6 +18,9 @@ const HOOKS: u64 = 0x000e_686f_6f6b;
 /// Stirs the seed for the question whether the hosts' gates differ.
 const GATES: u64 = 0x67617465730053;
 
+/// Stirs the seed for the question whether there are fence devices.
+const FENCE: u64 = 0x66656e636d;
+
 /// What a run is like.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -79,6 +82,8 @@ impl Plan {
         // which none of those that found something has hooks.
         let shape = Shape { hooks: Dice(seed ^ HOOKS).one_in(4), ..shape };
         let shape = Shape { gates: draw_gates(seed).unwrap_or(shape.gates), ..shape };
+        let mut fence_dice = Dice(seed ^ FENCE);
+        let shape = Shape { fence: fence_dice.one_in(4), ..shape };
         // One pair in four is cut in two, with what the policy `probe` says of it.
         let split = shape.is_pair() && dice.one_in(4);
         let mut faults = Vec::new();
@@ -93,9 +98,15 @@ impl Plan {
         if faults.is_empty() {
             faults.push(Kind::PowerOff);
         }
-        if split {
+        // A pair with fence devices is cut in two as well, and promises all the same.
+        let fenced_pair = shape.fence && shape.is_pair();
+        if split || fenced_pair {
             faults.extend([Kind::Isolate; 4]);
         }
+        if fenced_pair {
+            faults.extend([Kind::CutBothWays, Kind::CutBothWays, Kind::CutOneWay, Kind::CutService]);
+        }
+        let split = split && !fenced_pair;
         let outside = faults.contains(&Kind::RateOutside);
         let mut ppm = [0; MOST_HOSTS];
         let drift = *dice.pick(&[0, 100, RATE_BOUND_PPM]);
@@ -165,5 +176,6 @@ fn draw_shape(dice: &mut Dice) -> Shape {
         // Without it nothing tells the halves of a pair a dead peer from a cut cable.
         arp_ping: !dice.one_in(5) || data == 2 && !witness,
         hooks: false,
+        fence: false,
     }
 }

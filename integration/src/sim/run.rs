@@ -16,6 +16,7 @@ use super::checkers::{Violation, clients, r9_same_bytes, whole};
 use super::faults::Faults;
 use super::plan::Plan;
 use super::world::attendants::Conduct;
+use super::world::fencing::Devices;
 use super::world::network::{MS, S};
 use super::world::{Ns, World};
 
@@ -158,6 +159,10 @@ fn begin(world: &mut World, plan: &Plan) {
         world.hosts[h].sync_jitter = weather.sync_jitter;
         if plan.shape.hooks {
             world.hosts[h].conduct = Conduct::Troubled;
+        }
+        if plan.shape.fence {
+            world.hosts[h].devices = Devices::Troubled;
+            world.back_after_fence = 20 * S;
         }
         let after = world.dice.up_to(plan.staggered);
         world.power_on_later(h, after);

@@ -13,7 +13,7 @@ use holdfast_heartbeat::{
 use crate::node::effect::Effect;
 use crate::node::event::{Answer, Command, Event, Readiness};
 use crate::node::hard_state::HardState;
-use crate::node::settings::{Attendance, Failback, PeerSettings, Settings, Timers, TwoNode};
+use crate::node::settings::{Attendance, Failback, Fencing, PeerSettings, Settings, Timers, TwoNode};
 use crate::node::transition::Transition;
 use crate::node::{LogPosition, Node};
 
@@ -39,6 +39,14 @@ enum Arrival {
         conn: u64,
         at: usize,
         records: Vec<Record>,
+    },
+    /// A fence device does its work, if the order was not called off.
+    SwitchedOff {
+        by: usize,
+        boot: u64,
+        round: u64,
+        target: NodeId,
+        works: bool,
     },
     /// A follower holds this many records durably.
     Acknowledged {
@@ -149,6 +157,10 @@ pub(super) struct Host {
     pub prepares: Option<(Duration, Readiness)>,
     /// How long they take to leave; never answered where it is `None`.
     pub retires: Option<Duration>,
+    /// How long its fence devices take, and whether they work; never answered where it is `None`.
+    pub fences: Option<(Duration, bool)>,
+    /// The devices say that they work and switch off nothing.
+    pub fences_another: bool,
     /// What was done about the role, in order, for tests of the order.
     pub deeds: Vec<Deed>,
 }
@@ -157,6 +169,8 @@ pub(super) struct Host {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deed {
     Prepares,
+    Fences,
+    CallsOffFence,
     Probes,
     Claims,
     Serves,
@@ -204,6 +218,9 @@ pub(super) struct Cluster {
     /// An operator accepted that data may be lost, or a pair was cut: then only what a new primary has
     /// counts as told.
     pub price_accepted: bool,
+    called_off: Vec<(usize, u64, u64)>,
+    /// Whom a fence device has switched off, in order.
+    pub switched_off: Vec<usize>,
     /// Who reigned in which epoch, ever.
     reigns: BTreeMap<Epoch, Member>,
 }
@@ -214,11 +231,20 @@ pub(super) struct Shape {
     pub two_node: TwoNode,
     pub failback: bool,
     pub attendance: Option<Attendance>,
+    /// Each data member can switch the others off; a takeover requires it.
+    pub fencing: bool,
 }
 
 impl Default for Shape {
     fn default() -> Shape {
-        Shape { data: 2, witness: true, two_node: TwoNode::Probe, failback: false, attendance: None }
+        Shape {
+            data: 2,
+            witness: true,
+            two_node: TwoNode::Probe,
+            failback: false,
+            attendance: None,
+            fencing: false,
+        }
     }
 }
 
@@ -272,6 +298,15 @@ impl Cluster {
                     automatic: true,
                     probe_vip: true,
                     attendance: shape.attendance,
+                    fencing: (shape.fencing && kind(i) == MemberKind::Data).then(|| Fencing {
+                        targets: (0..shape.data)
+                            .filter(|j| *j != i)
+                            .map(|j| NodeId::new(char::from(b'a' + j as u8).to_string()).unwrap())
+                            .collect(),
+                        limit: Duration::from_secs(20),
+                        required: true,
+                        head_start: Duration::from_secs(3),
+                    }),
                 };
                 Host {
                     settings,
@@ -304,6 +339,8 @@ impl Cluster {
                     no_interface: false,
                     prepares: Some((Duration::ZERO, Readiness::Ready)),
                     retires: Some(Duration::ZERO),
+                    fences: Some((Duration::from_secs(1), true)),
+                    fences_another: false,
                     deeds: Vec::new(),
                 }
             })
@@ -337,6 +374,8 @@ impl Cluster {
             told: BTreeMap::new(),
             written: 0,
             price_accepted: shape.data == 2 && !shape.witness,
+            called_off: Vec::new(),
+            switched_off: Vec::new(),
             reigns: BTreeMap::new(),
         }
     }
@@ -551,6 +590,8 @@ impl Cluster {
     fn execute(&mut self, i: usize, effect: Effect) {
         self.hosts[i].deeds.extend(match &effect {
             Effect::Prepare { .. } => Some(Deed::Prepares),
+            Effect::Fence { .. } => Some(Deed::Fences),
+            Effect::CallOffFence { .. } => Some(Deed::CallsOffFence),
             Effect::ProbeVip { .. } => Some(Deed::Probes),
             Effect::ClaimVip { .. } => Some(Deed::Claims),
             Effect::Serve { .. } => Some(Deed::Serves),
@@ -673,6 +714,12 @@ impl Cluster {
                 self.hosts[i].answers.insert(id, answer);
             }
             Effect::Exit => self.hosts[i].exited = true,
+            Effect::Fence { round, member } => {
+                let Some((after, works)) = self.hosts[i].fences else { return };
+                let boot = self.hosts[i].boot;
+                self.post(after, Arrival::SwitchedOff { by: i, boot, round, target: member, works });
+            }
+            Effect::CallOffFence { round } => self.called_off.push((i, self.hosts[i].boot, round)),
             Effect::Prepare { epoch } => {
                 if let Some((after, outcome)) = self.hosts[i].prepares.clone() {
                     self.event(i, after, Event::Prepared { epoch, outcome });
@@ -919,6 +966,19 @@ impl Cluster {
                 } else if let Some(stream) = self.streams.get_mut(&(to, from)).filter(|s| s.conn == conn) {
                     stream.acked = stream.acked.max(count);
                 }
+            }
+            Arrival::SwitchedOff { by, boot, round, target, works } => {
+                if self.called_off.contains(&(by, boot, round)) || self.hosts[by].boot != boot {
+                    return;
+                }
+                let off = self.hosts.iter().position(|host| host.settings.me.id == target).unwrap();
+                if works && !self.hosts[by].fences_another {
+                    self.switched_off.push(off);
+                    self.power_off(off);
+                }
+                let detail = if works { "the device says off" } else { "the device does not answer" };
+                let event = Event::FenceFinished { round, confirmed: works, detail: detail.to_owned() };
+                self.event(by, MS, event);
             }
             Arrival::Event { to, boot, event } => {
                 if self.hosts[to].boot != boot || self.hosts[to].node.is_none() {

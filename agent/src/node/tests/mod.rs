@@ -3,6 +3,7 @@
 
 mod attendants;
 mod cluster;
+mod fence;
 mod health;
 mod maintenance;
 mod random_faults;

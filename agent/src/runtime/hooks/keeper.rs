@@ -6,7 +6,7 @@
 //! found. It never knows of epochs or roles.
 //!
 //! ```text
-//!   agent ── stdin: closed when the hook is to end, or by the agent's own death ──> keeper ──> hook
+//!   agent ── stdin: what the hook is told, if anything; closed when the hook is to end, or by the agent's own death ──> keeper ──> hook
 //!         <─ stdout: what the hook says on its stdout and stderr ────────────────────────────┘
 //!         <─ stderr: one line of JSON, `Ended`, when it is over
 //! ```
@@ -39,12 +39,18 @@ pub const KILL_FOR: Duration = Duration::from_secs(1);
 /// How often it looks whether they are gone.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
+/// Most bytes that a program is told on its stdin.
+const MAX_INPUT_BYTES: usize = 4 << 20;
+
 /// Arguments of the keeper.
 #[derive(Args, Debug)]
 pub struct KeeperArgs {
     /// The hook's limit.
     #[arg(long)]
     pub limit_ms: u64,
+    /// So many bytes of stdin are for the program; what follows them is for the keeper.
+    #[arg(long, default_value_t = 0)]
+    pub input_bytes: usize,
     /// The program and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<OsString>,
@@ -95,7 +101,11 @@ fn keep(args: &KeeperArgs) -> Ended {
         return Ended::NotStarted(format!("its orphans could not be adopted: {error}"));
     }
     let deadline = Instant::now() + Duration::from_millis(args.limit_ms);
-    let hook = match start(&args.command) {
+    let mut input = vec![0; args.input_bytes.min(MAX_INPUT_BYTES)];
+    if let Err(error) = std::io::stdin().lock().read_exact(&mut input) {
+        return Ended::NotStarted(format!("what it should be told did not come: {error}"));
+    }
+    let hook = match start(&args.command, input) {
         Ok(hook) => hook,
         Err(error) => return Ended::NotStarted(error.to_string()),
     };
@@ -134,15 +144,20 @@ fn close_what_was_inherited() {
     }
 }
 
-fn start(command: &[OsString]) -> std::io::Result<Pid> {
+fn start(command: &[OsString], input: Vec<u8>) -> std::io::Result<Pid> {
     let stdout = || -> std::io::Result<Stdio> { Ok(std::io::stdout().as_fd().try_clone_to_owned()?.into()) };
-    let child = Command::new(&command[0])
+    let stdin = if input.is_empty() { Stdio::null() } else { Stdio::piped() };
+    let mut child = Command::new(&command[0])
         .args(&command[1..])
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(stdout()?)
         .stderr(stdout()?)
         .process_group(0)
         .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that does not read it must not hold the keeper up.
+        std::thread::spawn(move || drop(stdin.write_all(&input)));
+    }
     Ok(Pid::from_raw(child.id() as i32))
 }
 

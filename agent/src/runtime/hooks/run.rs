@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
@@ -50,6 +50,18 @@ pub async fn run(
     command: &[String],
     environment: &[(&'static str, String)],
     limit: Duration,
+    called_off: watch::Receiver<bool>,
+) -> Ran {
+    run_with_input(program, command, environment, &[], limit, called_off).await
+}
+
+/// Likewise, and tells the program `input` on its stdin.
+pub async fn run_with_input(
+    program: &Path,
+    command: &[String],
+    environment: &[(&'static str, String)],
+    input: &[u8],
+    limit: Duration,
     mut called_off: watch::Receiver<bool>,
 ) -> Ran {
     let begin = Instant::now();
@@ -59,7 +71,11 @@ pub async fn run(
         output: String::new(),
     };
     let mut arguments: Vec<OsString> =
-        ["hook-keeper", "--limit-ms", &limit.as_millis().to_string(), "--"].map(OsString::from).into();
+        ["hook-keeper", "--limit-ms", &limit.as_millis().to_string()].map(OsString::from).into();
+    if !input.is_empty() {
+        arguments.extend(["--input-bytes", &input.len().to_string()].map(OsString::from));
+    }
+    arguments.push("--".into());
     arguments.extend(command.iter().map(OsString::from));
     let keeper = Command::new(program)
         .args(arguments)
@@ -76,6 +92,10 @@ pub async fn run(
         Err(error) => return not_started(error),
     };
     let mut control = keeper.stdin.take();
+    if let Some(stdin) = control.as_mut().filter(|_| !input.is_empty()) {
+        // A keeper that does not take it in says so by its end.
+        let _ = timeout(limit, stdin.write_all(input)).await;
+    }
     let (Some(mut output), Some(verdict)) = (keeper.stdout.take(), keeper.stderr.take()) else {
         return not_started(std::io::Error::other("its pipes are missing"));
     };

@@ -32,6 +32,15 @@ fn records(world: &World) -> impl Iterator<Item = &InSyncRecord> {
     })
 }
 
+/// Whether the newest record on a host's disk has taken effect. A half of a pair with fence devices writes down that
+/// it goes on alone while the other one still lives and may assent; before that one does, or is off, it is nothing.
+pub fn took_effect(world: &World, h: usize) -> bool {
+    let disk = &world.hosts[h].hard;
+    let alone = disk.record.as_ref().is_some_and(|record| record.members.len() == 1);
+    !(world.shape.is_pair() && world.shape.fence && alone)
+        || disk.alone_since == disk.record.as_ref().map(InSyncRecord::rank)
+}
+
 /// Every record that may decide who is elected: the newest one that a quorum has, and any newer one.
 pub fn deciding_records(world: &World) -> impl Iterator<Item = &InSyncRecord> {
     let newest = newest_record(world).map(InSyncRecord::rank);

@@ -6,7 +6,7 @@ use holdfast_agent::node::effect::Effect;
 use holdfast_agent::node::transition::Cause;
 use holdfast_heartbeat::{InSyncRecord, Role};
 
-use super::Checker;
+use super::{Checker, facts};
 use crate::sim::world::shape::MOST_HOSTS;
 use crate::sim::world::{Ns, Seen, World};
 
@@ -48,7 +48,7 @@ impl Checker for LeftBehind {
                 let Some(record) = &world.hosts[*host].hard.record else { return Ok(()) };
                 if record.members.len() > 1 {
                     self.alone[*host] = None;
-                } else if world.reign(*host) == record.epoch {
+                } else if world.reign(*host) == record.epoch && facts::took_effect(world, *host) {
                     self.alone[*host].get_or_insert(world.now);
                 }
             }

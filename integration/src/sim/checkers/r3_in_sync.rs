@@ -30,6 +30,7 @@ impl Checker for InSyncSet {
         if let Seen::Persisted { host } = seen
             && let Some(record) = &world.hosts[*host].hard.record
             && world.reign(*host) == record.epoch
+            && facts::took_effect(world, *host)
             && self.written.as_ref().is_none_or(|written| written.rank() < record.rank())
         {
             self.written = Some(record.clone());

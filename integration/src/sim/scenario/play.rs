@@ -216,6 +216,7 @@ impl Play {
             Step::PreHooks { host, veto } => {
                 world.hosts[*host].conduct = if *veto { Conduct::Vetoes } else { Conduct::Good };
             }
+            Step::Devices { host, devices } => world.hosts[*host].devices = *devices,
             Step::Rot(h) => {
                 self.damaged = Some(*h);
                 world.rot(*h);

@@ -8,6 +8,7 @@ use holdfast_agent::node::event::Command;
 use holdfast_heartbeat::NodeId;
 
 use crate::sim::world::Ns;
+use crate::sim::world::fencing::Devices;
 use crate::sim::world::hosts::Death;
 use crate::sim::world::kernel::GateKind;
 use crate::sim::world::network::{MS, S, US};
@@ -81,6 +82,7 @@ pub enum Step {
     StallDisk { host: usize, span: Ns },
     StateDisk { host: usize, fails: bool },
     PreHooks { host: usize, veto: bool },
+    Devices { host: usize, devices: Devices },
     Rot(usize),
     LoseDisks(usize),
     Keys { host: usize, signing: u32, accepted: Option<u32> },
@@ -245,6 +247,11 @@ const STEPS: &[(&str, &str, Make)] = &[
         v.order(Command::Promote { accept_data_loss: true })
     }),
     ("order HOST pause", "ha pause", |v| v.order(Command::Pause { at_unix_ms: 0 })),
+    ("order HOST fence-confirmed HOST", "ha fence-confirmed", |v| {
+        let name = char::from(b'a' + v.host(1) as u8).to_string();
+        let member = NodeId::new(name).expect("a letter is a name");
+        v.order(Command::FenceConfirmed { member })
+    }),
     ("order HOST resume", "ha resume", |v| v.order(Command::Resume { at_unix_ms: 0 })),
     ("order HOST drain", "ha drain", |v| v.order(Command::Drain)),
     ("fill disk of HOST", "no space is left on it", |v| Step::FillDisk(v.host(0))),
@@ -267,6 +274,18 @@ const STEPS: &[(&str, &str, Make)] = &[
         veto: true,
     }),
     ("pre-hooks of HOST agree", "they end well again", |v| Step::PreHooks { host: v.host(0), veto: false }),
+    ("fence devices of HOST fail", "those that it uses answer that they cannot", |v| Step::Devices {
+        host: v.host(0),
+        devices: Devices::Fail,
+    }),
+    ("fence devices of HOST hang", "those that it uses never answer", |v| Step::Devices {
+        host: v.host(0),
+        devices: Devices::Hang,
+    }),
+    ("fence devices of HOST work", "those that it uses switch off and say so", |v| Step::Devices {
+        host: v.host(0),
+        devices: Devices::Work,
+    }),
     ("rot disk of HOST", "a bit of its log turns over while its agent is down", |v| Step::Rot(v.host(0))),
     ("lose disks of HOST", "votes and log are gone", |v| Step::LoseDisks(v.host(0))),
     ("keys of HOST: sign NUMBER", "its secret is the one of this number", |v| Step::Keys {
@@ -318,6 +337,10 @@ const CLUSTERS: &[(&str, &str, Describe)] = &[
     ("standby_timeout SPAN", "how long a write waits for a standby", |c, v| c.0.standby_timeout_ms = v.ms(0)),
     ("two paths", "a second heartbeat path", |c, _| c.0.paths = 2),
     ("two_node manual", "a pair takes over by order only", |c, _| c.0.probe = false),
+    ("two_node fence", "a pair goes on alone when a device has switched the other half off", |c, _| {
+        c.0.fence = true;
+    }),
+    ("fence devices", "each data member can have the others switched off", |c, _| c.0.fence = true),
     ("failback after SPAN", "failback_mode = \"auto\"", |c, v| c.0.failback_ms = Some(v.ms(0))),
     ("gate none", "no gate in the kernel but the lifetime of the address", |c, _| {
         c.0.gates = [GateKind::LifetimeOnly; MOST_HOSTS];

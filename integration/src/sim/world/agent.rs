@@ -186,6 +186,8 @@ impl World {
             Effect::Answer { id, answer } => self.take_answer(h, id, answer),
             Effect::Prepare { epoch } => self.run_pre_hooks(h, epoch),
             Effect::Retire { round, planned, .. } => self.let_services_leave(h, round, planned),
+            Effect::Fence { round, member } => self.fence(h, round, &member),
+            Effect::CallOffFence { round } => self.call_off_fence(h, round),
             Effect::Exit => self.exit(h),
         }
     }

@@ -13,6 +13,7 @@ use holdfast_store::index::Index;
 use super::Ns;
 use super::attendants::Conduct;
 use super::clock::Clock;
+use super::fencing::Devices;
 use super::happening::{Happening, Part};
 use super::kernel::Kernel;
 use super::life::Life;
@@ -75,6 +76,8 @@ pub struct Host {
     pub state_disk_fails: bool,
     /// How its hooks and services behave, where it has any.
     pub conduct: Conduct,
+    /// How the fence devices behave that it uses, where it has any.
+    pub devices: Devices,
     /// The service interface lost its carrier.
     pub link_down: bool,
     /// An operator or systemd starts the agent again.

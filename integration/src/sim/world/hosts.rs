@@ -98,6 +98,7 @@ impl World {
             addresses: AddressThread::default(),
             service: Service::default(),
             attendants: Default::default(),
+            fence_called_off: 0,
             connector: Connector::default(),
         });
         host.stalled = Default::default();

@@ -60,6 +60,8 @@ pub struct Life {
     pub service: Service,
     /// Hooks and services.
     pub attendants: AttendantsThread,
+    /// The newest order to a fence device that was called off.
+    pub fence_called_off: u64,
     /// The stream to the primary.
     pub connector: Connector,
 }

@@ -14,6 +14,7 @@ pub mod agent;
 pub mod attendants;
 pub mod clients;
 pub mod clock;
+pub mod fencing;
 pub mod happening;
 pub mod host;
 pub mod hosts;
@@ -74,6 +75,8 @@ pub enum Future {
     Judge { host: usize, stall: u64, good: bool },
     /// A client does the next thing.
     Client { client: usize },
+    /// A fence device does what it was told.
+    Fence(Box<fencing::FenceOrder>),
     /// A request arrives at a host.
     Request { host: usize, request: RequestId, route: Route, call: Box<Call> },
     /// An answer arrives at a client.
@@ -199,6 +202,10 @@ pub struct World {
     log_out: Vec<Output<RequestId, Outcome>>,
     /// The chance of hooks and services alone.
     attendants_dice: Dice,
+    /// The chance of fence devices alone.
+    fence_dice: Dice,
+    /// Who was switched off by a device is back after this long at most; never if zero.
+    pub back_after_fence: Ns,
 }
 
 /// Packets that are remembered to be sent again, at most.
@@ -260,6 +267,8 @@ impl World {
             foreign_address: false,
             log_out: Vec::new(),
             attendants_dice: Dice(seed ^ 0x686f_6f6b_7321_0001),
+            fence_dice: Dice(seed ^ 0x6665_6e63_6521_0001),
+            back_after_fence: 0,
         }
     }
 
@@ -296,6 +305,7 @@ impl World {
             penalties: Vec::new(),
             state_disk_fails: false,
             conduct: Default::default(),
+            devices: Default::default(),
             link_down: false,
             wanted: false,
             dies_after: None,
@@ -341,6 +351,7 @@ impl World {
                 }
             }
             Future::Client { client } => self.client_acts(client),
+            Future::Fence(order) => self.device_acts(&order),
             Future::Request { host, request, route, call } => {
                 self.request_arrives(host, request, route, call)
             }

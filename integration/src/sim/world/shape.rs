@@ -39,6 +39,8 @@ pub struct Shape {
     pub arp_ping: bool,
     /// Whether hooks follow the role, which may veto a takeover.
     pub hooks: bool,
+    /// Whether each data member can have the others switched off; a pair without witness then has `two_node = "fence"`.
+    pub fence: bool,
 }
 
 impl Default for Shape {
@@ -56,6 +58,7 @@ impl Default for Shape {
             segment_size: 32 << 10,
             arp_ping: true,
             hooks: false,
+            fence: false,
         }
     }
 }
@@ -135,7 +138,12 @@ impl Shape {
             writeln!(out, "    priority = {}", 50 * (i + 1))?;
             writeln!(out, "    standby_timeout = \"{}ms\"", self.standby_timeout_ms)?;
             if self.is_pair() {
-                writeln!(out, "    two_node = \"{}\"", if self.probe { "probe" } else { "manual" })?;
+                let policy = match (self.fence, self.probe) {
+                    (true, _) => "fence",
+                    (false, true) => "probe",
+                    (false, false) => "manual",
+                };
+                writeln!(out, "    two_node = \"{policy}\"")?;
             }
             match self.failback_ms {
                 Some(ms) => writeln!(out, "    failback_mode = \"auto\"\n    failback_delay = \"{ms}ms\"")?,
@@ -162,6 +170,17 @@ impl Shape {
             writeln!(out, "      peers = [{}]\n    }}", quoted(others.collect()))?;
         }
         writeln!(out, "  }}\n}}")?;
+        if data && self.fence {
+            for j in &peers {
+                let name = self.name(*j);
+                writeln!(out, "fence \"power-{name}\" {{\n  member = \"{name}\"")?;
+                // The world answers for it; it must only be there when the configuration is read.
+                writeln!(
+                    out,
+                    "  agent = \"/bin/sh\"\n  delay = \"2s\"\n  timeout = \"1s\"\n  retries = 0\n}}"
+                )?;
+            }
+        }
         if data {
             writeln!(out, "store {{\n  data_dir = \"/simulated/store\"\n  listen = \"0.0.0.0:9000\"\n}}")?;
         }
