@@ -259,7 +259,9 @@ impl Prober {
         let mut found: Vec<Result<Vec<MacAddr>, VipError>> = Vec::new();
         let mut asked = Vec::new();
         for (at, spec) in specs.iter().enumerate() {
-            found.push(match Question::new(&mut listeners, &spec.interface, spec.ip(), |_| None) {
+            let question = link(&spec.interface)
+                .and_then(|link| Question::new(&mut listeners, &spec.interface, &link, spec.ip(), None));
+            found.push(match question {
                 Ok(question) => {
                     questions.push(question);
                     asked.push(at);

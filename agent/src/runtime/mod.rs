@@ -368,7 +368,7 @@ fn start(path: &Path) -> Result<()> {
         keys: keys.clone(),
         sockets: heartbeat.share()?,
         addresses: addresses.clone(),
-        here: show.vips_here.clone(),
+        here: show.board.clone(),
         core: inputs.clone(),
     };
     inquiry::spawn(inquirer, inquiry_orders)?;

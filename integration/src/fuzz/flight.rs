@@ -95,6 +95,7 @@ fn node() -> Node {
         priority: 50,
         prefers_primary: true,
         peers: vec![peer("b", MemberKind::Data), peer("w", MemberKind::Witness)],
+        path_names: vec!["main".to_owned()],
         timers: Timers {
             interval: second / 10,
             detect: second / 3,
@@ -112,6 +113,7 @@ fn node() -> Node {
         automatic: true,
         probe_vip: true,
         attendance: None,
+        fencing: None,
     };
     Node::new(settings, HardState::default(), LogPosition::default(), Time(1))
 }

@@ -8,9 +8,10 @@ use std::sync::LazyLock;
 
 use hmac::{Hmac, KeyInit, Mac};
 use holdfast_heartbeat::{
-    Ballot, BootNonce, Dropped, Echo, Epoch, Heartbeat, InSyncRecord, Incarnation, Keyring, Lsn, MAX_EPOCH,
-    MAX_PACKET, MAX_PENALTY, MAX_SUSPENSION, Member, MemberKind, MemberState, Message, NodeId, Notice,
-    Refusal, Resignation, Role, Suspension, Time, Vote, Wish,
+    AddressTestimony, Ballot, BootNonce, Claim, Dropped, Echo, Epoch, Facts, Heartbeat, InSyncRecord,
+    Incarnation, Inquiry, Keyring, Lsn, MAX_EPOCH, MAX_PACKET, MAX_PATHS, MAX_PENALTY, MAX_SIGHTS,
+    MAX_SUSPENSION, Member, MemberKind, MemberState, Message, NodeId, Notice, PathReport, Refusal,
+    Resignation, Role, Sight, Suspension, Testimony, Time, Vote, Wish, inquiry,
 };
 use sha2::Sha256;
 
@@ -108,6 +109,15 @@ fn holds(message: &Message) {
             assert!(state.ballot.is_none_or(|ballot| ballot.epoch <= MAX_EPOCH));
             assert!(state.record.as_ref().is_none_or(|record| record.epoch <= MAX_EPOCH));
             assert!(state.suspension.version <= MAX_SUSPENSION && state.penalty <= MAX_PENALTY);
+            assert!(state.hears.len() <= MAX_SIGHTS && heartbeat.paths.len() <= MAX_PATHS);
+        }
+        Message::Inquiry(_) => {}
+        Message::Testimony(testimony) => {
+            assert!(testimony.addresses.len() <= inquiry::MAX_ADDRESSES);
+            assert!(testimony.facts.keys.len() <= inquiry::MAX_KEYS);
+            for address in &testimony.addresses {
+                assert!(address.holders.len().max(address.claims.len()) <= inquiry::MAX_STATIONS);
+            }
         }
     }
 }
@@ -141,6 +151,7 @@ pub(super) fn heartbeats() -> [Heartbeat; 2] {
         going_on_alone: false,
         penalty: 0,
         disk_stalled: false,
+        hears: Vec::new(),
     };
     let plain = Heartbeat {
         from: member("b"),
@@ -151,10 +162,12 @@ pub(super) fn heartbeats() -> [Heartbeat; 2] {
         path: 0,
         echo: None,
         reply_wanted: true,
+        paths: Vec::new(),
         state,
     };
     let mut full = plain.clone();
     full.echo = Some(Echo { boot: BootNonce(1), seq: 5, sent_at: Time(99), path: 1 });
+    full.paths = vec![PathReport { sent: 7, received: u32::MAX }, PathReport::default()];
     full.state = MemberState {
         role: Role::Candidate,
         grants: Some(Epoch(4)),
@@ -171,16 +184,60 @@ pub(super) fn heartbeats() -> [Heartbeat; 2] {
             since_unix_ms: 1_790_000_000_000,
         },
         penalty: 20,
+        hears: vec![Sight { member: Incarnation(3), paths: 0b11 }],
         ..full.state
     };
     [plain, full]
 }
 
+/// What `ha check` asks, and an answer.
+fn inquiries() -> [Message; 2] {
+    let inquiry =
+        Inquiry { from: member("a"), boot: BootNonce(7), to_boot: BootNonce(8), round: 1, announce: true };
+    let facts = Facts {
+        version: "0.1.0".into(),
+        kind: MemberKind::Data,
+        interval_ns: 100_000_000,
+        detect_ns: 300_000_000,
+        lease_ns: 300_000_000,
+        voters: 3,
+        two_node: "probe".into(),
+        enabled: true,
+        gate: "eBPF (tcx)".into(),
+        service_port: Some(9000),
+        keys: vec!["4f1c".into()],
+    };
+    let address = AddressTestimony {
+        address: "10.0.0.100".parse().expect("an address"),
+        prefix: 24,
+        mac: Some([2, 0, 0, 0, 0, 1]),
+        up: true,
+        here: false,
+        asked: true,
+        holders: vec![[2, 0, 0, 0, 0, 2]],
+        claims: vec![Claim { mac: [2, 0, 0, 0, 0, 2], us_ago: 800 }],
+        service: Some(true),
+    };
+    let testimony = Testimony {
+        from: member("b"),
+        to_boot: BootNonce(7),
+        round: 1,
+        facts,
+        announced_us_ago: Some(900),
+        addresses: vec![address],
+    };
+    [Message::Inquiry(inquiry), Message::Testimony(Box::new(testimony))]
+}
+
 fn seeds() -> Vec<Vec<u8>> {
     let notice = Notice { member: member("a"), boot: BootNonce(3), epoch: Epoch(4) };
     let messages = heartbeats().map(|heartbeat| Message::Heartbeat(Box::new(heartbeat)));
-    let packets: Vec<Vec<u8>> =
-        messages.iter().chain([&Message::Notice(notice)]).map(|message| SIGNING.seal(message)).collect();
+    let packets: Vec<Vec<u8>> = messages
+        .iter()
+        .chain([&Message::Notice(notice)])
+        .chain(&inquiries())
+        .map(|message| SIGNING.seal(message))
+        .collect();
     let mut seeds: Vec<Vec<u8>> = packets.iter().map(|packet| [&[AS_IT_IS], &packet[..]].concat()).collect();
     seeds.extend(packets.iter().map(|packet| [&[SIGNED], &packet[HEADER..]].concat()));
     let mut other = Keyring::new([b"of another cluster".as_slice()]).seal(&messages[0]);

@@ -56,6 +56,8 @@ fn seeds() -> Vec<Vec<u8>> {
             since_unix_ms: 1_790_000_000_000,
         },
         drained: true,
+        owed: vec![name("b")],
+        alone_since: Some((Epoch(6), 2)),
     };
     let state = |id: &str, hard: &HardState| {
         let file =

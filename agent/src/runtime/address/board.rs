@@ -65,6 +65,11 @@ impl Board {
         Board(Arc::new(Shared { addresses: specs.iter().map(counted).collect(), ..Shared::default() }))
     }
 
+    /// Whether the addresses are on this host.
+    pub fn are_here(&self) -> bool {
+        self.0.here.load(Ordering::Relaxed)
+    }
+
     pub(super) fn set_here(&self, here: bool) {
         self.0.here.store(here, Ordering::Relaxed);
     }

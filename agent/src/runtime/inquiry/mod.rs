@@ -37,7 +37,7 @@ pub use self::report::{CheckReport, Finding, Outcome};
 
 use self::judge::{Evidence, Told};
 use self::observe::{Seen, SeenHost};
-use super::address::{self, AddressesHere};
+use super::address::{self, Board};
 use super::assemble;
 use super::core::Input;
 use super::secrets::Secrets;
@@ -96,7 +96,7 @@ pub struct Setup {
     /// The thread of the addresses; `None` where there are none.
     pub addresses: Option<UnboundedSender<address::Order>>,
     /// Whether they are on this host.
-    pub here: AddressesHere,
+    pub here: Board,
     /// The core, for its view.
     pub core: Sender<Input>,
 }
@@ -283,7 +283,7 @@ impl Inquirer {
     // ---- looking -----------------------------------------------------------------------------------
 
     async fn observe(&self) -> Vec<Seen> {
-        let here = self.setup.here.load(std::sync::atomic::Ordering::Relaxed);
+        let here = self.setup.here.are_here();
         let service = observe::service(&self.setup.config);
         observe::addresses(&self.specs, here, service, &self.learner, &self.prober).await
     }

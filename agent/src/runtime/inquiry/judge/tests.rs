@@ -73,12 +73,7 @@ fn ms(ms: u64) -> Time {
 
 fn seen(here: bool, mac: MacAddr) -> Seen {
     Seen {
-        spec: VipSpec {
-            address: VIP.parse().unwrap(),
-            interface: "eth1".into(),
-            arp_ping: true,
-            gratuitous_arp: true,
-        },
+        spec: VipSpec::new(VIP.parse().unwrap(), "eth1"),
         link: Some(LinkView { mac, up: true, addresses: vec!["10.0.0.1/24".parse().unwrap()] }),
         here,
         holders: Ok(vec![]),
