@@ -175,11 +175,13 @@ impl Node {
     /// Whether the pending record leaves out the other half of a pair under `two_node = "fence"` while that one may
     /// still go on by itself. Whoever began a reign alone had the proof before it stood.
     fn removes_unfenced(&self, first_alone: bool) -> bool {
+        if !self.is_fencing_pair() {
+            return false;
+        }
         let Phase::Reigning(reign) = &self.phase else { return false };
         let Some((record, _)) = &reign.in_sync.pending else { return false };
         let keeps = self.peers[0].member.as_ref().is_some_and(|member| record.contains(member));
-        self.is_fencing_pair()
-            && !keeps
+        !keeps
             && !first_alone
             && !reign.forced
             && !self.other_half_is_out()
