@@ -54,15 +54,20 @@ impl Learner {
         stations.get(&(spec.interface.clone(), spec.ip())).cloned().unwrap_or_default()
     }
 
-    /// Listens for ever, on every interface of the addresses that exists.
-    pub async fn listen(&self) {
+    /// Listens for ever, on every interface of the addresses that exists, but for as long as `deaf` says so: a
+    /// member that holds the addresses needs no proof, and every packet socket makes its end take longer (the
+    /// kernel waits for all processors before it lets one go), for which the others would have to wait.
+    pub async fn listen(&self, deaf: impl Fn() -> bool) {
         let mut listeners: Vec<(String, Protocol, Listener)> = Vec::new();
         let mut buffer = [0; FRAME_BYTES];
         let mut look_at = Instant::now();
         loop {
             if Instant::now() >= look_at {
                 look_at = Instant::now() + LOOK_AGAIN;
-                self.tend(&mut listeners);
+                match deaf() {
+                    true => listeners.clear(),
+                    false => self.tend(&mut listeners),
+                }
             }
             let received = poll_fn(|cx| {
                 for (interface, _, listener) in &listeners {

@@ -196,6 +196,16 @@ impl Prober {
         Prober { specs, listeners: Mutex::new(listeners) }
     }
 
+    /// Closes the sockets; the next probe opens them anew. Each one that is open makes the end of this process take
+    /// longer, since the kernel waits for all processors before it lets a packet socket go.
+    /// Does nothing while a probe is under way.
+    pub fn rest(&self) {
+        let Ok(mut open) = self.listeners.try_lock() else { return };
+        let listeners = std::mem::take(&mut *open);
+        // Nobody waits for that here.
+        tokio::task::spawn_blocking(move || drop(listeners));
+    }
+
     fn question(listeners: &mut Listeners, links: &mut Links, spec: &VipSpec) -> Result<Question, VipError> {
         Question::new(listeners, &spec.interface, links.of(spec)?, spec.ip(), None)
     }

@@ -644,6 +644,8 @@ impl Keeper {
         // However many announcements were due by now: one is out, and the core waits to hear of it.
         if claiming && let Some(held) = &self.held {
             report(Event::VipClaimed { epoch: held.epoch });
+            // Until the role is lost nothing is asked, and a death is to be over soon.
+            self.prober.rest();
         }
     }
 

@@ -16,7 +16,7 @@ fn an_announcement_is_learned_with_its_station_and_its_moment() {
         let learner = Arc::new(Learner::new(both_vips()));
         let listening = tokio::spawn({
             let learner = learner.clone();
-            async move { learner.listen().await }
+            async move { learner.listen(|| false).await }
         });
         // Nothing tells when the sockets are open: announce until it is heard.
         let other: MacAddr = hosts.there(|| mac_of(ETH).unwrap());

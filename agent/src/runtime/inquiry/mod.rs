@@ -110,9 +110,9 @@ pub fn spawn(setup: Setup, mut orders: UnboundedReceiver<Order>) -> std::io::Res
     std::thread::Builder::new().name("inquiry".into()).spawn(move || {
         runtime.block_on(async move {
             let inquirer = Arc::new(Inquirer::new(setup));
-            let learner = inquirer.learner.clone();
+            let (learner, here) = (inquirer.learner.clone(), inquirer.setup.here.clone());
             if !inquirer.specs.is_empty() {
-                tokio::spawn(async move { learner.listen().await });
+                tokio::spawn(async move { learner.listen(|| here.are_here()).await });
             }
             while let Some(order) = orders.recv().await {
                 match order {
@@ -285,7 +285,9 @@ impl Inquirer {
     async fn observe(&self) -> Vec<Seen> {
         let here = self.setup.here.are_here();
         let service = observe::service(&self.setup.config);
-        observe::addresses(&self.specs, here, service, &self.learner, &self.prober).await
+        let seen = observe::addresses(&self.specs, here, service, &self.learner, &self.prober).await;
+        self.prober.rest();
+        seen
     }
 
     /// Announces the addresses once more, if they are here; says when.
