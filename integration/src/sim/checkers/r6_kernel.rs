@@ -51,9 +51,10 @@ impl Kernel {
             let excess = world.derived(h).gate_extra;
             if world.clock(h) >= self.until[h] + excess {
                 return Err(format!(
-                    "{} answers on the address {:?} after the end of its lease",
+                    "{} answers on the address {:?} after the end of its lease (gate: {:?}, at most {excess:?} late)",
                     host.name,
-                    world.clock(h).since(self.until[h])
+                    world.clock(h).since(self.until[h]),
+                    world.shape.gates[h],
                 ));
             }
             if world.price_accepted || world.rate_outside {

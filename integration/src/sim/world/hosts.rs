@@ -74,6 +74,7 @@ impl World {
         lease.open_ports_for_standby();
         let derived = self.shape.derived(h, &host.config);
         host.derived = derived.clone();
+        host.kernel.gate.set_excess(derived.gate_extra);
         let settings = assemble::settings(&host.config, member.clone(), boot, &derived);
         let position = log.as_ref().map_or_else(LogPosition::default, |log| LogPosition {
             end: log.engine.log().end(),
@@ -283,7 +284,7 @@ impl World {
         let host = &mut self.hosts[h];
         let ppm = host.clock.ppm();
         host.clock = Clock::new(now, ppm);
-        host.kernel = Kernel::new(gate, host.derived.gate_extra);
+        host.kernel = Kernel::new(gate);
         host.up = true;
     }
 

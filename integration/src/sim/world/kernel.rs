@@ -30,8 +30,8 @@ impl GateKind {
 #[derive(Debug)]
 pub struct SimGate {
     kind: GateKind,
-    /// How late it ends.
-    excess: Duration,
+    /// How late it ends, in nanoseconds.
+    excess_ns: AtomicU64,
     address_until: AtomicU64,
     ports_until: AtomicU64,
     attached: AtomicBool,
@@ -81,12 +81,19 @@ impl Gate for SimGate {
 }
 
 impl SimGate {
+    /// How late it may end, with the lease of the agent that starts now.
+    pub fn set_excess(&self, excess: Duration) {
+        self.excess_ns.store(excess.as_nanos() as u64, Ordering::Relaxed);
+    }
+
     fn deadline(&self, until: &AtomicU64) -> Time {
         let until = Time(until.load(Ordering::Relaxed));
         match self.kind {
             _ if !self.attached.load(Ordering::Relaxed) => Time::NEVER,
             GateKind::LifetimeOnly => Time::NEVER,
-            GateKind::Relative if until != Time(SHUT) && until != Time(OPEN) => until + self.excess,
+            GateKind::Relative if until != Time(SHUT) && until != Time(OPEN) => {
+                until + Duration::from_nanos(self.excess_ns.load(Ordering::Relaxed))
+            }
             GateKind::Absolute | GateKind::Relative => until,
         }
     }
@@ -102,11 +109,11 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// A kernel after power-on, whose gate may end so late.
-    pub fn new(kind: GateKind, excess: Duration) -> Kernel {
+    /// A kernel after power-on.
+    pub fn new(kind: GateKind) -> Kernel {
         let gate = SimGate {
             kind,
-            excess,
+            excess_ns: AtomicU64::new(0),
             address_until: AtomicU64::new(SHUT),
             ports_until: AtomicU64::new(OPEN),
             attached: AtomicBool::new(false),

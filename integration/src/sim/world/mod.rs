@@ -281,7 +281,7 @@ impl World {
             kind: shape.kind(i),
             up: true,
             clock: Clock::new(0, 0),
-            kernel: Kernel::new(shape.gates[i], derived.gate_extra),
+            kernel: Kernel::new(shape.gates[i]),
             derived,
             life: None,
             frozen: false,
