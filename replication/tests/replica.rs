@@ -519,6 +519,22 @@ fn after_a_restart_only_what_is_known_committed_is_applied() {
 }
 
 #[test]
+fn after_a_restart_what_the_index_has_is_known_committed() {
+    let mut c = pair();
+    let write = c.submit(0, b"written".to_vec());
+    c.settle();
+    assert!(c.confirmed(0, write));
+    let applied = c.nodes[1].replica.status().applied;
+    assert_eq!(applied, c.nodes[1].replica.log().end());
+    // Its agent dies; its index is still there, with everything that was applied.
+    let index = c.nodes[1].replica.machine().clone();
+    let disk = c.nodes[1].disk.kill();
+    let (replica, _) = Replica::<_, _, u64>::open(disk, c.nodes[1].member.clone(), index, options()).unwrap();
+    let status = replica.status();
+    assert_eq!((status.applied, status.committed), (applied, applied));
+}
+
+#[test]
 fn stale_orders_change_nothing() {
     let mut c = pair();
     c.follow(1, 3, 0);

@@ -91,6 +91,9 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             machine.reset().map_err(|e| LogError::Poisoned(e.to_string()))?;
         }
         let archives = log.archives()?;
+        // The records may say less than was known: a batch carries what was committed before it. Only
+        // committed records were ever applied, so what the state machine has of this log is committed.
+        let committed = log.known_committed().max(machine.applied());
         let replica = Replica {
             me,
             reader,
@@ -100,7 +103,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                 ..options
             },
             promised: log.last_epoch(),
-            committed: log.known_committed(),
+            committed,
             role: Role::Idle,
             conns: BTreeMap::new(),
             failure: None,

@@ -36,12 +36,20 @@ pub fn look(world: &World) -> Result<(), String> {
     };
     let view = world.hosts[primary].life.as_ref().expect("a primary lives").node.view(world.clock(primary));
     let record = view.record.ok_or("the primary has no record of the in-sync set")?;
-    for host in &world.hosts {
+    for (h, host) in world.hosts.iter().enumerate() {
         let Some(life) = host.life.as_ref() else { return Err(format!("{} does not run", host.name)) };
         if host.kind == MemberKind::Data && !record.contains(&life.member) {
             return Err(format!(
                 "{} is primary, and {} is not in the in-sync set (epoch {}, version {})",
                 world.hosts[primary].name, host.name, record.epoch, record.version
+            ));
+        }
+        // The record lags behind a member that is being left out of it: a disk may hold the writing of it up.
+        let streams = life.log.as_ref().is_some_and(|log| log.engine.status().streaming);
+        if host.kind == MemberKind::Data && h != primary && !streams {
+            return Err(format!(
+                "{} is primary, and no log streams to {}",
+                world.hosts[primary].name, host.name
             ));
         }
     }
