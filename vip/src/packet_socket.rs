@@ -197,14 +197,7 @@ impl Listener {
             _ => None,
         };
         let words: Vec<u32> = addresses.iter().filter_map(word).take(MOST_CLAIMED).collect();
-        let socket = raw_socket()?;
-        socket.attach_filter(&announcements_filter(protocol, &words))?;
-        let ethertype = match protocol {
-            Protocol::Arp => ETHERTYPE_ARP,
-            Protocol::NeighbourDiscovery => ETHERTYPE_IPV6,
-        };
-        socket.bind(&packet_address(index, ethertype)?)?;
-        Ok(Listener { index, socket: readable(socket)?, groups: None, joined: Vec::new() })
+        Listener::open_filtered(index, protocol, &announcements_filter(protocol, &words))
     }
 
     /// Joins a group, as far as the interface has IPv6; without it the probes of others go unheard, but

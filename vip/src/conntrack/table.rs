@@ -9,7 +9,7 @@ use netlink_sys::{Socket, SocketAddr};
 
 use super::flow::{Flow, Key};
 use super::{PROTOCOL, ROOM_BYTES, wire};
-use crate::gate::wire::{DONE, answers, outcome};
+use crate::gate::wire::{DONE, answers, drain, outcome, receive};
 
 /// Orders in one system call. The kernel answers each that it refuses, and all answers together must have room in
 /// the socket's buffer of usually 208 KiB, in which a short one takes 768 bytes.
@@ -91,13 +91,13 @@ impl Table {
     /// # Errors
     /// The kernel has no such table (`nf_conntrack_netlink`), or this process no right to look (CAP_NET_ADMIN).
     pub fn dump(&mut self, mut each: impl FnMut(Flow)) -> io::Result<()> {
-        self.drain();
+        drain(&self.socket, &mut self.room, MOST_ANSWERS);
         let sequence = self.next_sequence();
         self.request.clear();
         wire::ask_for_all(&mut self.request, sequence);
         self.socket.send_to(&self.request, &SocketAddr::new(0, 0), 0)?;
         for _ in 0..MOST_ANSWERS {
-            let length = self.receive()?;
+            let length = receive(&self.socket, &mut self.room)?;
             for answer in answers(&self.room[..length]).filter(|answer| answer.sequence == sequence) {
                 if answer.kind == DONE {
                     return Ok(());
@@ -178,7 +178,7 @@ impl Table {
 
     /// Sends each order as it is to be tried; the result has the refusal of each, or none.
     fn send(&mut self, orders: &[Order], trying: &[(usize, Try)]) -> io::Result<Vec<Option<io::Error>>> {
-        self.drain();
+        drain(&self.socket, &mut self.room, MOST_ANSWERS);
         let first = self.sequence;
         self.request.clear();
         for &(index, how) in trying {
@@ -197,7 +197,7 @@ impl Table {
         self.socket.send_to(&self.request, &SocketAddr::new(0, 0), 0)?;
         let mut refusals: Vec<Option<io::Error>> = trying.iter().map(|_| None).collect();
         loop {
-            let length = match self.receive() {
+            let length = match receive(&self.socket, &mut self.room) {
                 Ok(length) => length,
                 // The kernel answered before the send returned, and only where it refused.
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(refusals),
@@ -216,25 +216,6 @@ impl Table {
         let sequence = self.sequence;
         self.sequence = self.sequence.wrapping_add(1);
         sequence
-    }
-
-    fn receive(&mut self) -> io::Result<usize> {
-        loop {
-            match self.socket.recv(&mut &mut self.room[..], libc::MSG_DONTWAIT) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
-            }
-        }
-    }
-
-    /// Throws away what an earlier request left unread.
-    fn drain(&mut self) {
-        for _ in 0..MOST_ANSWERS {
-            match self.receive() {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                _ => {}
-            }
-        }
     }
 }
 

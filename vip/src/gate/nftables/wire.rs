@@ -246,6 +246,26 @@ pub(crate) fn outcome(answer: &Answer<'_>) -> Option<io::Result<()>> {
     Some(if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) })
 }
 
+/// What the kernel has answered, if anything is there: one datagram.
+pub(crate) fn receive(socket: &Socket, room: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match socket.recv(&mut &mut room[..], libc::MSG_DONTWAIT) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Throws away what an earlier order left unread, `most` datagrams at most.
+pub(crate) fn drain(socket: &Socket, room: &mut [u8], most: usize) {
+    for _ in 0..most {
+        match receive(socket, room) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+            _ => {}
+        }
+    }
+}
+
 /// A socket for orders and questions. The tables that it made with an owner are its own.
 pub(in crate::gate) struct Control {
     socket: Socket,
@@ -276,38 +296,19 @@ impl Control {
         Ok(Control { socket, sequence: 1, room: vec![0; ANSWER_BYTES], port })
     }
 
-    fn receive(&mut self) -> io::Result<usize> {
-        loop {
-            match self.socket.recv(&mut &mut self.room[..], libc::MSG_DONTWAIT) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
-            }
-        }
-    }
-
-    /// Throws away what an earlier order left unread.
-    fn drain(&mut self) {
-        for _ in 0..MOST_ANSWERS {
-            match self.receive() {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                _ => {}
-            }
-        }
-    }
-
     /// Has the kernel carry out a batch. In force when this returns `Ok`; in no part when the kernel
     /// refused.
     ///
     /// # Errors
     /// The first refusal.
     pub(super) fn commit(&mut self, batch: &mut Batch) -> io::Result<()> {
-        self.drain();
+        drain(&self.socket, &mut self.room, MOST_ANSWERS);
         let first = self.sequence;
         let last = batch.finish(first);
         self.sequence = last.wrapping_add(2);
         self.socket.send_to(&batch.bytes, &SocketAddr::new(0, 0), 0)?;
         loop {
-            let length = match self.receive() {
+            let length = match receive(&self.socket, &mut self.room) {
                 Ok(length) => length,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     return Err(io::Error::other("the kernel did not answer a batch"));
@@ -349,13 +350,13 @@ impl Control {
         request: &mut [u8],
         mut each: impl FnMut(&Answer<'_>),
     ) -> io::Result<()> {
-        self.drain();
+        drain(&self.socket, &mut self.room, MOST_ANSWERS);
         let sequence = self.sequence;
         self.sequence = self.sequence.wrapping_add(1);
         request[8..12].copy_from_slice(&sequence.to_ne_bytes());
         self.socket.send_to(request, &SocketAddr::new(0, 0), 0)?;
         for _ in 0..MOST_ANSWERS {
-            let length = self.receive()?;
+            let length = receive(&self.socket, &mut self.room)?;
             for answer in answers(&self.room[..length]).filter(|answer| answer.sequence == sequence) {
                 match answer.kind {
                     DONE => return Ok(()),
