@@ -107,7 +107,7 @@ impl Host {
         let told = Arc::clone(&damages);
         let on_damage = Arc::new(move |damage| told.lock().unwrap().push(damage));
         let store = Store { index: index.clone(), log: Arc::new(log), backend: alone, on_damage };
-        let (addr, gate) = support::listen(store).await;
+        let (addr, gate, _) = support::listen(store).await;
         Host { addr, index, damages, _gate: gate }
     }
 

@@ -187,6 +187,30 @@ async fn draining_finishes_what_began_and_turns_away_what_comes() {
 }
 
 #[tokio::test]
+async fn draining_lasts_until_who_is_busy_was_sent_away() {
+    let s3 = Endpoint::with_bucket().await;
+    let quiet = connect_idle(&s3).await;
+    // What makes a connection quiet is time, and nothing else.
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    let mut busy = connect_idle(&s3).await;
+    s3.gate.send(Serving::Draining).unwrap();
+    is_closed(quiet).await;
+    let left = tokio::time::timeout(Duration::from_millis(100), s3.guests.gone()).await;
+    assert!(left.is_err(), "who asked a moment ago hears why it has to go");
+    busy.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut rest = String::new();
+    busy.read_to_string(&mut rest).await.unwrap();
+    assert!(rest.contains("HTTP/1.1 503") && rest.contains("connection: close"), "{rest}");
+    tokio::time::timeout(PATIENCE, s3.guests.gone()).await.expect("nobody is left");
+    // It was not handed over after all.
+    s3.gate.send(Serving::Yes).unwrap();
+    let again = connect_idle(&s3).await;
+    s3.gate.send(Serving::No { redirect: None }).unwrap();
+    tokio::time::timeout(PATIENCE, s3.guests.gone()).await.expect("nobody is left");
+    is_closed(again).await;
+}
+
+#[tokio::test]
 async fn dropping_the_gate_closes_everything() {
     let s3 = Endpoint::with_bucket().await;
     let idle = connect_idle(&s3).await;

@@ -262,6 +262,7 @@ fn start(path: &Path) -> Result<()> {
     let mut log_status = None;
     let mut conntracked = None;
     let mut backend = None;
+    let guests = s3::Guests::default();
     if let Some(data) = data {
         let (sender, receiver) = channel::<LogInput>();
         log_position = LogPosition {
@@ -293,7 +294,7 @@ fn start(path: &Path) -> Result<()> {
                 region: "us-east-1".to_owned(),
             };
             let front = s3::service(store, options);
-            runtime.spawn(s3::serve(listener, front, serving_receiver));
+            runtime.spawn(s3::serve(listener, front, serving_receiver, guests.clone()));
         }
         let mut streams = stream::Streams::new(keys.clone(), sender.clone());
         if let Some(setup) = conntrack::Setup::new(&config) {
@@ -316,6 +317,7 @@ fn start(path: &Path) -> Result<()> {
         service_receiver,
         serving,
         backend,
+        guests,
         lease.clone(),
         endpoint.clone(),
         event.clone(),

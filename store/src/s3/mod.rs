@@ -35,7 +35,7 @@ use s3s::service::S3ServiceBuilder;
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 
 pub use self::host::Hosts;
-pub use self::serve::{Front, MAX_CONNECTIONS, Serving, serve};
+pub use self::serve::{Front, Guests, MAX_CONNECTIONS, Serving, serve};
 
 use crate::apply::Outcome;
 use crate::backend::{Backend, OnDamage, ReadLog};

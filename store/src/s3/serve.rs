@@ -4,9 +4,12 @@
 //!            Draining                      No
 //!  Yes ----------------> Draining ----------------> No ---> Yes
 //!   |  requests in flight finish,   every connection that      ^
-//!   |  new ones are sent away       began before is closed      |
+//!   |  new ones are sent away,      began before is closed      |
+//!   |  quiet connections closed                                 |
 //!   +-----------------------------------------------------------+
 //! ```
+//!
+//! [`Guests`] tells when the last connection of before has left, so that nobody has to guess how long that takes.
 //!
 //! It does not decide whether the member serves: that is told by the gate channel and asked of
 //! [`Backend::serving`], before a request is looked at and again before its answer's head is written.
@@ -17,7 +20,8 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
@@ -27,7 +31,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use s3s::service::S3Service;
 use s3s::{Body, S3Error, s3_error};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::answer;
 use crate::backend::{Backend, NotServing};
@@ -41,6 +45,64 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long to wait when the system has no descriptor left for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection without a request for this long is not in use: its client loses nothing when it is closed
+/// before it was told to come back later.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// The connections that began while the member served or drained. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Guests(Arc<Semaphore>);
+
+impl Default for Guests {
+    fn default() -> Guests {
+        Guests(Arc::new(Semaphore::new(MAX_CONNECTIONS)))
+    }
+}
+
+impl Guests {
+    /// Resolves when none of them is open.
+    pub async fn gone(&self) {
+        // Nobody closes the semaphore.
+        let _ = self.0.acquire_many(MAX_CONNECTIONS as u32).await;
+    }
+
+    /// There is a place for each connection that was accepted; while somebody waits for the last one to leave,
+    /// nobody is counted any more.
+    fn enter(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0).try_acquire_owned().ok()
+    }
+}
+
+/// When a connection was used last.
+#[derive(Debug)]
+struct Usage {
+    began: Instant,
+    /// Requests that are being answered.
+    underway: AtomicUsize,
+    /// Of the last request's end, in milliseconds after `began`.
+    last: AtomicU64,
+}
+
+impl Usage {
+    fn new() -> Usage {
+        Usage { began: Instant::now(), underway: AtomicUsize::new(0), last: AtomicU64::new(0) }
+    }
+
+    async fn of<T>(&self, request: impl Future<Output = T>) -> T {
+        self.underway.fetch_add(1, Ordering::Relaxed);
+        let answer = request.await;
+        self.last.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.underway.fetch_sub(1, Ordering::Relaxed);
+        answer
+    }
+
+    fn is_quiet(&self) -> bool {
+        let since =
+            self.began.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)));
+        self.underway.load(Ordering::Relaxed) == 0 && since >= QUIET
+    }
+}
 
 /// Whether requests are served, as the agent commands it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,7 +192,7 @@ fn and_close(mut response: Response<Body>) -> Response<Body> {
 }
 
 /// Runs the endpoint until the sender of `gate` is dropped, which closes everything.
-pub async fn serve(listener: TcpListener, front: Front, mut gate: watch::Receiver<Serving>) {
+pub async fn serve(listener: TcpListener, front: Front, mut gate: watch::Receiver<Serving>, guests: Guests) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -148,10 +210,10 @@ pub async fn serve(listener: TcpListener, front: Front, mut gate: watch::Receive
                 continue;
             }
         };
-        let (front, gate) = (front.clone(), gate.clone());
+        let (front, gate, guests) = (front.clone(), gate.clone(), guests.clone());
         tokio::spawn(async move {
             let _place = place;
-            connection(stream, front, gate).await;
+            connection(stream, front, gate, &guests).await;
         });
     }
 }
@@ -159,29 +221,34 @@ pub async fn serve(listener: TcpListener, front: Front, mut gate: watch::Receive
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(std::io::Error::other)?;
     let (stream, _) = listener.accept().await?;
     Ok((stream, place))
 }
 
-async fn connection(stream: TcpStream, front: Front, mut gate: watch::Receiver<Serving>) {
+async fn connection(stream: TcpStream, front: Front, mut gate: watch::Receiver<Serving>, guests: &Guests) {
     // Head and body of a small answer are one write; waiting for an acknowledgement costs 40 ms.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
     let asked = gate.clone();
     let here = stream.local_addr().ok().map(|at| at.ip());
+    let usage = Arc::new(Usage::new());
+    let used = usage.clone();
     let service = service_fn(move |req| {
-        let (front, asked) = (front.clone(), asked.clone());
-        async move { Ok::<_, Infallible>(not_to_itself(admit(&front, &asked, req).await, here)) }
+        let (front, asked, used) = (front.clone(), asked.clone(), used.clone());
+        async move { Ok::<_, Infallible>(not_to_itself(used.of(admit(&front, &asked, req)).await, here)) }
     });
+    // Declared before the connection, so that it is dropped after that one is closed.
+    let mut guest;
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
     let mut served = std::pin::pin!(served);
     let mut began_before_no = !matches!(*gate.borrow_and_update(), Serving::No { .. });
+    guest = began_before_no.then(|| guests.enter()).flatten();
     loop {
         tokio::select! {
             ended = served.as_mut() => {
@@ -191,13 +258,20 @@ async fn connection(stream: TcpStream, front: Front, mut gate: watch::Receiver<S
                 return;
             }
             changed = gate.changed() => {
-                let no = changed.is_err() || matches!(*gate.borrow_and_update(), Serving::No { .. });
-                if no && (began_before_no || changed.is_err()) {
-                    // Dropping the connection closes it: the client learns at once instead of
-                    // waiting for an answer that must not come.
+                if changed.is_err() {
                     return;
                 }
-                began_before_no |= !no;
+                match *gate.borrow_and_update() {
+                    // Dropping the connection closes it: the client learns at once instead of
+                    // waiting for an answer that must not come.
+                    Serving::No { .. } if began_before_no => return,
+                    Serving::Draining if usage.is_quiet() => return,
+                    Serving::No { .. } | Serving::Draining => {}
+                    Serving::Yes => {
+                        began_before_no = true;
+                        guest = guest.or_else(|| guests.enter());
+                    }
+                }
             }
         }
     }

@@ -18,7 +18,7 @@ use holdfast_store::apply::Outcome;
 use holdfast_store::backend::{Backend, Damage, NotServing, ReadError, ReadLog, WriteError};
 use holdfast_store::index::Index;
 use holdfast_store::machine::{Entry, Machine};
-use holdfast_store::s3::{Options, Serving, Store, serve, service};
+use holdfast_store::s3::{Guests, Options, Serving, Store, serve, service};
 use tokio::sync::watch;
 
 pub const ACCESS_KEY: &str = "admin";
@@ -181,6 +181,7 @@ pub struct Endpoint {
     pub toy: Arc<Toy>,
     pub addr: SocketAddr,
     pub gate: watch::Sender<Serving>,
+    pub guests: Guests,
 }
 
 impl Endpoint {
@@ -193,8 +194,8 @@ impl Endpoint {
             backend: toy.clone(),
             on_damage: Arc::new(move |damage| told.with(|s| s.damages.push(damage))),
         };
-        let (addr, gate) = listen(store).await;
-        Endpoint { toy, addr, gate }
+        let (addr, gate, guests) = listen(store).await;
+        Endpoint { toy, addr, gate, guests }
     }
 
     /// An endpoint with one bucket, `box`.
@@ -225,7 +226,7 @@ impl Endpoint {
 }
 
 /// Runs an endpoint over any store, on a port of its own.
-pub async fn listen(store: Store) -> (SocketAddr, watch::Sender<Serving>) {
+pub async fn listen(store: Store) -> (SocketAddr, watch::Sender<Serving>, Guests) {
     let options = Options {
         root_access_key: ACCESS_KEY.into(),
         root_secret_key: SECRET_KEY.into(),
@@ -235,6 +236,7 @@ pub async fn listen(store: Store) -> (SocketAddr, watch::Sender<Serving>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let (gate, watched) = watch::channel(Serving::Yes);
-    tokio::spawn(serve(listener, service(store, options), watched));
-    (addr, gate)
+    let guests = Guests::default();
+    tokio::spawn(serve(listener, service(store, options), watched, guests.clone()));
+    (addr, gate, guests)
 }
