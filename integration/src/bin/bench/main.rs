@@ -1,7 +1,8 @@
 //! Measures what a user would ask about, on this machine, in one run: outages, throughput, idle cost.
 //!
 //! Run it as `cargo build --release -p holdfast-agent && cargo run --release -p holdfast-integration --bin bench`.
-//! Words after it choose parts (`outages`, `throughput`, `idle`), a number the rounds. Where Debian's keepalived is
+//! Words after it choose parts (`outages`, `throughput`, `idle`) or lines of the outages by a part of their name
+//! (`switchover`), a number the rounds. Where Debian's keepalived is
 //! installed, its outages stand beside ours, in the same world at the same interval.
 //! Absolute figures are those of the machine, loader included; compare within one run only.
 
@@ -25,19 +26,25 @@ const PARTS: [&str; 3] = ["outages", "throughput", "idle"];
 fn main() -> Result<()> {
     let mut rounds = ROUNDS;
     let mut parts = Vec::new();
+    let mut lines = Vec::new();
     for word in std::env::args().skip(1) {
         match word.parse() {
             Ok(number) => rounds = number,
             Err(_) if PARTS.contains(&word.as_str()) => parts.push(word),
-            Err(_) => bail!("{word:?} is no number of rounds and no part; there are {}", PARTS.join(", ")),
+            Err(_) if outages::is_line(&word) => lines.push(word),
+            Err(_) => bail!(
+                "{word:?} is no number of rounds, no part ({}), and in no line of the outages",
+                PARTS.join(", ")
+            ),
         }
     }
-    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|chosen| chosen == part);
+    let everything = parts.is_empty() && lines.is_empty();
+    let wanted = |part: &str| everything || parts.iter().any(|chosen| chosen == part);
     let _turn = wait_for_turn()?;
     let binary = holdfast_binary()?;
     println!("program: {}", binary.display());
-    if wanted("outages") {
-        outages::all(&binary, rounds)?;
+    if wanted("outages") || !lines.is_empty() {
+        outages::all(&binary, rounds, &lines)?;
     }
     if wanted("throughput") {
         println!("\nthroughput over {} s", throughput::LOAD_FOR.as_secs());

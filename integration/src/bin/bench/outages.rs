@@ -45,8 +45,14 @@ const LINES: [Line; 9] = [
     line("planned switchover", Deed::Switchover, 30, Some(Blow::PlannedStop)),
 ];
 
-/// Prints the table for both sets of timers.
-pub(super) fn all(binary: &Path, rounds: usize) -> Result<()> {
+/// Whether there is a line with `word` in its name.
+pub(super) fn is_line(word: &str) -> bool {
+    LINES.iter().any(|line| line.name.contains(word))
+}
+
+/// Prints the table for both sets of timers: the lines with one of `words` in their name, all of them where there
+/// is none.
+pub(super) fn all(binary: &Path, rounds: usize, words: &[String]) -> Result<()> {
     let peer = keepalived::version();
     match &peer {
         Some(version) => println!("beside {version}"),
@@ -55,7 +61,8 @@ pub(super) fn all(binary: &Path, rounds: usize) -> Result<()> {
     for interval_ms in [100, 20] {
         println!("\noutage as a client sees it, {interval_ms} ms x 3: median of {rounds} in ms (all rounds)");
         // One world for each kind of cabling; every line begins with a whole cluster.
-        for line in &LINES {
+        let chosen = |line: &&Line| words.is_empty() || words.iter().any(|word| line.name.contains(word));
+        for line in LINES.iter().filter(chosen) {
             let cable = matches!(line.deed, Deed::Fault(Fault::CutService));
             let spec = ClusterSpec { cable, ..ClusterSpec::with_timers(interval_ms, 3) };
             let ours = with_cluster(binary, spec, |cluster| ours(cluster, line.deed, rounds))?;

@@ -1,6 +1,8 @@
 //! Fencing by real agents of hosts that are really switched off: a takeover waits for it, a pair that is cut in two
 //! keeps one half, a device that fails is said, and no password shows anywhere.
 
+mod ipmi;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +18,8 @@ use holdfast_integration::stage::{LIMIT, ensure};
 /// What a controller wants to hear. It must show nowhere.
 const PASSWORD: &str = "hunter2-of-the-controllers";
 
-/// The agent under `fencing/`, which speaks the interface of `fence-agents`.
-const AGENT: &str = include_str!("fencing/fence_lab");
+/// The agent beside this file, which speaks the interface of `fence-agents`.
+const AGENT: &str = include_str!("fence_lab");
 
 /// How often the controllers look for an order.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -103,7 +105,9 @@ fn nothing_shows_the_password(cluster: &Cluster, hosts: &[&str]) -> Result<()> {
         let machine = cluster.world().machine(host)?;
         for name in ["agent.log", "state/history.jsonl"] {
             let text = std::fs::read_to_string(machine.dir().join(name)).unwrap_or_default();
-            ensure(!text.contains(PASSWORD), || format!("{name} of {host} shows the password"))?;
+            ensure(!text.contains(&PASSWORD[..ipmi::LONGEST_PASSWORD]), || {
+                format!("{name} of {host} shows the password")
+            })?;
         }
     }
     Ok(())
@@ -207,6 +211,35 @@ fn a_pair_that_is_cut_in_two_keeps_its_primary_and_every_acknowledged_write() {
             load.wait_for_more(10, LIMIT)?;
             let verdict = read_back(&client, &target, &load.stop()?, LIMIT)?;
             ensure(verdict.is_good(), || format!("{verdict:?}"))
+        })
+    });
+}
+
+/// `fence_ipmilan` of Debian's `fence-agents`, and a controller that speaks IPMI.
+#[test]
+fn the_real_agent_for_ipmi_switches_a_host_off() {
+    if !ipmi::is_installed() {
+        return;
+    }
+    let controllers = Controllers::new();
+    let controller = ipmi::Controller::of(&controllers, "a", &PASSWORD[..ipmi::LONGEST_PASSWORD]);
+    let mut spec = ClusterSpec::default();
+    spec.extra.insert("b".to_owned(), controller.block("a"));
+    // Its agent looks at the device when it starts.
+    spec.idle.push("b".to_owned());
+    promise(spec, |cluster| {
+        controller.start(cluster.world().machine("b")?)?;
+        cluster.start_agent("b")?;
+        controllers.at_work(cluster, || {
+            cluster.wait_in_sync(LIMIT)?;
+            cluster.inflict("a", Fault::Freeze)?;
+            cluster.wait_until("b to take over", LIMIT, |all| {
+                all.iter().any(|status| status.node == "b" && status.is_primary())
+            })?;
+            ensure(controllers.is_off("a"), || "a was not switched off".to_owned())?;
+            let told = reasons(cluster, "b").join("\n");
+            ensure(told.contains("a is confirmed to be off: ipmi-a switched it off"), || told.clone())?;
+            nothing_shows_the_password(cluster, &["b"])
         })
     });
 }
