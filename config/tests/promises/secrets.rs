@@ -56,6 +56,45 @@ fn a_secret_file_that_others_can_get_at_is_refused() {
 }
 
 #[test]
+fn a_secret_file_that_others_can_replace_is_refused() {
+    let refused = |path: &Path, message: &str, mend: &str| {
+        let error = crate::refuse(&with_file(path.to_str().unwrap())).to_string();
+        assert!(error.contains(message) && error.contains(mend) && !error.contains("hunter2"), "{error}");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = write(dir.path(), "secret", SECRET, 0o600);
+    let open = dir.path().join("open");
+    fs::create_dir(&open).unwrap();
+    let within = write(&open, "secret", SECRET, 0o600);
+    let link = open.join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    for (mode, sound) in [(0o755, true), (0o1777, true), (0o775, false), (0o757, false)] {
+        fs::set_permissions(&open, Permissions::from_mode(mode)).unwrap();
+        for path in [&within, &link] {
+            if sound {
+                load(&with_file(path.to_str().unwrap()));
+            } else {
+                refused(path, "others can replace", &format!("chmod go-w {}", open.display()));
+            }
+        }
+    }
+    // Whoever is not root cannot give files away.
+    if nix::unistd::geteuid().is_root() && std::os::unix::fs::chown(&path, Some(65_534), None).is_ok() {
+        refused(&path, "belongs to the user 65534, who can change it", "chown root");
+    }
+}
+
+/// A pipe would be waited for, without end.
+#[test]
+fn a_pipe_is_no_secret_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pipe");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let error = crate::refuse(&with_file(path.to_str().unwrap())).to_string();
+    assert!(error.contains("is not a file of 4096 bytes or fewer"), "{error}");
+}
+
+#[test]
 fn a_secret_file_that_holds_no_secret_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let empty = write(dir.path(), "empty", "\n", 0o600);
