@@ -209,6 +209,33 @@ fn an_order_carries_its_body_and_the_token_and_prints_the_answer() {
     }
 }
 
+/// As `ps` shows them while the agent takes its time.
+#[test]
+fn a_token_does_not_stay_in_the_arguments() {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    for token in [&["--token", "s3cret-of-the-api"][..], &["--token=s3cret-of-the-api"]] {
+        let child = Command::new(env!("CARGO_BIN_EXE_holdfast"))
+            .args(["ha", "--api", &url, "pause"])
+            .args(token)
+            .env_remove("HOLDFAST_TOKEN")
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut lines = BufReader::new(&stream).lines().map(Result::unwrap);
+        let sent = lines.any(|line| line.eq_ignore_ascii_case("authorization: bearer s3cret-of-the-api"));
+        let shown = std::fs::read(format!("/proc/{}/cmdline", child.id())).unwrap();
+        let shown = String::from_utf8(shown).unwrap();
+        stream.write_all(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n").unwrap();
+        drop(stream);
+        child.wait_with_output().unwrap();
+        assert!(sent, "the token is sent");
+        assert!(shown.contains("pause") && !shown.contains("s3cret"), "{shown:?}");
+    }
+}
+
 #[test]
 fn what_the_agent_declines_is_said_in_its_words() {
     let answer = r#"{"error":{"code":"data_loss","message":"Promoting it may lose every write from LSN 7"}}"#;

@@ -78,7 +78,7 @@ pub struct ApiArgs {
     /// Where the agent's API answers.
     #[arg(long, global = true, value_name = "URL", env = "HOLDFAST_API", default_value = DEFAULT_API)]
     pub api: String,
-    /// The API token, where one is configured. Others on this host can see arguments: prefer --token-file.
+    /// The API token, where one is configured. Others on this host see arguments for a moment: prefer --token-file.
     #[arg(long, global = true, value_name = "TOKEN", env = "HOLDFAST_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
     /// A file with the API token; goes before --token.

@@ -12,6 +12,7 @@ mod check_view;
 mod client;
 mod cluster_view;
 mod config_check;
+mod discreet;
 mod ha;
 mod history_view;
 mod paint;
@@ -27,6 +28,7 @@ mod words;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 
 use args::{Cli, Command, ConfigCommand};
@@ -49,12 +51,19 @@ pub fn run() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         })),
         Command::Config { command: ConfigCommand::Check { file } } => config_check::check(&file),
-        Command::Ha(args) => told(ha::run(args)),
-        Command::Replication(args) => told(replication::run(args)),
+        Command::Ha(args) => told(discreetly(|| ha::run(args))),
+        Command::Replication(args) => told(discreetly(|| replication::run(args))),
         Command::Lab(args) => told(crate::lab::run(args)),
         Command::HookKeeper(args) => crate::runtime::hooks::keeper::main(&args),
         Command::LabHost(args) => told(crate::lab::host::main(args)),
     }
+}
+
+/// Runs a command that may have been given a token, once that does not stand in the arguments.
+fn discreetly(command: impl FnOnce() -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    discreet::hide_token()
+        .context("the token could not be hidden from other users; use --token-file FILE")?;
+    command()
 }
 
 /// Says on stderr why a command failed.

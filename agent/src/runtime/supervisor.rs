@@ -54,8 +54,17 @@ pub struct Testament {
     pub epoch: Epoch,
 }
 
+/// No core file of this process is written, and nobody but root looks into its memory: the keys are there, and what
+/// clients stored. What a developer needs of a crash stands in the log and in the recording. See PR_SET_DUMPABLE(2const).
+fn keep_secrets_in_memory() {
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!(%error, "a core file of this agent would hold its secrets: set LimitCORE=0 for the service");
+    }
+}
+
 /// Runs a member: as the supervisor, or, when `supervised`, as the agent under it.
 pub fn run(config: &Path, supervised: bool) -> ExitCode {
+    keep_secrets_in_memory();
     if supervised {
         return super::run(config);
     }
