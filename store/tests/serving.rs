@@ -210,6 +210,32 @@ async fn draining_lasts_until_who_is_busy_was_sent_away() {
     is_closed(again).await;
 }
 
+/// Its head went out long ago; its body has not.
+#[tokio::test]
+async fn draining_lets_a_slow_download_go_on() {
+    let s3 = Endpoint::with_bucket().await;
+    let size = 24 << 20;
+    assert_eq!(s3.send(Call::new("PUT", "/box/large").body(vec![7; size])).await.status, 200);
+    let (headers, _) = Call::new("GET", "/box/large").signed(s3.addr);
+    let head: String = headers.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
+    let mut slow = TcpStream::connect(s3.addr).await.unwrap();
+    slow.write_all(format!("GET /box/large HTTP/1.1\r\n{head}\r\n").as_bytes()).await.unwrap();
+    let mut first = [0; 12];
+    slow.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    s3.gate.send(Serving::Draining).unwrap();
+    let left = tokio::time::timeout(Duration::from_millis(60), s3.guests.gone()).await;
+    assert!(left.is_err(), "it is not over");
+    let mut got = 0;
+    let mut chunk = vec![0; 1 << 20];
+    while got < size {
+        let read = tokio::time::timeout(PATIENCE, slow.read(&mut chunk)).await.expect("more of it").unwrap();
+        assert_ne!(read, 0, "cut off after {got} bytes");
+        got += read;
+    }
+}
+
 #[tokio::test]
 async fn dropping_the_gate_closes_everything() {
     let s3 = Endpoint::with_bucket().await;

@@ -19,12 +19,14 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -89,18 +91,54 @@ impl Usage {
         Usage { began: Instant::now(), underway: AtomicUsize::new(0), last: AtomicU64::new(0) }
     }
 
-    async fn of<T>(&self, request: impl Future<Output = T>) -> T {
-        self.underway.fetch_add(1, Ordering::Relaxed);
-        let answer = request.await;
-        self.last.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
-        self.underway.fetch_sub(1, Ordering::Relaxed);
-        answer
-    }
-
     fn is_quiet(&self) -> bool {
         let since =
             self.began.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)));
         self.underway.load(Ordering::Relaxed) == 0 && since >= QUIET
+    }
+}
+
+/// A request that is being answered, until the last byte of the answer was handed over.
+#[derive(Debug)]
+struct Underway(Arc<Usage>);
+
+impl Underway {
+    fn on(usage: &Arc<Usage>) -> Underway {
+        usage.underway.fetch_add(1, Ordering::Relaxed);
+        Underway(Arc::clone(usage))
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.0.last.store(self.0.began.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.0.underway.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The body of an answer, which is under way as long as this lives.
+struct Answering {
+    body: Body,
+    _underway: Underway,
+}
+
+impl hyper::body::Body for Answering {
+    type Data = <Body as hyper::body::Body>::Data;
+    type Error = <Body as hyper::body::Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        hyper::body::Body::is_end_stream(&self.body)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        hyper::body::Body::size_hint(&self.body)
     }
 }
 
@@ -237,8 +275,12 @@ async fn connection(stream: TcpStream, front: Front, mut gate: watch::Receiver<S
     let usage = Arc::new(Usage::new());
     let used = usage.clone();
     let service = service_fn(move |req| {
-        let (front, asked, used) = (front.clone(), asked.clone(), used.clone());
-        async move { Ok::<_, Infallible>(not_to_itself(used.of(admit(&front, &asked, req)).await, here)) }
+        let (front, asked) = (front.clone(), asked.clone());
+        let underway = Underway::on(&used);
+        async move {
+            let answer = not_to_itself(admit(&front, &asked, req).await, here);
+            Ok::<_, Infallible>(answer.map(|body| Answering { body, _underway: underway }))
+        }
     });
     // Declared before the connection, so that it is dropped after that one is closed.
     let mut guest;
