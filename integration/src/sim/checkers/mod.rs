@@ -67,7 +67,7 @@ impl Checkers {
             Box::new(r6_kernel::Kernel::default()),
             Box::new(r7_order::Order::default()),
             Box::new(r8_set_aside::SetAside::default()),
-            Box::new(fenced::Fenced),
+            Box::new(fenced::Fenced::default()),
             Box::new(left_behind::LeftBehind::default()),
             Box::new(own_epoch::OwnEpoch),
             Box::new(no_worse::NoWorse),

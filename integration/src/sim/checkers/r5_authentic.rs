@@ -64,7 +64,7 @@ impl Checker for Authentic {
                 self.sent[*host][world.host_of_peer(*host, *peer)] = Some(world.now);
             }
             Seen::Born { host } => self.believed[*host] = Default::default(),
-            Seen::Believed { host, peer, boot, seq } => {
+            Seen::Believed { host, peer, boot, seq, .. } => {
                 self.believed[*host][*peer].add(*boot, *seq).map_err(|how| {
                     let (host, other) =
                         (&world.hosts[*host].name, &world.hosts[world.host_of_peer(*host, *peer)].name);

@@ -110,16 +110,16 @@ impl World {
         let mut effects = std::mem::take(&mut life.effects);
         let heard = match &event {
             Event::HeartbeatReceived { peer, heartbeat, .. } => {
-                Some((*peer, heartbeat.boot, heartbeat.seq, life.node.disbelieved()))
+                Some((*peer, heartbeat.boot, heartbeat.seq, heartbeat.state.role, life.node.disbelieved()))
             }
             _ => None,
         };
         life.node.handle(now, event, &mut effects);
         self.counts.events += 1;
-        if let Some((peer, boot, seq, disbelieved)) = heard
+        if let Some((peer, boot, seq, role, disbelieved)) = heard
             && life.node.disbelieved() == disbelieved
         {
-            self.see(Seen::Believed { host: h, peer, boot, seq });
+            self.see(Seen::Believed { host: h, peer, boot, seq, role });
         }
         for effect in effects.drain(..) {
             if let Some(left) = &mut self.hosts[h].dies_after {

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use holdfast_agent::node::effect::Effect;
 use holdfast_agent::node::event::{Answer as CommandAnswer, Event};
 use holdfast_config::timers::Derived;
-use holdfast_heartbeat::{BootNonce, Epoch, Heartbeat, Keyring, Lsn, Notice, Time};
+use holdfast_heartbeat::{BootNonce, Epoch, Heartbeat, Keyring, Lsn, Notice, Role, Time};
 use holdfast_replication::RecordKind;
 use holdfast_replication::replica::{ConnId, Output, Wait};
 use holdfast_replication::stream::Frame;
@@ -91,8 +91,8 @@ pub enum Future {
 pub enum Seen<'a> {
     /// An authentic heartbeat was taken out of a socket.
     Received { host: usize, from: usize, heartbeat: &'a Heartbeat },
-    /// A node has taken a heartbeat for true and new.
-    Believed { host: usize, peer: usize, boot: BootNonce, seq: u64 },
+    /// A node has taken a heartbeat for true and new; `role` is what stood in it.
+    Believed { host: usize, peer: usize, boot: BootNonce, seq: u64, role: Role },
     /// A node wants something done; it is not done yet.
     Effect { host: usize, at: Time, effect: &'a Effect },
     /// A node has taken an event in, and its effects were carried out.
