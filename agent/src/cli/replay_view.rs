@@ -260,7 +260,7 @@ fn in_words(event: &Event) -> Option<String> {
         Event::DiskJudged { detail, .. } => format!("the disk does not answer in time: {detail}"),
         Event::CommandGiven { id, command } => format!("order {id} of an operator: {command:?}"),
         Event::TerminationRequested => "the agent is asked to end".to_owned(),
-        Event::Prepared { epoch, outcome: Readiness::Ready } => {
+        Event::Prepared { epoch, outcome: Readiness::Ready, .. } => {
             format!("services and pre-hooks are ready (epoch {epoch})")
         }
         Event::Prepared { outcome: Readiness::Failed { why }, .. } => {
@@ -311,7 +311,9 @@ fn order_in_words(effect: &Effect) -> Option<(Kind, String)> {
             format!("order {id} is refused ({}): {}", declined.code, declined.message)
         }
         Effect::Exit => "lets the process end".to_owned(),
-        Effect::Prepare { epoch } => format!("runs the pre-hooks and starts the services (epoch {epoch})"),
+        Effect::Prepare { epoch, .. } => {
+            format!("runs the pre-hooks and starts the services (epoch {epoch})")
+        }
         Effect::Fence { round, member } => format!("has {member} switched off (order {round})"),
         Effect::CallOffFence { round } => format!("calls order {round} to the fence devices off"),
         Effect::Retire { round, planned: true, .. } => {

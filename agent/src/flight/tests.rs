@@ -132,7 +132,7 @@ impl Two {
                 Event::EpochStarted { epoch }
             }
             Effect::WaitFor { epoch, version, .. } => Event::WaitReached { epoch, version },
-            Effect::Prepare { epoch } => Event::Prepared { epoch, outcome: Readiness::Ready },
+            Effect::Prepare { epoch, round } => Event::Prepared { epoch, round, outcome: Readiness::Ready },
             Effect::Retire { round, .. } => Event::Retired { round },
             _ => return,
         };

@@ -45,6 +45,9 @@ pub(super) enum Preparation {
 pub(super) struct Attendants {
     /// Counts the orders to retire.
     round: u64,
+    /// Counts the orders to prepare. A reign may give several: the answer to an earlier one says nothing about
+    /// what the hooks say now.
+    asked: u64,
     /// The newest order to retire, until it is answered.
     retiring: Option<(u64, Time)>,
     /// A reign has ended; its services and hooks follow when the address is off this host.
@@ -92,7 +95,8 @@ impl Node {
             Preparation::Done => true,
             Preparation::Due if ready => {
                 reign.preparation = Preparation::Since(now);
-                out.push(Effect::Prepare { epoch: reign.epoch });
+                self.attendants.asked += 1;
+                out.push(Effect::Prepare { epoch: reign.epoch, round: self.attendants.asked });
                 false
             }
             Preparation::Since(since) if now >= since + limit => {
@@ -102,7 +106,7 @@ impl Node {
                     false => Readiness::Failed { why },
                 };
                 let epoch = reign.epoch;
-                self.note_prepared(now, epoch, outcome, out);
+                self.note_prepared(now, epoch, self.attendants.asked, outcome, out);
                 false
             }
             // Whoever else comes back follows this reign meanwhile, until it is in sync and can have the role.
@@ -124,11 +128,13 @@ impl Node {
         &mut self,
         now: Time,
         epoch: Epoch,
+        round: u64,
         outcome: Readiness,
         out: &mut Vec<Effect>,
     ) {
         let Phase::Reigning(reign) = &self.phase else { return };
         let awaited = reign.epoch == epoch
+            && round == self.attendants.asked
             && reign.role == Role::Promoting
             && matches!(reign.preparation, Preparation::Since(_));
         if !awaited {

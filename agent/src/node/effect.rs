@@ -134,6 +134,8 @@ pub enum Effect {
     Prepare {
         /// The reign.
         epoch: Epoch,
+        /// Names the order in the answer.
+        round: u64,
     },
     /// Stop the services of a reign; answered by `Retired`.
     Retire {

@@ -122,6 +122,8 @@ pub enum Event {
     Prepared {
         /// The reign.
         epoch: Epoch,
+        /// The round of the order.
+        round: u64,
         /// What became of them.
         outcome: Readiness,
     },

@@ -53,6 +53,13 @@ impl HardState {
         (self.suspension.version > MAX_SUSPENSION).then_some("count of pauses")
     }
 
+    /// Whether this member voted in the election with which the cluster began: whatever it knows of records since is
+    /// here, for a disk that was lost takes the vote along. Nobody asks for the first epoch but who sees every data
+    /// member present and empty.
+    pub fn saw_the_beginning(&self) -> bool {
+        self.epoch == Epoch::ZERO.next() && self.voted_for.is_some()
+    }
+
     /// The wait after a restart, given the configured one.
     pub fn restart_wait(&self, configured: Duration) -> Duration {
         if planted::is("longer-lease-forgotten") {

@@ -128,8 +128,8 @@ pub struct Node {
     votes_from: Time,
     grant: Option<Grant>,
     pending_votes: Vec<PendingVote>,
-    /// Began without a record and has not met a primary since: it may have forgotten one, so that its
-    /// vote proves nothing (rule R3).
+    /// Began without a record, was not there when the cluster began, and has not met a primary since: it may have
+    /// forgotten a record, so that its vote proves nothing (rule R3).
     memoryless: bool,
 
     // As a follower and candidate.
@@ -214,7 +214,7 @@ impl Node {
         Node {
             peers,
             phase: Phase::Waiting,
-            memoryless: hard.record.is_none(),
+            memoryless: hard.record.is_none() && !hard.saw_the_beginning(),
             durable: hard.clone(),
             hard,
             persist_token: 0,
@@ -380,7 +380,7 @@ impl Node {
                 self.terminating = true;
                 self.exit_at.get_or_insert(now + self.settings.timers.handover + FAREWELL);
             }
-            Event::Prepared { epoch, outcome } => self.note_prepared(now, epoch, outcome, out),
+            Event::Prepared { epoch, round, outcome } => self.note_prepared(now, epoch, round, outcome, out),
             Event::Retired { round } => self.note_retired(now, round),
             Event::FenceFinished { round, confirmed, detail } => {
                 self.note_fenced(now, round, confirmed, detail, out)

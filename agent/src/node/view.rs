@@ -329,9 +329,14 @@ impl Node {
                 if !self.settings.automatic {
                     return Some("ha.enabled is false: only an operator makes this member primary, with holdfast ha promote".into());
                 }
-                self.last_refusal
-                    .as_ref()
-                    .map(|(who, why)| format!("{who} refused its vote: {}", in_words(*why)))
+                let (who, why) = self.last_refusal.as_ref()?;
+                if *why == Refusal::NotBootstrapped && self.hard.record.is_some() {
+                    return Some(format!(
+                        "{who} remembers nothing of this cluster (its disk is new, or was lost), so its vote proves nothing, and without it this member has no majority. Bring another member back; if {} was the last primary: holdfast ha promote --accept-data-loss",
+                        self.settings.me
+                    ));
+                }
+                Some(format!("{who} refused its vote: {}", in_words(*why)))
             }
         }
     }

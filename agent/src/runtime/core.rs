@@ -260,9 +260,9 @@ impl Core {
                     let _ = reply.send(answer);
                 }
             }
-            Effect::Prepare { epoch } => match &arms.attendants {
-                Some(attendants) => drop(attendants.send(hooks::Order::Prepare { epoch })),
-                None => self.own.push(Event::Prepared { epoch, outcome: Readiness::Ready }),
+            Effect::Prepare { epoch, round } => match &arms.attendants {
+                Some(attendants) => drop(attendants.send(hooks::Order::Prepare { epoch, round })),
+                None => self.own.push(Event::Prepared { epoch, round, outcome: Readiness::Ready }),
             },
             Effect::Retire { epoch, round, planned } => match &arms.attendants {
                 Some(attendants) => drop(attendants.send(hooks::Order::Retire { epoch, round, planned })),

@@ -62,7 +62,7 @@ impl Stage {
     /// From standby to the order to prepare, and what came of it.
     fn prepare(&self, epoch: u64) -> Readiness {
         self.change(Role::Standby, Cause::PrimarySilent, Role::Candidate, epoch);
-        self.order(Order::Prepare { epoch: Epoch(epoch) });
+        self.order(Order::Prepare { epoch: Epoch(epoch), round: 1 });
         self.prepared()
     }
 

@@ -172,7 +172,7 @@ fn a_pre_hook_of_a_reign_that_is_over_is_killed_at_once() {
     ];
     let stage = Stage::new(dir, hooks, Vec::new(), None);
     stage.change(Role::Standby, Cause::PrimarySilent, Role::Candidate, 5);
-    stage.order(Order::Prepare { epoch: holdfast_heartbeat::Epoch(5) });
+    stage.order(Order::Prepare { epoch: holdfast_heartbeat::Epoch(5), round: 1 });
     let pid = pid_in(&stage.path("slow-pid"));
     stage.change(Role::Promoting, Cause::LeaseLapsed, Role::Standby, 5);
     assert!(matches!(stage.prepared(), Readiness::Failed { .. }));

@@ -309,3 +309,20 @@ fn a_pair_without_a_witness_takes_over_with_hooks_and_obeys_a_veto() {
     cluster.boot(A);
     cluster.run_until(10 * SECOND, |c| c.primary() == Some(A));
 }
+
+#[test]
+fn the_answer_to_an_earlier_question_does_not_count() {
+    let mut cluster = cluster();
+    cluster.hosts[B].prepares = None;
+    cluster.power_off(A);
+    // Asked, not heard of within the limit, asked again.
+    let asked = |c: &Cluster| c.hosts[B].deeds.iter().filter(|deed| **deed == Deed::Prepares).count();
+    cluster.run_until(60 * SECOND, |c| asked(c) == 2);
+    let epoch = cluster.epoch(B);
+    let ready = |round| Event::Prepared { epoch, round, outcome: Readiness::Ready };
+    cluster.feed(B, ready(1));
+    cluster.run(SECOND);
+    assert_eq!(cluster.primary(), None, "the hooks may veto it by now: {:#?}", cluster.story());
+    cluster.feed(B, ready(2));
+    cluster.run_until(SECOND, |c| c.primary() == Some(B));
+}

@@ -720,9 +720,9 @@ impl Cluster {
                 self.post(after, Arrival::SwitchedOff { by: i, boot, round, target: member, works });
             }
             Effect::CallOffFence { round } => self.called_off.push((i, self.hosts[i].boot, round)),
-            Effect::Prepare { epoch } => {
+            Effect::Prepare { epoch, round } => {
                 if let Some((after, outcome)) = self.hosts[i].prepares.clone() {
-                    self.event(i, after, Event::Prepared { epoch, outcome });
+                    self.event(i, after, Event::Prepared { epoch, round, outcome });
                 }
             }
             Effect::Retire { round, .. } => {

@@ -659,3 +659,22 @@ fn a_candidate_that_stood_still_is_not_elected_by_a_vote_of_before() {
     }
     assert!(went_on > 0);
 }
+
+/// what a vote of the beginning proves.
+#[test]
+fn a_half_that_died_at_the_very_beginning_still_has_a_vote() {
+    let mut cluster = Cluster::new(Shape { witness: false, two_node: TwoNode::Probe, ..Shape::default() });
+    cluster.boot(A);
+    cluster.boot(B);
+    cluster.run_until(3000 * MS, |c| c.hosts[B].disk.voted_for.is_some());
+    assert_eq!(cluster.hosts[B].disk.record, None, "before it has heard of a record");
+    cluster.power_off(B);
+    cluster.run_until(5000 * MS, |c| c.primary() == Some(A));
+    assert!(cluster.write(A));
+    cluster.run(100 * MS);
+    // The other one is on its way up when the one that wrote alone returns, so that one is not alone any more.
+    cluster.power_off(A);
+    cluster.boot(B);
+    cluster.boot(A);
+    cluster.run_until(20_000 * MS, |c| c.primary() == Some(A) && c.in_sync(A) == [A, B]);
+}

@@ -59,6 +59,8 @@ pub enum Order {
     Prepare {
         /// The reign.
         epoch: Epoch,
+        /// Names the order.
+        round: u64,
     },
     /// Stop the services; before that, where it is planned, run the hooks for leaving.
     Retire {
@@ -233,9 +235,9 @@ impl Runner {
             };
             match order {
                 Order::Changed(transition) => self.note_change(transition, waiting.len() < MAX_WAITING).await,
-                Order::Prepare { epoch } => {
+                Order::Prepare { epoch, round } => {
                     let outcome = self.prepare_unless_over(epoch, &mut orders, &mut waiting).await;
-                    event(Event::Prepared { epoch, outcome });
+                    event(Event::Prepared { epoch, round, outcome });
                 }
                 Order::Retire { epoch, round, planned } => {
                     if planned {

@@ -184,7 +184,7 @@ impl World {
             }
             Effect::Note { message } | Effect::Warn { message } => self.tell_story(h, message),
             Effect::Answer { id, answer } => self.take_answer(h, id, answer),
-            Effect::Prepare { epoch } => self.run_pre_hooks(h, epoch),
+            Effect::Prepare { epoch, round } => self.run_pre_hooks(h, epoch, round),
             Effect::Retire { round, planned, .. } => self.let_services_leave(h, round, planned),
             Effect::Fence { round, member } => self.fence(h, round, &member),
             Effect::CallOffFence { round } => self.call_off_fence(h, round),

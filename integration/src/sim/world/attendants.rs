@@ -34,7 +34,7 @@ pub struct AttendantsThread {
 const LONGEST: Ns = 2_600 * MS;
 
 impl World {
-    pub(super) fn run_pre_hooks(&mut self, h: usize, epoch: Epoch) {
+    pub(super) fn run_pre_hooks(&mut self, h: usize, epoch: Epoch, round: u64) {
         self.tell_story(h, format!("runs the pre-hooks of epoch {epoch}"));
         let dice = &mut self.attendants_dice;
         let (after, outcome) = match self.hosts[h].conduct {
@@ -53,7 +53,7 @@ impl World {
                 (after, outcome)
             }
         };
-        self.attended_in(h, after, Event::Prepared { epoch, outcome });
+        self.attended_in(h, after, Event::Prepared { epoch, round, outcome });
     }
 
     pub(super) fn let_services_leave(&mut self, h: usize, round: u64, planned: bool) {
@@ -79,7 +79,7 @@ impl World {
 
     pub(super) fn attended(&mut self, h: usize, event: Event) {
         let Some(life) = self.hosts[h].life.as_mut() else { return };
-        if let Event::Prepared { epoch, outcome } = &event {
+        if let Event::Prepared { epoch, outcome, .. } = &event {
             life.attendants.prepared = Some((*epoch, matches!(outcome, Readiness::Vetoed { .. })));
         }
         self.tell_core(h, event);
