@@ -1,9 +1,10 @@
 //! Gets a cluster ready for a test, takes turns with other tests, and reports what broke.
 
 use std::any::type_name;
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use holdfast_agent::lab::cluster::Cluster;
 use holdfast_agent::lab::privilege::{Standing, outer_uid, standing};
 use holdfast_agent::lab::settings::ClusterSpec;
+use nix::sys::signal::Signal;
 
 /// Limit for what the cluster should do in seconds on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -103,6 +105,23 @@ pub fn wait_for_turn() -> Result<File> {
     let file = file.with_context(|| format!("open {}", path.display()))?;
     file.lock().context("wait for the other tests")?;
     Ok(file)
+}
+
+/// Writes a script, or another text that can be run.
+pub fn write_program(path: &Path, text: &str) -> std::io::Result<()> {
+    std::fs::write(path, text)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o755))
+}
+
+/// Has the agent on `host` read its configuration anew after `change`; the result is the text of before.
+pub fn reload(cluster: &Cluster, host: &str, change: impl Fn(&str) -> String) -> Result<String> {
+    let machine = cluster.world().machine(host)?;
+    let path = machine.dir().join("holdfast.hcl");
+    let text = std::fs::read_to_string(&path)?;
+    std::fs::write(&path, change(&text))?;
+    let supervisor = cluster.status(host)?.supervisor_pid.context("a supervisor")?;
+    machine.signal(supervisor, Signal::SIGHUP)?;
+    Ok(text)
 }
 
 /// Fails with `message` unless `condition` holds.

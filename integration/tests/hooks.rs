@@ -1,7 +1,6 @@
 //! Hooks of real agents: their order and environment at an unplanned and at a planned change of primary, and
 //! what becomes of one that hangs.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,14 +9,13 @@ use holdfast_agent::lab::agent_api::HistoryEntry;
 use holdfast_agent::lab::cluster::{Cluster, Fault};
 use holdfast_agent::lab::settings::ClusterSpec;
 use holdfast_integration::promise;
-use holdfast_integration::stage::{LIMIT, ensure};
+use holdfast_integration::stage::{LIMIT, ensure, write_program};
 
 /// A script that all hosts see.
 fn script(dir: &Path, name: &str, body: &str) -> String {
     let path = dir.join(name);
     let body = body.replace("$DIR", dir.to_str().unwrap());
-    std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&path, &format!("#!/bin/sh\n{body}\n")).unwrap();
     path.to_str().unwrap().to_owned()
 }
 

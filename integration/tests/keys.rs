@@ -1,14 +1,11 @@
 //! The shared secret is replaced in a running cluster.
 
-use std::fs;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use holdfast_agent::lab::cluster::Cluster;
 use holdfast_agent::lab::ledger::{Load, LoadSpec, Patience, read_back};
 use holdfast_agent::lab::settings::ClusterSpec;
 use holdfast_integration::promise;
-use holdfast_integration::stage::{LIMIT, ensure};
-use nix::sys::signal::Signal;
+use holdfast_integration::stage::{self, LIMIT, ensure};
 
 const NEW: &str = "another secret of the lab, good for nothing either";
 
@@ -16,15 +13,13 @@ const NEW: &str = "another secret of the lab, good for nothing either";
 /// all of them have `count` keys.
 fn reload(cluster: &Cluster, lines: impl Fn(&str) -> String, count: usize) -> Result<Vec<String>> {
     for host in cluster.spec().members() {
-        let machine = cluster.world().machine(host)?;
-        let path = machine.dir().join("holdfast.hcl");
-        let text = fs::read_to_string(&path)?;
-        let is_of_keys = |line: &str| line.contains("secret_key  =") || line.contains("previous_secret_keys");
-        let old = text.lines().find(|line| is_of_keys(line)).context("a secret in the file")?;
-        let kept: Vec<&str> = text.lines().filter(|line| !is_of_keys(line) || *line == old).collect();
-        fs::write(&path, kept.join("\n").replace(old, &lines(old)))?;
-        let supervisor = cluster.status(host)?.supervisor_pid.context("a supervisor")?;
-        machine.signal(supervisor, Signal::SIGHUP)?;
+        stage::reload(cluster, host, |text| {
+            let is_of_keys =
+                |line: &str| line.contains("secret_key  =") || line.contains("previous_secret_keys");
+            let old = text.lines().find(|line| is_of_keys(line)).expect("a secret in the file");
+            let kept: Vec<&str> = text.lines().filter(|line| !is_of_keys(line) || *line == old).collect();
+            kept.join("\n").replace(old, &lines(old))
+        })?;
     }
     cluster.wait_until("the keys to be replaced", LIMIT, |all| {
         all.len() == cluster.spec().members().len()

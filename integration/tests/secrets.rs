@@ -2,18 +2,16 @@
 //! they know, as it is, in hexadecimal and in base64.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use holdfast_agent::lab::cluster::Cluster;
+use holdfast_agent::lab::cluster::{Cluster, write_private};
 use holdfast_agent::lab::ledger::{Load, LoadSpec, read_back};
 use holdfast_agent::lab::settings::{ClusterSpec, SECRET_KEY, WITNESS};
 use holdfast_integration::promise;
-use holdfast_integration::stage::{LIMIT, ensure, holdfast_binary};
-use nix::sys::signal::Signal;
+use holdfast_integration::stage::{self, LIMIT, ensure, holdfast_binary, write_program};
 
 const SHARED: &str = "a secret of the lab, good for nothing else";
 const NEXT_SHARED: &str = "K7ZQshared-after-rotation-9XWV";
@@ -117,26 +115,15 @@ fn every_guise_is_found_where_it_is() {
     search.nothing_in("a text", b"K7ZQtoken-of-another").unwrap();
 }
 
-/// Writes a file that its owner alone can read.
-fn private(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(())
-}
-
 /// Has the agent on `host` read its configuration after `change`, and waits for what it says to that.
 fn reload(cluster: &Cluster, host: &str, says: &str, change: impl Fn(&str) -> String) -> Result<()> {
     let machine = cluster.world().machine(host)?;
-    let path = machine.dir().join("holdfast.hcl");
-    let text = fs::read_to_string(&path)?;
-    fs::write(&path, change(&text))?;
-    let supervisor = cluster.status(host)?.supervisor_pid.context("a supervisor")?;
-    machine.signal(supervisor, Signal::SIGHUP)?;
+    let text = stage::reload(cluster, host, change)?;
     cluster.wait_until(says, LIMIT, |_| {
         cluster.history(host).is_ok_and(|entries| entries.iter().any(|entry| entry.reason.contains(says)))
             || fs::read_to_string(machine.dir().join("agent.log")).is_ok_and(|log| log.contains(says))
     })?;
-    fs::write(&path, text)?;
+    fs::write(machine.dir().join("holdfast.hcl"), text)?;
     Ok(())
 }
 
@@ -144,11 +131,10 @@ fn reload(cluster: &Cluster, host: &str, says: &str, change: impl Fn(&str) -> St
 fn no_secret_shows_in_anything_that_an_agent_says_or_writes() {
     let beside = tempfile::tempdir().unwrap();
     let at = |name: &str| beside.path().join(name);
-    private(&at("device"), FENCE_PASSWORD).unwrap();
-    private(&at("token"), API_TOKEN).unwrap();
-    private(&at("wrong-token"), WRONG_TOKEN).unwrap();
-    fs::write(at("fence_lab"), FENCE_AGENT).unwrap();
-    fs::set_permissions(at("fence_lab"), fs::Permissions::from_mode(0o755)).unwrap();
+    write_private(&at("device"), FENCE_PASSWORD).unwrap();
+    write_private(&at("token"), API_TOKEN).unwrap();
+    write_private(&at("wrong-token"), WRONG_TOKEN).unwrap();
+    write_program(&at("fence_lab"), FENCE_AGENT).unwrap();
 
     let mut spec = ClusterSpec { log: "trace".to_owned(), ..ClusterSpec::default() };
     spec.extra.insert(

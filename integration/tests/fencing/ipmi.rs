@@ -2,13 +2,14 @@
 //! for the power (ipmi_lan(5), `chassis_control`).
 
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use holdfast_agent::lab::cluster::write_private;
 use holdfast_agent::lab::world::Machine;
+use holdfast_integration::stage::write_program;
 
-use super::{Controllers, write_program};
+use super::Controllers;
 
 /// Of IPMI 2.0 it is 20, and of its simulator 16 with the end.
 pub(crate) const LONGEST_PASSWORD: usize = 15;
@@ -76,12 +77,11 @@ impl Controller {
     pub(crate) fn of(controllers: &Controllers, host: &str, password: &str) -> Controller {
         let dir = controllers.dir.path().to_owned();
         let write = |name: &str, text: &str| std::fs::write(dir.join(name), text).unwrap();
-        write_program(&dir.join("chassis"), &CHASSIS.replace("HOST", host));
+        write_program(&dir.join("chassis"), &CHASSIS.replace("HOST", host)).unwrap();
         write("sim.emu", HARDWARE);
         write("lan.conf", &lan(&dir, password));
         let secret = dir.join("for-ipmi");
-        write("for-ipmi", password);
-        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+        write_private(&secret, password).unwrap();
         std::fs::create_dir(dir.join("ipmi-state")).unwrap();
         Controller { dir, secret }
     }

@@ -3,17 +3,16 @@
 
 mod ipmi;
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
-use holdfast_agent::lab::cluster::{Cluster, Fault};
+use holdfast_agent::lab::cluster::{Cluster, Fault, write_private};
 use holdfast_agent::lab::ledger::{Load, LoadSpec, read_back};
 use holdfast_agent::lab::settings::ClusterSpec;
 use holdfast_integration::promise;
-use holdfast_integration::stage::{LIMIT, ensure};
+use holdfast_integration::stage::{LIMIT, ensure, write_program};
 
 /// What a controller wants to hear. It must show nowhere.
 const PASSWORD: &str = "hunter2-of-the-controllers";
@@ -33,11 +32,9 @@ struct Controllers {
 impl Controllers {
     fn new() -> Controllers {
         let controllers = Controllers { dir: tempfile::tempdir().unwrap(), ended: AtomicBool::new(false) };
-        write_program(&controllers.agent(), AGENT);
+        write_program(&controllers.agent(), AGENT).unwrap();
         std::fs::write(controllers.path("password"), PASSWORD).unwrap();
-        let secret = controllers.path("for-holdfast");
-        std::fs::write(&secret, format!("{PASSWORD}\n")).unwrap();
-        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+        write_private(&controllers.path("for-holdfast"), &format!("{PASSWORD}\n")).unwrap();
         controllers
     }
 
@@ -92,11 +89,6 @@ impl Controllers {
     fn is_off(&self, host: &str) -> bool {
         std::fs::read_to_string(self.path(&format!("power-{host}"))).is_ok_and(|power| power.trim() == "0")
     }
-}
-
-fn write_program(path: &Path, text: &str) {
-    std::fs::write(path, text).unwrap();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// The password stands in no log, no history and no status.
