@@ -385,6 +385,28 @@ fn store(out: &mut String, config: &Config) {
             store.max_connections
         ),
     );
+    match store.encryption_keys.len() {
+        0 => line(
+            out,
+            "  at rest           in the clear: `encryption_key_file` encrypts what is stored from then on",
+        ),
+        1 => line(
+            out,
+            "  at rest           AES-256-GCM with the key of `encryption_key_file`: without it nothing can be read",
+        ),
+        n => line(
+            out,
+            format!(
+                "  at rest           AES-256-GCM with the first of {n} keys; the others only open what is there"
+            ),
+        ),
+    }
+    for webhook in &store.webhooks {
+        line(
+            out,
+            format!("  events            to {} as arn:holdfast:sqs::{}:webhook", webhook.url, webhook.name),
+        );
+    }
 }
 
 fn checks(out: &mut String, config: &Config) {

@@ -26,6 +26,7 @@ mod read_check;
 mod read_fence;
 mod read_ha;
 mod read_hooks;
+mod read_store;
 mod read_virtual_ip;
 mod report;
 mod secret;

@@ -345,6 +345,24 @@ pub struct Store {
     pub max_connections: u32,
     /// How long a small write may take to be on the disk before the disk counts as stalled.
     pub disk_timeout: Duration,
+    /// What objects at rest are encrypted with, 64 hexadecimal digits each; the first one encrypts. With none,
+    /// they are not.
+    pub encryption_keys: Vec<Secret>,
+    /// Where events may go.
+    pub webhooks: Vec<Webhook>,
+    /// How long a day of lifecycle rules is.
+    pub lifecycle_day: Duration,
+}
+
+/// A place that events of buckets may be sent to.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    /// Its name in the rules of buckets: `arn:holdfast:sqs::NAME:webhook`.
+    pub name: String,
+    /// `http://host:port/path`.
+    pub url: String,
+    /// Sent as `Authorization: Bearer`.
+    pub token: Option<Secret>,
 }
 
 /// The first user of the store.

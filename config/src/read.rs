@@ -7,18 +7,17 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use hcl_edit::structure::Body;
 
 use crate::address::{self, Ports, Written};
 use crate::check;
-use crate::model::{Api, Config, HeartbeatPath, Keys, Mode, RootCredentials, Store};
-use crate::quantity::show;
+use crate::model::{Api, Config, HeartbeatPath, Keys, Mode};
 use crate::read_check;
 use crate::read_fence;
 use crate::read_ha;
 use crate::read_hooks;
+use crate::read_store;
 use crate::report::Notes;
 use crate::secret::Secret;
 use crate::secret_file;
@@ -30,43 +29,14 @@ pub(crate) const DEFAULT_REPLICATION_PORT: u16 = 9001;
 /// Where votes, epoch and log live unless the file says otherwise.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/holdfast";
 
-/// Default size of a log segment: large enough that a rewrite of one is worth a sequential read.
-pub(crate) const DEFAULT_SEGMENT_SIZE_BYTES: u64 = 64 << 20;
-
-/// Smallest segment: below it, headers and file handles would outweigh the data.
-pub(crate) const MIN_SEGMENT_SIZE_BYTES: u64 = 64 << 10;
-
-/// Largest segment: space comes back a segment at a time.
-pub(crate) const MAX_SEGMENT_SIZE_BYTES: u64 = 4 << 30;
-
-/// Default bound on S3 connections at a time.
-pub(crate) const DEFAULT_MAX_CONNECTIONS: u32 = 1024;
-
-/// How long a small write may take where the file says nothing. A healthy disk answers within milliseconds, and
-/// within two or three seconds while it collects garbage or a controller writes its cache out; clients give
-/// up after half a minute or a minute. Five seconds lie well beyond the one and well within the other.
-pub(crate) const DEFAULT_DISK_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Shortest time limit of the disk: below it, ordinary bursts of writes would move the role.
-pub(crate) const MIN_DISK_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Longest: beyond it, no client is left that would profit.
-pub(crate) const MAX_DISK_TIMEOUT: Duration = Duration::from_secs(600);
-
 /// Shortest shared key, in bytes: the log's stream takes none that is shorter, so such a pair would never be in sync.
 pub const SHORTEST_SECRET_BYTES: usize = 8;
 
 /// Shortest shared key that draws no warning, in bytes.
 pub const MIN_SECRET_BYTES: usize = 12;
 
-/// Shortest S3 secret key that draws no warning, in bytes.
-pub(crate) const MIN_ROOT_SECRET_BYTES: usize = 8;
-
 /// Most former keys: each is tried on every packet that the current key does not open.
 pub(crate) const MAX_PREVIOUS_KEYS: usize = 4;
-
-/// Names that the store takes: they travel in URLs and in signatures.
-const MAX_ACCESS_KEY_BYTES: usize = 128;
 
 /// What the text gave, with the places that later checks point at.
 pub(crate) struct Places {
@@ -96,7 +66,7 @@ pub(crate) fn file(notes: &mut Notes, body: &Body, dir: &Path) -> Option<Config>
     let store_head = store.as_ref().map(|section| section.head.clone());
     let mut store_listen = None;
     let store_read = store.map(|section| {
-        let (read, listen) = read_store(notes, section, dir);
+        let (read, listen) = read_store::store(notes, section, dir);
         store_listen = listen;
         read
     });
@@ -137,7 +107,7 @@ pub(crate) fn file(notes: &mut Notes, body: &Body, dir: &Path) -> Option<Config>
             }
             Some(store)
         }
-        None if wants_store => Some(default_store(&config.state_dir)),
+        None if wants_store => Some(read_store::default(&config.state_dir)),
         None => None,
     };
     check::whole(notes, &config, &places);
@@ -336,7 +306,7 @@ fn read_keys(notes: &mut Notes, section: &mut Section<'_>, dir: &Path) -> Option
 }
 
 /// A secret that may stand in the file or in a file of its own, and not in both.
-fn either_secret(
+pub(crate) fn either_secret(
     notes: &mut Notes,
     section: &mut Section<'_>,
     dir: &Path,
@@ -372,7 +342,7 @@ fn refuse_short(notes: &mut Notes, what: &str, secret: &At<Secret>) {
     notes.error(&secret.span, message, "use a longer one: `head -c 32 /dev/urandom | base64`");
 }
 
-fn warn_short(notes: &mut Notes, what: &str, secret: &At<Secret>, least: usize) {
+pub(crate) fn warn_short(notes: &mut Notes, what: &str, secret: &At<Secret>, least: usize) {
     if secret.value.len_bytes() < least {
         let message = format!("{what} is shorter than {least} bytes and may be guessed");
         notes.warn(&secret.span, message, "use a longer one: `head -c 32 /dev/urandom | base64`");
@@ -406,117 +376,8 @@ fn inactive_keys(notes: &mut Notes, section: &mut Section<'_>) {
     }
 }
 
-fn default_store(state_dir: &Path) -> Store {
-    Store {
-        data_dir: state_dir.join("store"),
-        listen: default_store_listen(),
-        root: None,
-        virtual_host_domain: None,
-        segment_size_bytes: DEFAULT_SEGMENT_SIZE_BYTES,
-        max_connections: DEFAULT_MAX_CONNECTIONS,
-        disk_timeout: DEFAULT_DISK_TIMEOUT,
-    }
-}
-
-fn default_store_listen() -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 9000)
-}
-
 fn default_api_listen() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)
-}
-
-/// Reads the `store` block; an empty `data_dir` stands for the one below `state_dir`.
-fn read_store(notes: &mut Notes, mut section: Section<'_>, dir: &Path) -> (Store, Option<Range<usize>>) {
-    let data_dir = section.absolute_path(notes, "data_dir").map(|path| path.value).unwrap_or_default();
-    let listen = section.text(notes, "listen");
-    let listen = listen.and_then(|text| address::endpoint(notes, "listen", &text, Some(9000)));
-    let root = read_root(notes, &mut section, dir);
-    let domain = read_domain(notes, &mut section);
-    let segment = section
-        .size_bytes(notes, "segment_size", MIN_SEGMENT_SIZE_BYTES..=MAX_SEGMENT_SIZE_BYTES)
-        .map_or(DEFAULT_SEGMENT_SIZE_BYTES, |size| size.value);
-    let connections = section
-        .integer(notes, "max_connections", 1..=65_536)
-        .and_then(|count| u32::try_from(count.value).ok())
-        .unwrap_or(DEFAULT_MAX_CONNECTIONS);
-    let disk_timeout = read_disk_timeout(notes, &mut section);
-    section.close(notes);
-    let place = listen.as_ref().map(|listen| listen.span.clone());
-    let store = Store {
-        data_dir,
-        listen: listen.map_or_else(default_store_listen, |listen| listen.value),
-        root,
-        virtual_host_domain: domain,
-        segment_size_bytes: segment,
-        max_connections: connections,
-        disk_timeout,
-    };
-    (store, place)
-}
-
-fn read_disk_timeout(notes: &mut Notes, section: &mut Section<'_>) -> Duration {
-    let Some(given) = section.duration(notes, "disk_timeout") else { return DEFAULT_DISK_TIMEOUT };
-    if (MIN_DISK_TIMEOUT..=MAX_DISK_TIMEOUT).contains(&given.value) {
-        return given.value;
-    }
-    let message = format!("`disk_timeout` {} cannot tell a stalled disk from a busy one", show(given.value));
-    let mend = format!(
-        "write from \"{}\" to \"{}\"; \"{}\" is usual",
-        show(MIN_DISK_TIMEOUT),
-        show(MAX_DISK_TIMEOUT),
-        show(DEFAULT_DISK_TIMEOUT)
-    );
-    notes.error(&given.span, message, mend);
-    DEFAULT_DISK_TIMEOUT
-}
-
-fn read_root(notes: &mut Notes, section: &mut Section<'_>, dir: &Path) -> Option<RootCredentials> {
-    let access = section.text(notes, "root_access_key");
-    let secret = either_secret(notes, section, dir, "root_secret_key", "root_secret_key_file");
-    let has_access = section.key_span("root_access_key");
-    let has_secret = section.key_span("root_secret_key").or_else(|| section.key_span("root_secret_key_file"));
-    match (has_access, has_secret) {
-        (Some(place), None) => {
-            let mend = "add `root_secret_key_file = \"/etc/holdfast/root-secret\"`, or `root_secret_key`";
-            notes.error(&place, "`root_access_key` is given without its secret", mend);
-        }
-        (None, Some(place)) => {
-            let mend = "add `root_access_key = \"admin\"`";
-            notes.error(&place, "the root secret is given without `root_access_key`", mend);
-        }
-        _ => {}
-    }
-    let (access, secret) = (access?, secret?);
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if access.value.is_empty() || access.value.len() > MAX_ACCESS_KEY_BYTES || !access.value.chars().all(good)
-    {
-        let mend = "write 1 to 128 characters of A-Z a-z 0-9 . _ -, such as \"admin\"";
-        notes.error(&access.span, "`root_access_key` cannot be used in a request", mend);
-        return None;
-    }
-    warn_short(notes, "the root secret", &secret, MIN_ROOT_SECRET_BYTES);
-    Some(RootCredentials { access_key: access.value, secret_key: secret.value })
-}
-
-fn read_domain(notes: &mut Notes, section: &mut Section<'_>) -> Option<String> {
-    let domain = section.text(notes, "virtual_host_domain")?;
-    let good = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    if domain.value.len() <= 253
-        && domain.value.split('.').all(good)
-        && domain.value.parse::<IpAddr>().is_err()
-    {
-        return Some(domain.value.to_ascii_lowercase());
-    }
-    let mend = "write a domain name without scheme and port, such as \"s3.example.com\"";
-    notes.error(&domain.span, format!("{:?} is not a domain name", domain.value), mend);
-    None
 }
 
 fn read_api(notes: &mut Notes, mut section: Section<'_>, dir: &Path) -> (Api, Option<Range<usize>>) {

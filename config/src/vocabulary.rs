@@ -93,8 +93,11 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
             "segment_size",
             "max_connections",
             "disk_timeout",
+            "encryption_key_file",
+            "lifecycle_day",
         ],
     ),
+    ("store.webhook", &["url", "token", "token_file"]),
     (
         "check",
         &[
@@ -217,7 +220,8 @@ mod tests {
         let loaded = crate::Config::parse("every_key.hcl", EVERY_KEY);
         assert!(loaded.is_ok(), "{}", loaded.unwrap_err());
         let words: Vec<&str> = EVERY_KEY.split_whitespace().collect();
-        let excluded = ["secret_key_file", "root_secret_key_file", "token_file"];
+        // These name files, which are not beside this one.
+        let excluded = ["secret_key_file", "root_secret_key_file", "token_file", "encryption_key_file"];
         for key in SECTIONS.iter().flat_map(|(_, keys)| *keys) {
             assert!(words.contains(key) || excluded.contains(key), "{key} is not in the file");
         }
