@@ -21,12 +21,15 @@ use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use crate::access::User;
+use crate::bucket::{BucketState, Document, Usage};
 use crate::keys;
-use crate::op::{Extent, UploadId};
-use crate::state::{BucketState, Layout, ObjectState, PartState, UploadState};
+use crate::object::{UploadId, VersionId};
+use crate::op::Extent;
+use crate::state::{Layout, ObjectState, PartState, UploadState, Version};
 
 /// The version of the layout; another one is rebuilt from the log.
-const FORMAT: &[u8] = b"1";
+const FORMAT: &[u8] = b"2";
 
 /// The log that the index was made from. Not part of the digest: members learn it at different times.
 const LOG_ID: &[u8] = b"mlog";
@@ -100,9 +103,91 @@ pub trait Lookup: Tables {
         lookup(self, "bucket", &keys::bucket(bucket))
     }
 
-    /// The object under that key.
+    /// One of the bucket's texts.
+    fn document(&self, bucket: &str, document: Document) -> Result<Option<String>, IndexError> {
+        let key = keys::document(bucket, document);
+        let text = self.get(&key)?.map(String::from_utf8).transpose();
+        text.map_err(|_| IndexError::Malformed { what: "document", key: key.escape_ascii().to_string() })
+    }
+
+    /// How much the bucket holds.
+    fn usage(&self, bucket: &str) -> Result<Usage, IndexError> {
+        Ok(lookup(self, "usage", &keys::usage(bucket))?.unwrap_or_default())
+    }
+
+    /// The user of that name.
+    fn user(&self, name: &str) -> Result<Option<User>, IndexError> {
+        lookup(self, "user", &keys::user(name))
+    }
+
+    /// The name of the user who has that access key.
+    fn owner_of_access_key(&self, id: &str) -> Result<Option<String>, IndexError> {
+        let key = keys::access_key(id);
+        let name = self.get(&key)?.map(String::from_utf8).transpose();
+        name.map_err(|_| IndexError::Malformed { what: "access key", key: key.escape_ascii().to_string() })
+    }
+
+    /// The current object under that key.
     fn object(&self, bucket: &str, key: &str) -> Result<Option<ObjectState>, IndexError> {
         lookup(self, "object", &keys::object(bucket, key.as_bytes()))
+    }
+
+    /// The former version that the operation at `id` made, or the delete marker.
+    fn former(&self, bucket: &str, key: &str, id: Lsn) -> Result<Option<Version>, IndexError> {
+        lookup(self, "version", &keys::version(bucket, key.as_bytes(), id))
+    }
+
+    /// The id of the former version that is called `null`.
+    fn null_version(&self, bucket: &str, key: &str) -> Result<Option<Lsn>, IndexError> {
+        let key = keys::null_version(bucket, key.as_bytes());
+        let Some(value) = self.get(&key)? else { return Ok(None) };
+        match <[u8; 8]>::try_from(value.as_slice()) {
+            Ok(bytes) => Ok(Some(Lsn(u64::from_be_bytes(bytes)))),
+            Err(_) => {
+                Err(IndexError::Malformed { what: "null version", key: key.escape_ascii().to_string() })
+            }
+        }
+    }
+
+    /// The former version of that name, or the delete marker.
+    fn former_named(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: VersionId,
+    ) -> Result<Option<Version>, IndexError> {
+        let id = match version {
+            VersionId::At(id) => Some(id),
+            VersionId::Null => self.null_version(bucket, key)?,
+        };
+        let found = id.map(|id| self.former(bucket, key, id)).transpose()?.flatten();
+        Ok(found.filter(|found| found.version() == version))
+    }
+
+    /// The newest version of a key that has no current object: a delete marker, if there is any.
+    fn newest_former(&self, bucket: &str, key: &str) -> Result<Option<Version>, IndexError> {
+        let of_key = keys::versions_of(bucket, key.as_bytes());
+        let end = keys::after_prefix(&of_key);
+        let newest = self.scan(&of_key, end.as_deref()).next().transpose()?;
+        newest.map(|(key, value)| decode("version", &key, &value)).transpose()
+    }
+
+    /// The object of that version (`None`: the current one); none where that is a delete marker.
+    fn object_version(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionId>,
+    ) -> Result<Option<ObjectState>, IndexError> {
+        let current = self.object(bucket, key)?;
+        let Some(version) = version else { return Ok(current) };
+        if let Some(current) = current.filter(|current| current.version() == version) {
+            return Ok(Some(current));
+        }
+        Ok(match self.former_named(bucket, key, version)? {
+            Some(Version::Object(object)) => Some(*object),
+            Some(Version::Marker(_)) | None => None,
+        })
     }
 
     /// The upload, if it is under way for exactly this bucket and key.
@@ -126,34 +211,67 @@ pub trait Lookup: Tables {
         }
     }
 
-    /// The extents that hold bytes `start..start + len` of the object, cut to exactly those bytes.
-    /// Memory is proportional to `len`: about 24 bytes for each MiB.
-    fn cut(&self, object: &ObjectState, start: u64, len: u64) -> Result<Vec<Extent>, IndexError> {
+    /// The parts of an upload, or of the object that was made of it, in the order of their numbers.
+    fn parts(&self, id: UploadId) -> Result<Vec<(u16, PartState)>, IndexError> {
+        let prefix = keys::parts(id);
+        let end = keys::after_prefix(&prefix);
+        self.scan(&prefix, end.as_deref())
+            .map(|entry| {
+                let (key, value) = entry?;
+                let number = key.last_chunk::<2>().map_or(0, |n| u16::from_be_bytes(*n));
+                Ok((number, decode("part", &key, &value)?))
+            })
+            .collect()
+    }
+
+    /// The extents that hold bytes `start..start + len` of the object as stored, cut to exactly those
+    /// bytes; `None` where it has not that many. Memory is proportional to `len`: about 24 bytes for each
+    /// MiB.
+    fn cut(&self, object: &ObjectState, start: u64, len: u64) -> Result<Option<Vec<Extent>>, IndexError> {
+        self.cut_layout(&object.layout, start, len)
+    }
+
+    /// As [`Lookup::cut`], for any layout.
+    fn cut_layout(&self, layout: &Layout, start: u64, len: u64) -> Result<Option<Vec<Extent>>, IndexError> {
         let mut cut = Vec::new();
         let mut wanted = Wanted { skip: start, take: len };
-        match &object.layout {
+        match layout {
             Layout::Near(extents) => wanted.pick(extents, &mut cut),
-            Layout::Chunked(sizes) => {
+            Layout::Chunked(id, sizes) => {
                 for (chunk, size) in sizes.iter().enumerate() {
                     if wanted.take == 0 {
                         break;
                     }
-                    if wanted.skip >= *size {
-                        wanted.skip -= size;
+                    if wanted.skips(*size) {
                         continue;
                     }
-                    let key = keys::extents(object.id, chunk as u32);
+                    let key = keys::extents(*id, chunk as u32);
                     let extents: Vec<Extent> = lookup(self, "extent list", &key)?.ok_or_else(|| {
                         IndexError::Malformed { what: "extent list", key: key.escape_ascii().to_string() }
                     })?;
                     wanted.pick(&extents, &mut cut);
                 }
             }
+            Layout::Parts(upload) => {
+                for (_, part) in self.parts(*upload)? {
+                    if wanted.take == 0 {
+                        break;
+                    }
+                    let stored = part.layout.stored_len();
+                    if wanted.skips(stored) {
+                        continue;
+                    }
+                    let here = (stored - wanted.skip).min(wanted.take);
+                    let Some(extents) = self.cut_layout(&part.layout, wanted.skip, here)? else {
+                        return Ok(None);
+                    };
+                    cut.extend(extents);
+                    wanted.skip = 0;
+                    wanted.take -= here;
+                }
+            }
         }
-        if wanted.take > 0 {
-            return Err(IndexError::Malformed { what: "object", key: format!("object {}", object.id) });
-        }
-        Ok(cut)
+        Ok((wanted.take == 0).then_some(cut))
     }
 }
 
@@ -166,6 +284,15 @@ struct Wanted {
 }
 
 impl Wanted {
+    /// Whether all of the next `len` bytes are to be skipped; if so, they are.
+    fn skips(&mut self, len: u64) -> bool {
+        let all = self.skip >= len;
+        if all {
+            self.skip -= len;
+        }
+        all
+    }
+
     fn pick(&mut self, extents: &[Extent], cut: &mut Vec<Extent>) {
         for extent in extents {
             let len = u64::from(extent.len);
@@ -262,7 +389,7 @@ impl Index {
             Some(FORMAT) => {}
             Some(other) => {
                 let other = other.escape_ascii();
-                return Err(Unopened::Damaged(format!("the index has format {other}, not 1")));
+                return Err(Unopened::Damaged(format!("the index has format {other}, not 2")));
             }
             None if view.scan(b"", None).next().is_some() => {
                 return Err(Unopened::Damaged("the index has no format".into()));

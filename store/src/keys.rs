@@ -8,18 +8,30 @@
 //! |---|---|
 //! | `m` `applied` | the end of the last applied record, 8 bytes |
 //! | `m` `format` | the version of this layout |
-//! | `b` bucket | [`crate::state::BucketState`] |
-//! | `o` bucket 0 key | [`crate::state::ObjectState`] |
-//! | `x` object-id chunk | extents of a large object |
-//! | `u` bucket 0 key 0 upload-id | [`crate::state::UploadState`] |
+//! | `b` bucket | [`crate::bucket::BucketState`] |
+//! | `c` bucket 0 letter | one of the bucket's [`crate::bucket::Document`]s, as text |
+//! | `g` bucket | [`crate::bucket::Usage`] |
+//! | `o` bucket 0 key | the current object of the key, [`crate::state::ObjectState`] |
+//! | `v` bucket 0 escaped-key inverted-id | every other [`crate::state::Version`] of the key, newest first |
+//! | `n` bucket 0 key | the id of the version in `v` that is called `null`, 8 bytes |
+//! | `x` id chunk | extents of a large object or part |
+//! | `u` bucket 0 escaped-key upload-id | [`crate::state::UploadState`] |
 //! | `p` upload-id part-number | [`crate::state::PartState`] |
+//! | `a` user | [`crate::access::User`] |
+//! | `k` access-key | the user's name |
+//! | `e` LSN number | [`crate::state::Event`] |
 //!
-//! A bucket's name has no zero byte, so the first one always ends it; the upload id has a fixed
-//! length, so a key with zero bytes in it stays unambiguous.
+//! A bucket's name has no zero byte, so the first one always ends it. Where something follows a key, the
+//! key is escaped so that its end is certain and the order of keys stays: a zero byte becomes `00 ff`, and
+//! `00 01` ends it.
+//!
+//! A key has a current object or none; where it has none but versions, the newest of them is a delete
+//! marker. So a listing of objects never meets what was deleted, however much of it there is.
 
 use holdfast_heartbeat::types::Lsn;
 
-use crate::op::UploadId;
+use crate::bucket::Document;
+use crate::object::UploadId;
 
 /// The applied LSN.
 pub const APPLIED: &[u8] = b"mapplied";
@@ -52,15 +64,116 @@ pub fn extents(id: Lsn, chunk: u32) -> Vec<u8> {
     joined(b'x', &[&id.0.to_be_bytes(), &chunk.to_be_bytes()])
 }
 
-/// An upload.
-pub fn upload(bucket: &str, key: &str, id: UploadId) -> Vec<u8> {
-    joined(b'u', &[bucket.as_bytes(), b"\0", key.as_bytes(), b"\0", &id.0])
+/// A key that something follows.
+fn escaped(key: &[u8]) -> Vec<u8> {
+    let mut out = escaped_prefix(key);
+    out.extend_from_slice(&[0, 1]);
+    out
 }
 
-/// What all uploads of the bucket begin with.
-pub fn uploads(bucket: &str) -> Vec<u8> {
-    joined(b'u', &[bucket.as_bytes(), b"\0"])
+/// What every escaped key begins with that begins with this.
+fn escaped_prefix(key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(key.len() + 2);
+    for &byte in key {
+        out.push(byte);
+        if byte == 0 {
+            out.push(0xff);
+        }
+    }
+    out
 }
+
+/// Reads an escaped key: the key, and what follows it. `None` if it is none.
+fn unescaped(bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let mut key = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    loop {
+        match (*bytes.get(at)?, bytes.get(at + 1)) {
+            (0, Some(1)) => return Some((key, &bytes[at + 2..])),
+            (0, Some(0xff)) => {
+                key.push(0);
+                at += 2;
+            }
+            (0, _) => return None,
+            (byte, _) => {
+                key.push(byte);
+                at += 1;
+            }
+        }
+    }
+}
+
+/// A text of a bucket.
+pub fn document(bucket: &str, document: Document) -> Vec<u8> {
+    joined(b'c', &[bucket.as_bytes(), b"\0", &[document.letter()]])
+}
+
+/// How much a bucket holds.
+pub fn usage(bucket: &str) -> Vec<u8> {
+    joined(b'g', &[bucket.as_bytes()])
+}
+
+/// What all versions in `v` begin with whose keys begin with this.
+pub fn versions(bucket: &str, prefix: &[u8]) -> Vec<u8> {
+    joined(b'v', &[bucket.as_bytes(), b"\0", &escaped_prefix(prefix)])
+}
+
+/// What all versions in `v` of exactly this key begin with.
+pub fn versions_of(bucket: &str, key: &[u8]) -> Vec<u8> {
+    joined(b'v', &[bucket.as_bytes(), b"\0", &escaped(key)])
+}
+
+/// A version in `v`.
+pub fn version(bucket: &str, key: &[u8], id: Lsn) -> Vec<u8> {
+    joined(b'v', &[bucket.as_bytes(), b"\0", &escaped(key), &(!id.0).to_be_bytes()])
+}
+
+/// The object's key and the id that a key of `v` in this bucket stands for.
+pub fn parse_version(bucket: &str, key: &[u8]) -> Option<(Vec<u8>, Lsn)> {
+    let (key, id) = unescaped(key.get(bucket.len() + 2..)?)?;
+    Some((key, Lsn(!u64::from_be_bytes(id.try_into().ok()?))))
+}
+
+/// Which version in `v` is called `null`.
+pub fn null_version(bucket: &str, key: &[u8]) -> Vec<u8> {
+    joined(b'n', &[bucket.as_bytes(), b"\0", key])
+}
+
+/// An upload.
+pub fn upload(bucket: &str, key: &str, id: UploadId) -> Vec<u8> {
+    joined(b'u', &[bucket.as_bytes(), b"\0", &escaped(key.as_bytes()), &id.0])
+}
+
+/// What all uploads of the bucket begin with whose keys begin with this.
+pub fn uploads(bucket: &str, prefix: &[u8]) -> Vec<u8> {
+    joined(b'u', &[bucket.as_bytes(), b"\0", &escaped_prefix(prefix)])
+}
+
+/// What all uploads of exactly this key begin with.
+pub fn uploads_of(bucket: &str, key: &[u8]) -> Vec<u8> {
+    joined(b'u', &[bucket.as_bytes(), b"\0", &escaped(key)])
+}
+
+/// A user.
+pub fn user(name: &str) -> Vec<u8> {
+    joined(b'a', &[name.as_bytes()])
+}
+
+/// Every user begins with this.
+pub const USERS: &[u8] = b"a";
+
+/// Whose access key that is.
+pub fn access_key(id: &str) -> Vec<u8> {
+    joined(b'k', &[id.as_bytes()])
+}
+
+/// An event; those of one operation are numbered.
+pub fn event(lsn: Lsn, number: u32) -> Vec<u8> {
+    joined(b'e', &[&lsn.0.to_be_bytes(), &number.to_be_bytes()])
+}
+
+/// Every event begins with this.
+pub const EVENTS: &[u8] = b"e";
 
 /// A part.
 pub fn part(id: UploadId, number: u16) -> Vec<u8> {
@@ -87,6 +200,26 @@ pub fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_lie_in_the_order_of_keys_and_the_newest_first() {
+        let mut all = Vec::new();
+        for key in [&b"a"[..], b"a\0", b"a\0\0", b"a\0\xff", b"a\x01", b"ab", b"b"] {
+            for id in [u64::MAX / 2, 70_000, 3, 0] {
+                all.push((key, Lsn(id), version("bucket", key, Lsn(id))));
+            }
+        }
+        assert!(all.windows(2).all(|pair| pair[0].2 < pair[1].2));
+        for (key, id, encoded) in &all {
+            assert_eq!(parse_version("bucket", encoded), Some((key.to_vec(), *id)));
+            assert!(encoded.starts_with(&versions_of("bucket", key)));
+        }
+        let of_a = versions_of("bucket", b"a");
+        assert_eq!(all.iter().filter(|(_, _, encoded)| encoded.starts_with(&of_a)).count(), 4);
+        let beginning_with_a_zero = versions("bucket", b"a\0");
+        let found = all.iter().filter(|(_, _, encoded)| encoded.starts_with(&beginning_with_a_zero));
+        assert_eq!(found.count(), 12);
+    }
 
     #[test]
     fn what_begins_with_the_prefix_lies_before_its_end() {

@@ -11,13 +11,19 @@
 //! Invariant: two members that applied the same log up to the same LSN have the same index, byte for
 //! byte, whatever their clocks, configurations and restarts were.
 
+pub mod access;
+pub mod admin;
 pub mod apply;
 pub mod backend;
+pub mod bucket;
+pub mod checksum;
 pub mod index;
 pub mod keys;
 pub mod listing;
 pub mod machine;
+pub mod object;
 pub mod op;
 pub mod replicated;
 pub mod s3;
+pub mod seal;
 pub mod state;

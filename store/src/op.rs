@@ -13,6 +13,11 @@ use bytes::Bytes;
 use holdfast_heartbeat::types::{Epoch, Lsn};
 use serde::{Deserialize, Serialize};
 
+use crate::access::{Acl, User};
+use crate::bucket::Setting;
+use crate::checksum::{Checksum, ChecksumPlan};
+use crate::object::{Etag, Retention, Tag, Traits, UploadId, VersionId};
+
 /// An object or part up to this many bytes travels inside its operation record.
 pub const INLINE_MAX: usize = 256 * 1024;
 
@@ -35,88 +40,6 @@ pub struct Extent {
     pub offset: u32,
     /// Number of bytes.
     pub len: u32,
-}
-
-/// Identifies a multipart upload: random, drawn by the primary that created it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct UploadId(pub [u8; 16]);
-
-impl UploadId {
-    /// Reads the 32 hexadecimal digits that S3 clients see.
-    pub fn parse(text: &str) -> Option<UploadId> {
-        let mut id = [0; 16];
-        hex::decode_to_slice(text, &mut id).ok()?;
-        Some(UploadId(id))
-    }
-}
-
-impl std::fmt::Display for UploadId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-/// The entity tag: the MD5 of the bytes, or for a multipart object the MD5 of its parts' MD5s with
-/// the number of parts behind a dash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Etag {
-    /// The digest.
-    pub md5: [u8; 16],
-    /// Number of parts; zero for an object that was put whole.
-    pub parts: u32,
-}
-
-impl std::fmt::Display for Etag {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&hex::encode(self.md5))?;
-        if self.parts > 0 {
-            write!(f, "-{}", self.parts)?;
-        }
-        Ok(())
-    }
-}
-
-/// The additional checksums that S3 knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ChecksumKind {
-    /// CRC-32 (ISO-HDLC).
-    Crc32,
-    /// CRC-32C (Castagnoli).
-    Crc32c,
-    /// CRC-64/NVME.
-    Crc64Nvme,
-    /// SHA-1.
-    Sha1,
-    /// SHA-256.
-    Sha256,
-}
-
-/// A checksum that the client sent and that was verified, kept to be shown again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checksum {
-    /// Which one.
-    pub kind: ChecksumKind,
-    /// Its value in base64, as S3 writes it.
-    pub base64: String,
-}
-
-/// What a client stored beside the bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Meta {
-    /// `Content-Type`.
-    pub content_type: Option<String>,
-    /// `Content-Encoding`, without `aws-chunked`.
-    pub content_encoding: Option<String>,
-    /// `Content-Language`.
-    pub content_language: Option<String>,
-    /// `Content-Disposition`.
-    pub content_disposition: Option<String>,
-    /// `Cache-Control`.
-    pub cache_control: Option<String>,
-    /// `Expires`, in seconds since 1970.
-    pub expires_s: Option<i64>,
-    /// `x-amz-meta-*`, sorted by name.
-    pub user: Vec<(String, String)>,
 }
 
 /// A condition on the entity tag.
@@ -156,11 +79,13 @@ pub enum Source {
         bucket: String,
         /// Its key.
         key: String,
-        /// Which object under that key: a different one means that the source changed meanwhile.
+        /// Which version of that key; `None`: the current one.
+        version: Option<VersionId>,
+        /// Which object that is: a different one means that the source changed meanwhile.
         id: Lsn,
-        /// First byte.
+        /// First byte, as stored.
         start: u64,
-        /// Number of bytes.
+        /// Number of bytes, as stored.
         len: u64,
     },
 }
@@ -172,15 +97,109 @@ pub struct PartRef {
     pub number: u16,
     /// The entity tag that the client was given for it.
     pub etag: String,
+    /// The checksum that the client says it has, in base64.
+    pub checksum: Option<String>,
 }
 
 /// One key of a delete.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeleteKey {
     /// The key.
     pub key: String,
-    /// Delete only what matches.
+    /// This version, for good. `None`: the current one, which a bucket with versions keeps behind a
+    /// delete marker.
+    pub version: Option<VersionId>,
+    /// Delete only what has this entity tag.
     pub if_match: Option<Match>,
+    /// Delete only what was stored at this moment, in seconds since 1970.
+    pub if_modified_s: Option<u64>,
+    /// Delete only what has this many bytes.
+    pub if_size: Option<u64>,
+}
+
+/// A whole object to be stored; a copy is one whose source is another object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutObject {
+    /// Its bucket.
+    pub bucket: String,
+    /// Its key.
+    pub key: String,
+    /// What comes with it.
+    pub traits: Traits,
+    /// Bytes, as the client sees them.
+    pub size: u64,
+    /// Its entity tag.
+    pub etag: Etag,
+    /// Checksums that were verified.
+    pub checksums: Vec<Checksum>,
+    /// Its bytes.
+    pub source: Source,
+    /// What must hold.
+    pub precondition: Precondition,
+    /// The primary's wall clock.
+    pub wall_ms: u64,
+}
+
+/// One part to be stored, or stored anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutPart {
+    /// The bucket of the upload.
+    pub bucket: String,
+    /// The key that the object will have.
+    pub key: String,
+    /// The upload.
+    pub upload: UploadId,
+    /// 1 to 10,000.
+    pub number: u16,
+    /// Bytes, as the client sees them.
+    pub size: u64,
+    /// Its entity tag.
+    pub etag: Etag,
+    /// Checksums that were verified.
+    pub checksums: Vec<Checksum>,
+    /// Its bytes.
+    pub source: Source,
+    /// The primary's wall clock.
+    pub wall_ms: u64,
+}
+
+/// The end of an upload: an object of the listed parts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompleteUpload {
+    /// The bucket of the upload.
+    pub bucket: String,
+    /// The key of the object.
+    pub key: String,
+    /// The upload.
+    pub upload: UploadId,
+    /// In ascending order of their numbers.
+    pub parts: Vec<PartRef>,
+    /// The checksum that the client says the object has, in base64.
+    pub checksum: Option<String>,
+    /// The size that the client says the object has, in bytes.
+    pub size: Option<u64>,
+    /// What must hold.
+    pub precondition: Precondition,
+    /// The primary's wall clock.
+    pub wall_ms: u64,
+}
+
+/// What can be changed of a stored version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// Its tags, all of them.
+    Tags(Vec<Tag>),
+    /// Who else may use it; `None`: the owner alone.
+    Acl(Option<Acl>),
+    /// Until when it must not go; shorter than it was only where `bypass_governance` lets it.
+    Retention {
+        /// `None` takes it away.
+        retention: Option<Retention>,
+        /// Whether the requester may pass over governance.
+        bypass_governance: bool,
+    },
+    /// Whether it must not go until this is taken back.
+    LegalHold(bool),
 }
 
 /// A change of the store's state. `wall_ms` is the primary's wall clock in milliseconds since 1970.
@@ -188,48 +207,50 @@ pub struct DeleteKey {
 #[allow(missing_docs, reason = "the fields repeat the vocabulary of the types above")]
 pub enum Op {
     /// Makes a bucket.
-    CreateBucket { bucket: String, wall_ms: u64 },
+    CreateBucket {
+        bucket: String,
+        owner: String,
+        tenant: Option<String>,
+        settings: Vec<Setting>,
+        wall_ms: u64,
+    },
     /// Removes an empty bucket with its unfinished uploads.
     DeleteBucket { bucket: String },
-    /// Stores an object; a copy is one whose source is another object.
-    PutObject {
-        bucket: String,
-        key: String,
-        meta: Meta,
-        size: u64,
-        etag: Etag,
-        checksums: Vec<Checksum>,
-        source: Source,
-        precondition: Precondition,
-        wall_ms: u64,
-    },
+    /// Changes a bucket's settings.
+    SetBucket { bucket: String, setting: Setting },
+    /// Stores an object.
+    PutObject(Box<PutObject>),
     /// Removes objects; a key that does not exist counts as removed.
-    DeleteObjects { bucket: String, keys: Vec<DeleteKey> },
+    DeleteObjects {
+        bucket: String,
+        owner: String,
+        keys: Vec<DeleteKey>,
+        bypass_governance: bool,
+        wall_ms: u64,
+    },
+    /// Changes what comes with a version.
+    ChangeObject { bucket: String, key: String, version: Option<VersionId>, change: Change, wall_ms: u64 },
     /// Begins a multipart upload.
-    CreateUpload { bucket: String, key: String, upload: UploadId, meta: Meta, wall_ms: u64 },
+    CreateUpload {
+        bucket: String,
+        key: String,
+        upload: UploadId,
+        traits: Box<Traits>,
+        checksum: Option<ChecksumPlan>,
+        wall_ms: u64,
+    },
     /// Stores, or stores anew, one part.
-    PutPart {
-        bucket: String,
-        key: String,
-        upload: UploadId,
-        number: u16,
-        size: u64,
-        etag: Etag,
-        checksums: Vec<Checksum>,
-        source: Source,
-        wall_ms: u64,
-    },
+    PutPart(Box<PutPart>),
     /// Makes an object of the listed parts and ends the upload.
-    CompleteUpload {
-        bucket: String,
-        key: String,
-        upload: UploadId,
-        parts: Vec<PartRef>,
-        precondition: Precondition,
-        wall_ms: u64,
-    },
+    CompleteUpload(Box<CompleteUpload>),
     /// Ends the upload and forgets its parts.
     AbortUpload { bucket: String, key: String, upload: UploadId },
+    /// Makes a user, or changes one.
+    PutUser { user: Box<User>, exists: bool },
+    /// Removes a user. What it owns stays, and is the root user's.
+    DeleteUser { name: String },
+    /// Notes that the events up to here have reached their receivers.
+    EventsDelivered { up_to: Lsn },
 }
 
 /// Why a payload is no operation.
@@ -291,9 +312,19 @@ mod tests {
 
     use super::*;
 
+    fn create(bucket: &str) -> Op {
+        Op::CreateBucket {
+            bucket: bucket.into(),
+            owner: String::new(),
+            tenant: None,
+            settings: vec![],
+            wall_ms: 7,
+        }
+    }
+
     #[test]
     fn an_operation_survives_its_encoding() {
-        let op = Op::CreateBucket { bucket: "photos".into(), wall_ms: 7 };
+        let op = create("photos");
         let payload = op.encode(Bytes::from_static(b"inline")).unwrap().concat();
         let (back, at) = Op::decode(&payload).unwrap();
         assert_eq!(back, op);
@@ -315,8 +346,7 @@ mod tests {
 
         #[test]
         fn a_truncated_operation_is_an_error(cut in 1usize..40) {
-            let payload = Op::CreateBucket { bucket: "a-bucket-with-a-long-name-to-be-cut".into(), wall_ms: 7 }
-                .encode(Bytes::new()).unwrap().concat();
+            let payload = create("a-bucket-with-a-long-name-to-be-cut").encode(Bytes::new()).unwrap().concat();
             prop_assert!(Op::decode(&payload[..payload.len() - cut.min(payload.len())]).is_err());
         }
     }

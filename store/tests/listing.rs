@@ -7,7 +7,8 @@ use holdfast_heartbeat::types::{Epoch, Lsn};
 use holdfast_store::index::Index;
 use holdfast_store::listing::{Item, Query, list};
 use holdfast_store::machine::{Entry, Machine};
-use holdfast_store::op::{Etag, Meta, Op, Precondition, Source};
+use holdfast_store::object::{Etag, Traits};
+use holdfast_store::op::{Op, Precondition, PutObject, Source};
 use proptest::prelude::*;
 
 fn fill(index: &Index, keys: &BTreeSet<String>) {
@@ -15,18 +16,26 @@ fn fill(index: &Index, keys: &BTreeSet<String>) {
     // A neighbour on each side must never show.
     let mut ops: Vec<Op> = ["aa", "bb", "bbb", "cc"]
         .iter()
-        .map(|bucket| Op::CreateBucket { bucket: (*bucket).into(), wall_ms: 0 })
+        .map(|bucket| Op::CreateBucket {
+            bucket: (*bucket).into(),
+            owner: String::new(),
+            tenant: None,
+            settings: vec![],
+            wall_ms: 0,
+        })
         .collect();
-    let put = |bucket: &str, key: &str| Op::PutObject {
-        bucket: bucket.into(),
-        key: key.into(),
-        meta: Meta::default(),
-        size: 0,
-        etag: Etag { md5: [0; 16], parts: 0 },
-        checksums: vec![],
-        source: Source::Inline,
-        precondition: Precondition::default(),
-        wall_ms: 0,
+    let put = |bucket: &str, key: &str| {
+        Op::PutObject(Box::new(PutObject {
+            bucket: bucket.into(),
+            key: key.into(),
+            traits: Traits::default(),
+            size: 0,
+            etag: Etag { md5: [0; 16], parts: 0 },
+            checksums: vec![],
+            source: Source::Inline,
+            precondition: Precondition::default(),
+            wall_ms: 0,
+        }))
     };
     for bucket in ["aa", "bbb", "cc"] {
         ops.push(put(bucket, "a/intruder"));

@@ -106,7 +106,7 @@ impl Host {
         let damages = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&damages);
         let on_damage = Arc::new(move |damage| told.lock().unwrap().push(damage));
-        let store = Store { index: index.clone(), log: Arc::new(log), backend: alone, on_damage };
+        let store = Store::new(index.clone(), Arc::new(log), alone, on_damage);
         let (addr, gate, _) = support::listen(store).await;
         Host { addr, index, damages, _gate: gate }
     }

@@ -78,7 +78,7 @@ pub(super) async fn watched(
         return Err(ApiError::BodyTooLarge);
     };
     if let (Some(entry), false) = (&mut watched.entry, body.trim_ascii().is_empty()) {
-        entry.detail = Some(String::from_utf8_lossy(body.trim_ascii()).into_owned());
+        entry.detail = Some(without_secrets(body.trim_ascii()));
     }
     let response = next.run(Request::from_parts(parts, Body::from(body))).await;
     let (parts, body) = response.into_parts();
@@ -88,6 +88,23 @@ pub(super) async fn watched(
     };
     watched.end(outcome(parts.status), words(&answer));
     Ok(Response::from_parts(parts, Body::from(answer)))
+}
+
+/// The body of an order, with what must not be written down taken out of it.
+fn without_secrets(body: &[u8]) -> String {
+    const SECRET: &str = "secret_key";
+    let text = String::from_utf8_lossy(body).into_owned();
+    if !text.contains(SECRET) {
+        return text;
+    }
+    match serde_json::from_slice::<serde_json::Value>(body) {
+        Ok(serde_json::Value::Object(mut fields)) if fields.contains_key(SECRET) => {
+            fields.insert(SECRET.to_owned(), "(hidden)".into());
+            serde_json::Value::Object(fields).to_string()
+        }
+        // Whatever it is, it is not an order that is carried out.
+        _ => "(not shown: it names a secret)".to_owned(),
+    }
 }
 
 fn outcome(status: StatusCode) -> Outcome {

@@ -148,14 +148,24 @@ async fn carry_out(api: Api, command: Command) -> Result<Json<Outcome>, ApiError
 
 /// The body as JSON whatever its content type says; an empty one means `{}`.
 fn parse<T: DeserializeOwned + Default>(body: Body) -> Result<T, ApiError> {
-    let body = body.map_err(|rejection| match rejection.into_response().status() {
+    let body = whole(body)?;
+    if body.trim_ascii().is_empty() { Ok(T::default()) } else { shaped(&body) }
+}
+
+/// A body that must say something.
+pub(super) fn stated_body<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
+    shaped(&whole(body)?)
+}
+
+fn whole(body: Body) -> Result<Bytes, ApiError> {
+    body.map_err(|rejection| match rejection.into_response().status() {
         StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge,
         _ => ApiError::BadRequest("the body of the request could not be read".to_owned()),
-    })?;
-    if body.trim_ascii().is_empty() {
-        return Ok(T::default());
-    }
-    serde_json::from_slice(&body)
+    })
+}
+
+fn shaped<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body)
         .map_err(|error| ApiError::BadRequest(format!("the body is not what is expected here: {error}")))
 }
 

@@ -5,6 +5,9 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use holdfast_store::admin::AdminError;
+use holdfast_store::apply::Refusal;
+use holdfast_store::backend::WriteError;
 
 use crate::node::event::Declined;
 use crate::runtime::recorder::RecordError;
@@ -21,6 +24,10 @@ pub(super) enum ApiError {
     NotInThisVersion,
     #[error("a witness has no log")]
     NoLog,
+    #[error(
+        "this member has no store: it is a witness, or `store {{ root_access_key }}` is missing in its configuration"
+    )]
+    NoStore,
 
     // The caller must write the request differently.
     #[error("{0}")]
@@ -45,6 +52,8 @@ pub(super) enum ApiError {
 
     #[error("{0}")]
     NotRecorded(#[from] RecordError),
+    #[error("{0}")]
+    Store(#[from] AdminError),
 
     // The member is not well, or about to end.
     #[error("the agent is shutting down")]
@@ -62,7 +71,7 @@ pub(super) enum ApiError {
 impl ApiError {
     fn status(&self) -> StatusCode {
         match self {
-            ApiError::UnknownPath | ApiError::NoLog => StatusCode::NOT_FOUND,
+            ApiError::UnknownPath | ApiError::NoLog | ApiError::NoStore => StatusCode::NOT_FOUND,
             ApiError::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::NotInThisVersion => StatusCode::NOT_IMPLEMENTED,
             ApiError::BadRequest(_) => StatusCode::BAD_REQUEST,
@@ -80,6 +89,14 @@ impl ApiError {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             ApiError::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
+            ApiError::Store(error) => match error {
+                AdminError::Invalid(_) => StatusCode::BAD_REQUEST,
+                AdminError::Refused(Refusal::NoSuchUser | Refusal::NoSuchBucket) => StatusCode::NOT_FOUND,
+                AdminError::Refused(_) | AdminError::NotServing(_) => StatusCode::CONFLICT,
+                AdminError::Write(WriteError::DiskFull) => StatusCode::INSUFFICIENT_STORAGE,
+                AdminError::Write(_) => StatusCode::SERVICE_UNAVAILABLE,
+                AdminError::Index(_) | AdminError::NoRandom => StatusCode::INTERNAL_SERVER_ERROR,
+            },
         }
     }
 
@@ -103,6 +120,16 @@ impl ApiError {
             ApiError::OutcomeUnknown { .. } => "outcome_unknown",
             ApiError::TrailUnreadable(_) => "trail_unreadable",
             ApiError::TooSlow { .. } => "too_slow",
+            ApiError::NoStore => "no_store",
+            ApiError::Store(error) => match error {
+                AdminError::Invalid(_) => "bad_request",
+                AdminError::Refused(Refusal::NoSuchUser) => "no_such_user",
+                AdminError::Refused(Refusal::NoSuchBucket) => "no_such_bucket",
+                AdminError::Refused(_) => "refused",
+                AdminError::NotServing(_) => "not_primary",
+                AdminError::Write(_) => "outcome_unknown",
+                AdminError::Index(_) | AdminError::NoRandom => "internal",
+            },
         }
     }
 }

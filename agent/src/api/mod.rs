@@ -15,6 +15,7 @@ mod health;
 mod metrics;
 mod reading;
 mod serve;
+mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -24,7 +25,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{MethodRouter, any, get, post};
+use axum::routing::{MethodRouter, any, delete, get, post, put};
 
 pub(crate) use audit::ACTOR;
 pub use reading::{Cluster, ClusterMember, ReplicationStats};
@@ -127,6 +128,16 @@ fn router_with(handle: Handle, options: ApiOptions, patience: Patience) -> Route
         .route("/api/ha/fence-confirmed", guarded(post(commands::fence_confirmed)))
         .route("/api/replication/status", get(reading::replication_status))
         .route("/api/replication/stats", get(reading::replication_stats))
+        .route("/api/store/users", guarded(get(store::users).post(store::create_user)))
+        .route(
+            "/api/store/users/{name}",
+            guarded(get(store::user).patch(store::change_user).delete(store::delete_user)),
+        )
+        .route("/api/store/users/{name}/buckets", guarded(put(store::set_access)))
+        .route("/api/store/users/{name}/keys", guarded(post(store::create_key)))
+        .route("/api/store/users/{name}/keys/{id}", guarded(delete(store::remove_key)))
+        .route("/api/store/buckets", guarded(get(store::buckets)))
+        .route("/api/store/buckets/{name}", guarded(get(store::bucket).patch(store::change_bucket)))
         .route("/health", get(health::health))
         .route("/primary", get(health::primary))
         .route("/standby", get(health::standby))

@@ -41,6 +41,8 @@ pub enum Command {
     Ha(HaArgs),
     /// See how the log is replicated.
     Replication(ReplicationArgs),
+    /// Users and buckets of the object store.
+    Store(StoreArgs),
     /// Try everything on this machine: a pair, a witness and a client in network namespaces.
     Lab(LabArgs),
     /// The process that watches over a hook.
@@ -199,4 +201,128 @@ pub enum ReplicationCommand {
     Status,
     /// The numbers alone.
     Stats,
+}
+
+/// Arguments of `holdfast store`.
+#[derive(Args, Debug)]
+pub struct StoreArgs {
+    /// How to reach the agent.
+    #[command(flatten)]
+    pub api: ApiArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: StoreCommand,
+}
+
+/// What `holdfast store` does.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Who may use the store. Changes are made on the primary, and are on every member.
+    Users {
+        /// What to do.
+        #[command(subcommand)]
+        command: UsersCommand,
+    },
+    /// What the buckets hold, and how much they may.
+    Buckets {
+        /// What to do.
+        #[command(subcommand)]
+        command: BucketsCommand,
+    },
+}
+
+/// What `holdfast store users` does.
+#[derive(Debug, Subcommand)]
+pub enum UsersCommand {
+    /// All users.
+    List,
+    /// One user.
+    Show {
+        /// The user.
+        name: String,
+    },
+    /// Make a user. Its secret key is printed once, and never again.
+    Create {
+        /// 1 to 64 characters of A-Z a-z 0-9 . _ @ -
+        name: String,
+        /// A bucket that it reaches, and how far: BUCKET:read, BUCKET:write or BUCKET:readwrite; `*` at the end of
+        /// BUCKET stands for any rest. May be given several times.
+        #[arg(long = "access", value_name = "BUCKET:PERMISSION")]
+        access: Vec<String>,
+        /// Let it make buckets of its own.
+        #[arg(long)]
+        creates_buckets: bool,
+        /// Whose it is: it reaches only that tenant's buckets.
+        #[arg(long, value_name = "NAME")]
+        tenant: Option<String>,
+        /// For people.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        description: String,
+        /// By which access lists may name it.
+        #[arg(long, value_name = "ADDRESS")]
+        email: Option<String>,
+        /// Take an access key over from another store; its secret is read from standard input.
+        #[arg(long, value_name = "ID")]
+        access_key: Option<String>,
+    },
+    /// Replace the buckets that a user reaches.
+    Access {
+        /// The user.
+        name: String,
+        /// BUCKET:read, BUCKET:write or BUCKET:readwrite; none takes all access away.
+        #[arg(value_name = "BUCKET:PERMISSION")]
+        access: Vec<String>,
+    },
+    /// Take a user's keys again.
+    Enable {
+        /// The user.
+        name: String,
+    },
+    /// Refuse a user's keys, without removing it.
+    Disable {
+        /// The user.
+        name: String,
+    },
+    /// Make a second key for a user, to change keys without a gap. Its secret is printed once.
+    CreateKey {
+        /// The user.
+        name: String,
+    },
+    /// Remove a key: what is signed with it is refused from then on.
+    RemoveKey {
+        /// The user.
+        name: String,
+        /// The access key.
+        id: String,
+    },
+    /// Remove a user that owns no buckets.
+    Remove {
+        /// The user.
+        name: String,
+    },
+}
+
+/// What `holdfast store buckets` does.
+#[derive(Debug, Subcommand)]
+pub enum BucketsCommand {
+    /// All buckets.
+    List,
+    /// How much a bucket may hold. 0 takes a limit away.
+    Quota {
+        /// The bucket.
+        name: String,
+        /// The most bytes of all versions together.
+        #[arg(long, value_name = "N")]
+        bytes: Option<u64>,
+        /// The most versions, each object being one at least.
+        #[arg(long, value_name = "N")]
+        objects: Option<u64>,
+    },
+    /// Give a bucket another owner.
+    Owner {
+        /// The bucket.
+        name: String,
+        /// The user, or `root`.
+        owner: String,
+    },
 }

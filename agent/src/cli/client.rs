@@ -55,6 +55,11 @@ impl Client {
         self.send(reqwest::Method::POST, path, Some(body))
     }
 
+    /// Changes what is at `path`.
+    pub(super) fn change(&self, method: reqwest::Method, path: &str, body: Value) -> Result<Value> {
+        self.send(method, path, Some(body))
+    }
+
     fn send(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> Result<Value> {
         let within = if method == reqwest::Method::GET { READ_WITHIN } else { ORDER_WITHIN };
         let url = format!("{}{path}", self.url);

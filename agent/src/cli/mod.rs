@@ -1,8 +1,8 @@
 //! The command line: parses, dispatches, and turns outcomes into an exit status.
 //!
 //! Each command is a thin caller: `agent` and `lab` hand over to the parts of that name, `config check`
-//! to the configuration's own reader, `ha` and `replication` to a running agent's API. Nothing about the
-//! cluster is decided here.
+//! to the configuration's own reader, `ha`, `replication` and `store` to a running agent's API. Nothing about
+//! the cluster is decided here.
 //!
 //! Exit status: 0 done, 1 refused or failed, 2 usage, 3 the cluster is not healthy (`ha status`, `ha check`).
 
@@ -21,6 +21,8 @@ mod replay_view;
 mod replication;
 mod replication_view;
 mod status_view;
+mod store;
+mod store_view;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -53,6 +55,7 @@ pub fn run() -> ExitCode {
         Command::Config { command: ConfigCommand::Check { file } } => config_check::check(&file),
         Command::Ha(args) => told(discreetly(|| ha::run(args))),
         Command::Replication(args) => told(discreetly(|| replication::run(args))),
+        Command::Store(args) => told(discreetly(|| store::run(args))),
         Command::Lab(args) => told(crate::lab::run(args)),
         Command::HookKeeper(args) => crate::runtime::hooks::keeper::main(&args),
         Command::LabHost(args) => told(crate::lab::host::main(args)),

@@ -1,6 +1,7 @@
 //! The way in for the API: ask a running member for its state, give it a command.
 
 use holdfast_replication::replica::ReplicaStatus;
+use holdfast_store::admin::Admin;
 use tokio::sync::oneshot;
 
 use super::history::{Entry, History};
@@ -28,6 +29,7 @@ pub struct Handle {
     requests: std::sync::Arc<dyn Fn(Request) -> bool + Send + Sync>,
     replication: std::sync::Arc<dyn Fn() -> Option<ReplicaStatus> + Send + Sync>,
     history: History,
+    store: Option<Admin>,
 }
 
 impl Handle {
@@ -41,7 +43,18 @@ impl Handle {
             requests: std::sync::Arc::new(requests),
             replication: std::sync::Arc::new(replication),
             history,
+            store: None,
         }
+    }
+
+    /// The same handle, with a store that can be administered.
+    pub fn with_store(self, store: Option<Admin>) -> Handle {
+        Handle { store, ..self }
+    }
+
+    /// The store; `None` on a witness, and where the store has no endpoint.
+    pub fn store(&self) -> Option<&Admin> {
+        self.store.as_ref()
     }
 
     /// The member's state, or `None` while it is ending.

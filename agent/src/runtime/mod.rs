@@ -54,6 +54,7 @@ pub mod stream;
 pub mod supervisor;
 pub mod sweep;
 pub mod watchdog;
+mod webhooks;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -64,6 +65,7 @@ use anyhow::{Context, Result, anyhow};
 use holdfast_config::{Config, FailbackMode, GateChoice};
 use holdfast_heartbeat::{BootNonce, MemberKind, Message, NodeId};
 use holdfast_replication::replica::ReplicaStatus;
+use holdfast_store::admin::Admin;
 use holdfast_store::backend::{Backend, ReadLog};
 use holdfast_store::index::Index;
 use holdfast_store::machine::Machine;
@@ -262,6 +264,7 @@ fn start(path: &Path) -> Result<()> {
     let mut log_status = None;
     let mut conntracked = None;
     let mut backend = None;
+    let mut admin = None;
     let guests = s3::Guests::default();
     if let Some(data) = data {
         let (sender, receiver) = channel::<LogInput>();
@@ -278,6 +281,11 @@ fn start(path: &Path) -> Result<()> {
         if let (Some(listener), Some(root)) =
             (s3_listener, config.store.as_ref().and_then(|store| store.root.as_ref()))
         {
+            admin = Some(Admin::new(
+                data.index.clone(),
+                write.clone() as Arc<dyn Backend>,
+                root.access_key.clone(),
+            ));
             let store = s3::Store {
                 index: data.index,
                 log: Arc::new(reader) as Arc<dyn ReadLog>,
@@ -285,7 +293,14 @@ fn start(path: &Path) -> Result<()> {
                 on_damage: Arc::new(
                     |damage| tracing::error!(lsn = damage.extent.lsn.0, error = %damage.error, "the disk gave back other bytes than were written"),
                 ),
+                keys: webhooks::store_keys(&config),
+                webhooks: webhooks::names(&config),
+                day: s3::Day(config.store.as_ref().map_or(s3::Day::default().0, |store| store.lifecycle_day)),
             };
+            runtime.spawn(s3::Caretaker::new(store.clone()).run());
+            if let Some(post) = webhooks::Webhooks::new(&config)? {
+                runtime.spawn(s3::Herald::new(store.clone(), Arc::new(post)).run());
+            }
             let domains = config.store.as_ref().and_then(|store| store.virtual_host_domain.clone());
             let options = s3::Options {
                 root_access_key: root.access_key.clone(),
@@ -412,7 +427,7 @@ fn start(path: &Path) -> Result<()> {
     let handle = {
         let inputs = inputs.clone();
         let requests = requests(inputs, inquiries, show, runtime.handle().clone());
-        Handle::new(requests, move || log_status.as_ref().map(read_status), history)
+        Handle::new(requests, move || log_status.as_ref().map(read_status), history).with_store(admin)
     };
     let token = config.api.token.as_ref().map(|token| token.expose().to_owned());
     let router = crate::api::router(handle, crate::api::ApiOptions { token, audit: audit.clone() });

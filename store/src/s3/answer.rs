@@ -77,16 +77,41 @@ pub(super) fn refusal(refusal: Refusal) -> S3Error {
         Refusal::BucketExists => S3ErrorCode::BucketAlreadyOwnedByYou,
         Refusal::BucketNotEmpty => S3ErrorCode::BucketNotEmpty,
         Refusal::NoSuchKey => S3ErrorCode::NoSuchKey,
+        Refusal::NoSuchVersion => S3ErrorCode::NoSuchVersion,
+        Refusal::IsDeleteMarker => S3ErrorCode::MethodNotAllowed,
         Refusal::PreconditionFailed => S3ErrorCode::PreconditionFailed,
         Refusal::NoSuchUpload => S3ErrorCode::NoSuchUpload,
         Refusal::InvalidPart => S3ErrorCode::InvalidPart,
         Refusal::InvalidPartOrder => S3ErrorCode::InvalidPartOrder,
         Refusal::EntityTooSmall => S3ErrorCode::EntityTooSmall,
         Refusal::EntityTooLarge => S3ErrorCode::EntityTooLarge,
-        Refusal::Malformed => S3ErrorCode::InvalidRequest,
+        Refusal::BadDigest => S3ErrorCode::BadDigest,
+        Refusal::Locked => S3ErrorCode::AccessDenied,
+        Refusal::LockNeedsVersions => S3ErrorCode::InvalidBucketState,
+        Refusal::NoObjectLock | Refusal::Malformed => S3ErrorCode::InvalidRequest,
+        Refusal::QuotaExceeded => {
+            return custom("QuotaExceeded", StatusCode::FORBIDDEN, refusal.to_string());
+        }
+        // These are answers of the administrative interface, and never of this one.
+        Refusal::NoSuchUser | Refusal::UserExists | Refusal::AccessKeyTaken | Refusal::UserOwnsBuckets => {
+            S3ErrorCode::InvalidRequest
+        }
         Refusal::SourceChanged | Refusal::StaleEpoch => return unavailable(&refusal.to_string()),
     };
     S3Error::with_message(code, refusal.to_string())
+}
+
+/// What the root user is called where owners are shown.
+pub(super) const ROOT_ID: &str = "holdfast";
+
+/// An owner's id as clients see it.
+pub(super) fn shown_id(id: &str) -> &str {
+    if id.is_empty() { ROOT_ID } else { id }
+}
+
+/// An owner's id as it is stored, from what clients send.
+pub(super) fn stored_id(id: &str) -> &str {
+    if id == ROOT_ID { "" } else { id }
 }
 
 impl From<IndexError> for S3Error {
@@ -123,32 +148,13 @@ pub(super) fn body(error: &StdError) -> S3Error {
     }
 }
 
-/// Refuses what a write asks for beside the bytes and would not get: accepted and forgotten would be
-/// worse. `x-amz-acl` values that mean "mine alone" describe what is the case anyway.
+/// Refuses what a write asks for beside the bytes and would not get: accepted and forgotten would be worse.
 pub(super) fn refuse_unsupported(headers: &HeaderMap) -> S3Result<()> {
-    const PREFIXES: [&str; 3] = ["x-amz-server-side-encryption", "x-amz-object-lock-", "x-amz-grant-"];
-    const NAMES: [&str; 3] = ["x-amz-tagging", "x-amz-website-redirect-location", "x-amz-write-offset-bytes"];
-    for (name, value) in headers {
-        let name = name.as_str();
-        let is = |wanted: &[&str]| wanted.iter().any(|w| value.as_bytes() == w.as_bytes());
-        let refused = PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-            || NAMES.contains(&name)
-            || name == "x-amz-acl" && !is(&["private", "bucket-owner-full-control", "bucket-owner-read"])
-            || name == "x-amz-bucket-object-lock-enabled" && !is(&["false"]);
-        if refused {
-            return Err(s3_error!(NotImplemented, "{name} is not offered; nothing was stored"));
-        }
-        if name == "x-amz-storage-class" && !is(&["STANDARD"]) {
-            return Err(s3_error!(InvalidStorageClass, "The only storage class is STANDARD"));
-        }
+    if headers.contains_key("x-amz-write-offset-bytes") {
+        return Err(s3_error!(NotImplemented, "Appending to objects is not offered; nothing was stored"));
+    }
+    if headers.get("x-amz-storage-class").is_some_and(|class| class != "STANDARD") {
+        return Err(s3_error!(InvalidStorageClass, "The only storage class is STANDARD"));
     }
     Ok(())
-}
-
-/// There are no versions; the one there is may be called `null`.
-pub(super) fn refuse_version(version: Option<&str>) -> S3Result<()> {
-    match version {
-        None | Some("null") => Ok(()),
-        Some(_) => Err(s3_error!(NoSuchVersion, "There are no versions here")),
-    }
 }

@@ -88,6 +88,6 @@ pub(super) fn precondition(
 }
 
 /// The entity tag as S3 writes it.
-pub(super) fn etag(etag: crate::op::Etag) -> ETag {
+pub(super) fn etag(etag: crate::object::Etag) -> ETag {
     ETag::Strong(etag.to_string())
 }

@@ -1,19 +1,35 @@
 //! Requests that list objects, uploads and parts.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::conditions::etag;
-use super::objects::show_checksums;
+use super::objects::{scope_name, show_checksums};
 use super::uploads::{must_exist, upload_id};
-use super::{Answer, Store, buckets, owner, timestamp};
+use super::{Answer, Store, buckets, owner_of, timestamp, version_id};
+use crate::checksum::ChecksumKind;
 use crate::index::{View, decode};
 use crate::keys;
-use crate::listing::{Item, MAX_PAGE, Page, Query, list};
-use crate::op::ChecksumKind;
-use crate::state::{PartState, UploadState};
+use crate::listing::{
+    Item, MAX_PAGE, Page, Query, VersionItem, VersionPage, VersionQuery, list, list_versions,
+};
+use crate::state::{PartState, UploadState, Version};
+
+/// The owners that a page shows, by id.
+type Owners = HashMap<String, Owner>;
+
+fn owners<'a>(view: &View, ids: impl Iterator<Item = &'a str>) -> S3Result<Owners> {
+    let mut owners = Owners::new();
+    for id in ids {
+        if !owners.contains_key(id) {
+            owners.insert(id.to_owned(), owner_of(view, id)?);
+        }
+    }
+    Ok(owners)
+}
 
 /// How names are written into the answer.
 #[derive(Clone, Copy)]
@@ -64,10 +80,10 @@ async fn page(
     delimiter: Option<String>,
     after: Option<String>,
     limit: usize,
-) -> S3Result<Page> {
+) -> S3Result<(Page, Owners)> {
     store
         .ask(move |_, view| {
-            buckets::must_exist(&view, &bucket)?;
+            buckets::find(&view, &bucket)?;
             let query = Query {
                 bucket: &bucket,
                 prefix: prefix.as_deref().unwrap_or_default(),
@@ -75,12 +91,18 @@ async fn page(
                 after: after.as_deref(),
                 limit,
             };
-            Ok(list(&*view, &query)?)
+            let page = list(&*view, &query)?;
+            let ids = page.items.iter().filter_map(|item| match item {
+                Item::Object(_, object) => Some(object.traits.owner.as_str()),
+                Item::CommonPrefix(_) => None,
+            });
+            let owners = owners(&view, ids)?;
+            Ok((page, owners))
         })
         .await
 }
 
-fn split(items: Vec<Item>, names: Names, with_owner: bool) -> (Vec<Object>, Vec<CommonPrefix>) {
+fn split(items: Vec<Item>, names: Names, owners: Option<&Owners>) -> (Vec<Object>, Vec<CommonPrefix>) {
     let mut objects = Vec::new();
     let mut prefixes = Vec::new();
     for item in items {
@@ -94,7 +116,12 @@ fn split(items: Vec<Item>, names: Names, with_owner: bool) -> (Vec<Object>, Vec<
                 last_modified: Some(timestamp(state.modified_ms)),
                 size: Some(state.size as i64),
                 storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
-                owner: with_owner.then(owner),
+                owner: owners.and_then(|owners| owners.get(&state.traits.owner).cloned()),
+                checksum_algorithm: state
+                    .checksums
+                    .first()
+                    .map(|c| vec![ChecksumAlgorithm::from_static(c.kind.name())]),
+                checksum_type: state.checksums.first().map(|c| scope_name(c.scope)),
                 ..Default::default()
             }),
         }
@@ -110,9 +137,10 @@ pub(super) async fn objects_v1(
     let ListObjectsInput { bucket, prefix, delimiter, marker, max_keys, encoding_type, .. } = req.input;
     let names = Names::new(encoding_type.as_ref())?;
     let limit = page_size(max_keys)?;
-    let page = page(store, bucket.clone(), prefix.clone(), delimiter.clone(), marker.clone(), limit).await?;
+    let (page, owners) =
+        page(store, bucket.clone(), prefix.clone(), delimiter.clone(), marker.clone(), limit).await?;
     let last = page.items.last().map(|item| names.write(item.name()));
-    let (objects, prefixes) = split(page.items, names, true);
+    let (objects, prefixes) = split(page.items, names, Some(&owners));
     Ok(S3Response::new(ListObjectsOutput {
         name: Some(bucket),
         prefix: Some(names.write(&prefix.unwrap_or_default())),
@@ -162,10 +190,10 @@ pub(super) async fn objects_v2(
         Some(token) => Some(name_of(token)?),
         None => start_after.clone(),
     };
-    let page = page(store, bucket.clone(), prefix.clone(), delimiter.clone(), after, limit).await?;
+    let (page, owners) = page(store, bucket.clone(), prefix.clone(), delimiter.clone(), after, limit).await?;
     let next = page.items.last().map(|item| token_of(item.name())).filter(|_| page.truncated);
     let count = page.items.len() as i32;
-    let (objects, prefixes) = split(page.items, names, fetch_owner == Some(true));
+    let (objects, prefixes) = split(page.items, names, (fetch_owner == Some(true)).then_some(&owners));
     Ok(S3Response::new(ListObjectsV2Output {
         name: Some(bucket),
         prefix: Some(names.write(&prefix.unwrap_or_default())),
@@ -183,33 +211,174 @@ pub(super) async fn objects_v2(
     }))
 }
 
-/// The uploads of a bucket that come after the markers, ordered by key and then by id.
+pub(super) async fn versions(
+    store: &Arc<Store>,
+    req: S3Request<ListObjectVersionsInput>,
+) -> Answer<ListObjectVersionsOutput> {
+    store.serving()?;
+    let ListObjectVersionsInput {
+        bucket,
+        prefix,
+        delimiter,
+        key_marker,
+        version_id_marker,
+        max_keys,
+        encoding_type,
+        ..
+    } = req.input;
+    let names = Names::new(encoding_type.as_ref())?;
+    let limit = page_size(max_keys)?;
+    let after = key_marker.clone().filter(|marker| !marker.is_empty());
+    let after_version = version_id(version_id_marker.as_deref().filter(|marker| !marker.is_empty()))?;
+    if after_version.is_some() && after.is_none() {
+        return Err(s3_error!(
+            InvalidArgument,
+            "A version-id marker cannot be specified without a key marker."
+        ));
+    }
+    let (name, wanted, group) = (bucket.clone(), prefix.clone().unwrap_or_default(), delimiter.clone());
+    let (page, owners): (VersionPage, Owners) = store
+        .ask(move |_, view| {
+            buckets::find(&view, &name)?;
+            let query = VersionQuery {
+                bucket: &name,
+                prefix: &wanted,
+                delimiter: group.as_deref(),
+                after: after.as_deref(),
+                after_version,
+                limit,
+            };
+            let page = list_versions(&*view, &query)?;
+            let ids = page.items.iter().filter_map(|item| match item {
+                VersionItem::Version { version: Version::Object(object), .. } => {
+                    Some(object.traits.owner.as_str())
+                }
+                VersionItem::Version { version: Version::Marker(marker), .. } => Some(marker.owner.as_str()),
+                VersionItem::CommonPrefix(_) => None,
+            });
+            let owners = owners(&view, ids)?;
+            Ok((page, owners))
+        })
+        .await?;
+    let next = match page.items.last().filter(|_| page.truncated) {
+        None => (None, None),
+        Some(VersionItem::CommonPrefix(group)) => (Some(group.clone()), None),
+        Some(VersionItem::Version { key, version, .. }) => {
+            (Some(key.clone()), Some(version.version().to_string()))
+        }
+    };
+    let mut versions = Vec::new();
+    let mut markers = Vec::new();
+    let mut groups = Vec::new();
+    for item in page.items {
+        match item {
+            VersionItem::CommonPrefix(group) => {
+                groups.push(CommonPrefix { prefix: Some(names.write(&group)) })
+            }
+            VersionItem::Version { key, version, is_latest } => {
+                let version_id = Some(version.version().to_string());
+                let (key, is_latest) = (Some(names.write(&key)), Some(is_latest));
+                match version {
+                    Version::Object(object) => versions.push(ObjectVersion {
+                        key,
+                        version_id,
+                        is_latest,
+                        e_tag: Some(etag(object.etag)),
+                        last_modified: Some(timestamp(object.modified_ms)),
+                        size: Some(object.size as i64),
+                        owner: owners.get(&object.traits.owner).cloned(),
+                        storage_class: Some(ObjectVersionStorageClass::from_static("STANDARD")),
+                        checksum_algorithm: object
+                            .checksums
+                            .first()
+                            .map(|c| vec![ChecksumAlgorithm::from_static(c.kind.name())]),
+                        checksum_type: object.checksums.first().map(|c| scope_name(c.scope)),
+                        ..Default::default()
+                    }),
+                    Version::Marker(marker) => markers.push(DeleteMarkerEntry {
+                        key,
+                        version_id,
+                        is_latest,
+                        last_modified: Some(timestamp(marker.modified_ms)),
+                        owner: owners.get(&marker.owner).cloned(),
+                    }),
+                }
+            }
+        }
+    }
+    Ok(S3Response::new(ListObjectVersionsOutput {
+        name: Some(bucket),
+        prefix: Some(names.write(&prefix.unwrap_or_default())),
+        delimiter: names.write_opt(delimiter.as_ref()),
+        key_marker: Some(names.write(&key_marker.unwrap_or_default())),
+        version_id_marker: Some(version_id_marker.unwrap_or_default()),
+        next_key_marker: names.write_opt(next.0.as_ref()),
+        next_version_id_marker: next.1,
+        max_keys: Some(limit as i32),
+        is_truncated: Some(page.truncated),
+        versions: Some(versions),
+        delete_markers: Some(markers),
+        common_prefixes: Some(groups),
+        encoding_type,
+        ..Default::default()
+    }))
+}
+
+/// At most `limit` uploads and groups of a bucket that come after the markers, ordered by key and then by
+/// id; with whether more follows. Groups are passed over by one seek.
 fn uploads_after(
     view: &View,
     bucket: &str,
-    prefix: &str,
+    (prefix, delimiter): (&str, Option<&str>),
     after: Option<(&str, Option<&str>)>,
-) -> S3Result<Vec<UploadState>> {
-    let all = keys::uploads(bucket);
-    let start = [&all[..], prefix.as_bytes()].concat();
-    let end = keys::after_prefix(&start);
-    let mut found = Vec::new();
-    for entry in view.scan(&start, end.as_deref()) {
-        let (key, value) = entry?;
-        let upload: UploadState = decode("upload", &key, &value)?;
-        let wanted = match after {
-            None => true,
-            Some((key_marker, None)) => upload.key.as_str() > key_marker,
-            Some((key_marker, Some(id_marker))) => {
-                (upload.key.as_str(), upload.upload.to_string().as_str()) > (key_marker, id_marker)
-            }
+    limit: usize,
+) -> S3Result<(Vec<Upload>, bool)> {
+    let all = keys::uploads(bucket, prefix.as_bytes());
+    let end = keys::after_prefix(&all);
+    let mut from = all;
+    if let Some((key, id)) = after {
+        let of_key = keys::uploads_of(bucket, key.as_bytes());
+        let next = match id.and_then(crate::object::UploadId::parse) {
+            Some(id) => [keys::upload(bucket, key, id), vec![0]].concat(),
+            None => keys::after_prefix(&of_key).unwrap_or(of_key),
         };
-        if wanted {
-            found.push(upload);
-        }
+        from = from.max(next);
     }
-    found.sort_by(|a, b| (&a.key, a.upload).cmp(&(&b.key, b.upload)));
-    Ok(found)
+    let mut found = Vec::new();
+    'seek: loop {
+        for entry in view.scan(&from, end.as_deref()) {
+            let (key, value) = entry?;
+            let upload: UploadState = decode("upload", &key, &value)?;
+            let group = delimiter.filter(|d| !d.is_empty()).and_then(|delimiter| {
+                let at = upload.key.get(prefix.len()..)?.find(delimiter)?;
+                Some(upload.key[..prefix.len() + at + delimiter.len()].to_owned())
+            });
+            let shown_before = group.as_deref().is_some_and(|g| after.is_some_and(|(after, _)| g <= after));
+            if !shown_before && found.len() == limit {
+                return Ok((found, true));
+            }
+            let Some(group) = group else {
+                found.push(Upload::One(Box::new(upload)));
+                continue;
+            };
+            let next = keys::after_prefix(&keys::uploads(bucket, group.as_bytes()));
+            if !shown_before {
+                found.push(Upload::Group(group));
+            }
+            match next {
+                Some(next) => from = next,
+                None => return Ok((found, false)),
+            }
+            continue 'seek;
+        }
+        return Ok((found, false));
+    }
+}
+
+/// A line of a listing of uploads.
+enum Upload {
+    One(Box<UploadState>),
+    Group(String),
 }
 
 pub(super) async fn uploads(
@@ -229,58 +398,51 @@ pub(super) async fn uploads(
     } = req.input;
     let names = Names::new(encoding_type.as_ref())?;
     let limit = page_size(max_uploads)?;
-    let (name, wanted) = (bucket.clone(), prefix.clone().unwrap_or_default());
+    let (name, wanted, group) = (bucket.clone(), prefix.clone().unwrap_or_default(), delimiter.clone());
     let (marker, id_marker) = (key_marker.clone(), upload_id_marker.clone());
-    let found = store
+    let (found, truncated, owners) = store
         .ask(move |_, view| {
-            buckets::must_exist(&view, &name)?;
+            buckets::find(&view, &name)?;
             let after = marker.as_deref().filter(|m| !m.is_empty());
             let id_marker = id_marker.as_deref().filter(|m| !m.is_empty());
-            uploads_after(&view, &name, &wanted, after.map(|key| (key, id_marker)))
+            let after = after.map(|key| (key, id_marker));
+            let (found, more) = uploads_after(&view, &name, (&wanted, group.as_deref()), after, limit)?;
+            let ids = found.iter().filter_map(|upload| match upload {
+                Upload::One(upload) => Some(upload.traits.owner.as_str()),
+                Upload::Group(_) => None,
+            });
+            let owners = owners(&view, ids)?;
+            Ok((found, more && limit > 0, owners))
         })
         .await?;
-
-    let prefix_len = prefix.as_ref().map_or(0, String::len);
-    let group_of = |key: &str| {
-        let delimiter = delimiter.as_deref().filter(|d| !d.is_empty())?;
-        let at = key.get(prefix_len..)?.find(delimiter)?;
-        Some(key[..prefix_len + at + delimiter.len()].to_owned())
+    let next = match found.last().filter(|_| truncated) {
+        None => (None, None),
+        Some(Upload::Group(group)) => (Some(group.clone()), None),
+        Some(Upload::One(upload)) => (Some(upload.key.clone()), Some(upload.upload.to_string())),
     };
     let mut listed = Vec::new();
-    let mut groups: Vec<String> = Vec::new();
-    let mut next = (None, None);
-    let mut truncated = false;
+    let mut groups = Vec::new();
     for upload in found {
-        let group = group_of(&upload.key);
-        // A group that is not greater than the marker was shown on an earlier page.
-        if group.is_some() && (group.as_ref() == groups.last() || group <= key_marker) {
-            continue;
-        }
-        if listed.len() + groups.len() == limit {
-            truncated = limit > 0;
-            break;
-        }
-        match group {
-            Some(group) => {
-                next = (Some(group.clone()), None);
-                groups.push(group);
-            }
-            None => {
-                next = (Some(upload.key.clone()), Some(upload.upload.to_string()));
+        match upload {
+            Upload::Group(group) => groups.push(CommonPrefix { prefix: Some(names.write(&group)) }),
+            Upload::One(upload) => {
+                let owner = owners.get(&upload.traits.owner).cloned();
+                let initiator =
+                    owner.clone().map(|Owner { display_name, id }| Initiator { display_name, id });
                 listed.push(MultipartUpload {
                     key: Some(names.write(&upload.key)),
                     upload_id: Some(upload.upload.to_string()),
                     initiated: Some(timestamp(upload.initiated_ms)),
-                    owner: Some(owner()),
-                    initiator: Some(initiator()),
                     storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
-                    ..Default::default()
+                    owner,
+                    initiator,
+                    checksum_algorithm: upload
+                        .checksum
+                        .map(|p| ChecksumAlgorithm::from_static(p.kind.name())),
+                    checksum_type: upload.checksum.map(|p| scope_name(p.scope)),
                 });
             }
         }
-    }
-    if !truncated {
-        next = (None, None);
     }
     Ok(S3Response::new(ListMultipartUploadsOutput {
         bucket: Some(bucket),
@@ -293,15 +455,10 @@ pub(super) async fn uploads(
         max_uploads: Some(limit as i32),
         is_truncated: Some(truncated),
         uploads: Some(listed),
-        common_prefixes: Some(groups.iter().map(|g| CommonPrefix { prefix: Some(names.write(g)) }).collect()),
+        common_prefixes: Some(groups),
         encoding_type,
         ..Default::default()
     }))
-}
-
-fn initiator() -> Initiator {
-    let Owner { display_name, id } = owner();
-    Initiator { display_name, id }
 }
 
 pub(super) async fn parts(store: &Arc<Store>, req: S3Request<ListPartsInput>) -> Answer<ListPartsOutput> {
@@ -312,9 +469,10 @@ pub(super) async fn parts(store: &Arc<Store>, req: S3Request<ListPartsInput>) ->
     let marker = input.part_number_marker.unwrap_or(0);
     let after = u16::try_from(marker.max(0)).unwrap_or(u16::MAX);
     let (bucket, key) = (input.bucket.clone(), input.key.clone());
-    let (mut found, truncated) = store
+    let (mut found, truncated, begun, owner) = store
         .ask(move |_, view| {
-            must_exist(&view, &bucket, &key, id)?;
+            let begun = must_exist(&view, &bucket, &key, id)?;
+            let owner = owner_of(&view, &begun.traits.owner)?;
             let from = [keys::part(id, after), vec![0]].concat();
             let prefix = keys::parts(id);
             let end = keys::after_prefix(&prefix);
@@ -322,13 +480,13 @@ pub(super) async fn parts(store: &Arc<Store>, req: S3Request<ListPartsInput>) ->
             for entry in view.scan(&from, end.as_deref()) {
                 let (key, value) = entry?;
                 if found.len() == limit {
-                    return Ok((found, limit > 0));
+                    return Ok((found, limit > 0, begun, owner));
                 }
                 let number = key.last_chunk::<2>().map_or(0, |n| u16::from_be_bytes(*n));
                 let part = decode("part", &key, &value)?;
                 found.push((number, part));
             }
-            Ok((found, false))
+            Ok((found, false, begun, owner))
         })
         .await?;
     let next = found.last().map(|(number, _)| i32::from(*number)).filter(|_| truncated);
@@ -355,8 +513,10 @@ pub(super) async fn parts(store: &Arc<Store>, req: S3Request<ListPartsInput>) ->
         max_parts: Some(limit as i32),
         is_truncated: Some(truncated),
         parts: Some(parts),
-        owner: Some(owner()),
-        initiator: Some(initiator()),
+        initiator: Some(Initiator { display_name: owner.display_name.clone(), id: owner.id.clone() }),
+        owner: Some(owner),
+        checksum_algorithm: begun.checksum.map(|p| ChecksumAlgorithm::from_static(p.kind.name())),
+        checksum_type: begun.checksum.map(|p| scope_name(p.scope)),
         storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
         ..Default::default()
     }))

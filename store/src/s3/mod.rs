@@ -1,9 +1,14 @@
 //! The S3 endpoint: requests in, operations and extents out.
 //!
-//! The protocol (signatures, XML, routing) is the s3s library's; this module says which operations
-//! exist, turns them into [`crate::op::Op`]s for the [`Backend`] and reads objects back. What it does
-//! not offer (versions, access lists, tags, encryption, locks) it answers with `NotImplemented`
-//! rather than accept and forget.
+//! ```text
+//!   serve -> Front -> (the library: signature, XML) -> guard -> endpoint -> objects, uploads, listings, ...
+//!                                                                              |               |
+//!                                                            receive -> Backend::commit   send <- index, log
+//! ```
+//!
+//! The protocol (signatures, XML, routing) is the s3s library's; this module decides who may do what
+//! ([`guard`]), turns requests into [`crate::op::Op`]s for the [`Backend`] and reads objects back. What it
+//! does not offer it answers with `NotImplemented` rather than accept and forget.
 //!
 //! The library logs every answer above 399 as an error under its own target; a subscriber that wants
 //! only what needs a person sets `s3s=off`, as this module logs what concerns the data itself.
@@ -12,15 +17,28 @@
 //! right before the answer's head was written; and no byte of a body leaves whose record's checksum
 //! was not verified.
 
+mod acl;
+mod annotations;
 mod answer;
 mod buckets;
+mod caretaker;
 mod conditions;
+mod copies;
+mod cors;
+mod encryption;
+mod endpoint;
+mod guard;
+mod herald;
 mod host;
+mod lifecycle;
 mod listings;
+mod notifications;
 mod objects;
 mod receive;
 mod send;
 mod serve;
+mod settings;
+mod traits;
 mod uploads;
 
 use std::sync::Arc;
@@ -28,25 +46,33 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use holdfast_heartbeat::types::Epoch;
-use s3s::auth::{S3Auth, SecretKey};
+use s3s::auth::SecretKey;
 use s3s::config::{S3Config, StaticConfigProvider};
-use s3s::dto::*;
+use s3s::dto::{Owner, Timestamp};
 use s3s::service::S3ServiceBuilder;
-use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
+use s3s::{S3Response, S3Result, s3_error};
 
+pub use self::caretaker::Caretaker;
+use self::cors::Cors;
+use self::endpoint::Endpoint;
+use self::guard::{Guard, Keys};
+pub use self::herald::{Herald, Post};
 pub use self::host::Hosts;
+pub use self::lifecycle::Day;
 pub use self::serve::{Front, Guests, MAX_CONNECTIONS, Serving, serve};
 
 use crate::apply::Outcome;
 use crate::backend::{Backend, OnDamage, ReadLog};
-use crate::index::{Index, View};
+use crate::index::{Index, Lookup, View};
+use crate::object::VersionId;
 use crate::op::Op;
+use crate::seal::StoreKeys;
 
 /// The largest XML body of a request: 1,000 deletions or 10,000 parts with room to spare.
 const XML_MAX: usize = 4 * 1024 * 1024;
 
-/// The owner of everything: there is one account.
-const OWNER: &str = "holdfast";
+/// The largest file of an upload by form: the library holds it in memory.
+const FORM_MAX: u64 = 16 * 1024 * 1024;
 
 /// What the endpoint works on.
 #[derive(Clone)]
@@ -59,6 +85,12 @@ pub struct Store {
     pub backend: Arc<dyn Backend>,
     /// Told of bytes that the disk did not give back as they were written.
     pub on_damage: OnDamage,
+    /// What bytes at rest are encrypted with; with no key, they are not.
+    pub keys: StoreKeys,
+    /// The names of the webhooks that events can go to.
+    pub webhooks: Vec<String>,
+    /// How long a day of lifecycle rules is.
+    pub day: Day,
 }
 
 /// How the endpoint presents itself.
@@ -77,35 +109,31 @@ pub struct Options {
 /// Makes the service that [`serve`] runs.
 pub fn service(store: Store, options: Options) -> Front {
     let backend = Arc::clone(&store.backend);
-    let auth =
-        RootKey { access_key: options.root_access_key, secret_key: SecretKey::from(options.root_secret_key) };
+    let store = Arc::new(store);
+    let hosts = Hosts::new(options.domains);
     let mut config = S3Config::default();
     config.xml_max_body_size = XML_MAX;
-    // Form uploads are not offered, and the library would hold their files in memory.
-    config.post_object_max_file_size = 1;
-    let mut builder = S3ServiceBuilder::new(Endpoint { store: Arc::new(store), region: options.region });
-    builder.set_auth(auth);
-    builder.set_host(Hosts::new(options.domains));
+    config.post_object_max_file_size = FORM_MAX;
+    let endpoint = Endpoint { store: Arc::clone(&store), region: options.region };
+    let mut builder = S3ServiceBuilder::new(endpoint);
+    builder.set_auth(Keys {
+        store: Arc::clone(&store),
+        root_access_key: options.root_access_key.clone(),
+        root_secret_key: SecretKey::from(options.root_secret_key),
+    });
+    builder.set_access(Guard { store: Arc::clone(&store), root_access_key: options.root_access_key });
+    builder.set_host(hosts.clone());
     builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
-    Front::new(builder.build(), backend)
-}
-
-struct RootKey {
-    access_key: String,
-    secret_key: SecretKey,
-}
-
-#[async_trait::async_trait]
-impl S3Auth for RootKey {
-    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        if access_key != self.access_key {
-            return Err(s3_error!(InvalidAccessKeyId, "The access key id does not exist here"));
-        }
-        Ok(self.secret_key.clone())
-    }
+    Front::new(builder.build(), Cors::new(store, hosts), backend)
 }
 
 impl Store {
+    /// A store whose bytes lie in the clear, without webhooks, where a day is a day.
+    pub fn new(index: Index, log: Arc<dyn ReadLog>, backend: Arc<dyn Backend>, on_damage: OnDamage) -> Store {
+        let (keys, webhooks, day) = (StoreKeys::default(), Vec::new(), Day::default());
+        Store { index, log, backend, on_damage, keys, webhooks, day }
+    }
+
     /// The epoch under which this member serves, or the answer that sends the client away.
     fn serving(&self) -> S3Result<Epoch> {
         self.backend.serving().map_err(|no| answer::not_serving(&no))
@@ -143,123 +171,19 @@ fn timestamp(wall_ms: u64) -> Timestamp {
     Timestamp::from(time.unwrap_or(time::OffsetDateTime::UNIX_EPOCH))
 }
 
-fn owner() -> Owner {
-    Owner { display_name: Some(OWNER.into()), id: Some(OWNER.into()) }
+/// An owner as the protocol shows it.
+fn owner_of(view: &View, id: &str) -> S3Result<Owner> {
+    let shown = answer::shown_id(id).to_owned();
+    let display_name = if id.is_empty() { None } else { view.user(id)?.map(|user| user.display_name) };
+    Ok(Owner { display_name: Some(display_name.unwrap_or_else(|| shown.clone())), id: Some(shown) })
 }
 
-struct Endpoint {
-    store: Arc<Store>,
-    region: String,
+/// The version that a request names.
+fn version_id(text: Option<&str>) -> S3Result<Option<VersionId>> {
+    let read = |text| {
+        VersionId::parse(text).ok_or_else(|| s3_error!(InvalidArgument, "Invalid version id specified"))
+    };
+    text.map(read).transpose()
 }
 
 type Answer<T> = S3Result<S3Response<T>>;
-
-#[async_trait::async_trait]
-impl S3 for Endpoint {
-    async fn list_buckets(&self, req: S3Request<ListBucketsInput>) -> Answer<ListBucketsOutput> {
-        buckets::list(&self.store, &self.region, req).await
-    }
-
-    async fn create_bucket(&self, req: S3Request<CreateBucketInput>) -> Answer<CreateBucketOutput> {
-        buckets::create(&self.store, req).await
-    }
-
-    async fn head_bucket(&self, req: S3Request<HeadBucketInput>) -> Answer<HeadBucketOutput> {
-        buckets::head(&self.store, &self.region, req).await
-    }
-
-    async fn delete_bucket(&self, req: S3Request<DeleteBucketInput>) -> Answer<DeleteBucketOutput> {
-        buckets::delete(&self.store, req).await
-    }
-
-    async fn get_bucket_location(
-        &self,
-        req: S3Request<GetBucketLocationInput>,
-    ) -> Answer<GetBucketLocationOutput> {
-        buckets::location(&self.store, &self.region, req).await
-    }
-
-    async fn get_bucket_versioning(
-        &self,
-        req: S3Request<GetBucketVersioningInput>,
-    ) -> Answer<GetBucketVersioningOutput> {
-        buckets::versioning(&self.store, req).await
-    }
-
-    async fn put_object(&self, req: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
-        objects::put(&self.store, req).await
-    }
-
-    /// The library would take a form for a plain `PUT`.
-    async fn post_object(&self, _: S3Request<PostObjectInput>) -> Answer<PostObjectOutput> {
-        Err(s3_error!(NotImplemented, "Uploads by form are not offered"))
-    }
-
-    async fn get_object(&self, req: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
-        objects::get(&self.store, req).await
-    }
-
-    async fn head_object(&self, req: S3Request<HeadObjectInput>) -> Answer<HeadObjectOutput> {
-        objects::head(&self.store, req).await
-    }
-
-    async fn delete_object(&self, req: S3Request<DeleteObjectInput>) -> Answer<DeleteObjectOutput> {
-        objects::delete(&self.store, req).await
-    }
-
-    async fn delete_objects(&self, req: S3Request<DeleteObjectsInput>) -> Answer<DeleteObjectsOutput> {
-        objects::delete_many(&self.store, req).await
-    }
-
-    async fn copy_object(&self, req: S3Request<CopyObjectInput>) -> Answer<CopyObjectOutput> {
-        objects::copy(&self.store, req).await
-    }
-
-    async fn list_objects(&self, req: S3Request<ListObjectsInput>) -> Answer<ListObjectsOutput> {
-        listings::objects_v1(&self.store, req).await
-    }
-
-    async fn list_objects_v2(&self, req: S3Request<ListObjectsV2Input>) -> Answer<ListObjectsV2Output> {
-        listings::objects_v2(&self.store, req).await
-    }
-
-    async fn create_multipart_upload(
-        &self,
-        req: S3Request<CreateMultipartUploadInput>,
-    ) -> Answer<CreateMultipartUploadOutput> {
-        uploads::create(&self.store, req).await
-    }
-
-    async fn upload_part(&self, req: S3Request<UploadPartInput>) -> Answer<UploadPartOutput> {
-        uploads::put_part(&self.store, req).await
-    }
-
-    async fn upload_part_copy(&self, req: S3Request<UploadPartCopyInput>) -> Answer<UploadPartCopyOutput> {
-        uploads::copy_part(&self.store, req).await
-    }
-
-    async fn complete_multipart_upload(
-        &self,
-        req: S3Request<CompleteMultipartUploadInput>,
-    ) -> Answer<CompleteMultipartUploadOutput> {
-        uploads::complete(&self.store, req).await
-    }
-
-    async fn abort_multipart_upload(
-        &self,
-        req: S3Request<AbortMultipartUploadInput>,
-    ) -> Answer<AbortMultipartUploadOutput> {
-        uploads::abort(&self.store, req).await
-    }
-
-    async fn list_multipart_uploads(
-        &self,
-        req: S3Request<ListMultipartUploadsInput>,
-    ) -> Answer<ListMultipartUploadsOutput> {
-        listings::uploads(&self.store, req).await
-    }
-
-    async fn list_parts(&self, req: S3Request<ListPartsInput>) -> Answer<ListPartsOutput> {
-        listings::parts(&self.store, req).await
-    }
-}

@@ -1,72 +1,102 @@
-//! Requests about whole objects.
+//! Requests about whole objects: put, read, removed.
 
-use std::collections::VecDeque;
-use std::ops::Range as Bytewise;
+use std::ops::Range as Span;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderValue, header};
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::conditions::{Conditions, etag, precondition};
-use super::receive::{BODY_MAX, Expected, receive};
-use super::send::{Outgoing, read_now};
-use super::{Answer, Store, answer, buckets, timestamp, wall_ms};
-use crate::apply::{Outcome, Refusal};
+use super::encryption::{customer_of, key_of, show_encryption};
+use super::guard::{Scope, asker, scope};
+use super::receive::{Expected, receive};
+use super::send::{Bytewise, Outgoing};
+use super::traits::{asks_of, milliseconds, retention_mode_name};
+use super::{Answer, Store, answer, buckets, lifecycle, settings, timestamp, version_id, wall_ms};
+use crate::access::Action;
+use crate::apply::{Deleted, Outcome, Refusal};
+use crate::bucket::{Document, Versioning};
+use crate::checksum::{ChecksumKind, ChecksumScope};
 use crate::index::{Lookup, View};
-use crate::op::{ChecksumKind, DeleteKey, Extent, HEAD_MAX, Match, Meta, Op, Source};
-use crate::state::ObjectState;
+use crate::object::{Traits, VersionId};
+use crate::op::{DeleteKey, HEAD_MAX, Match, Op};
+use crate::state::{DeleteMarker, Layout, ObjectState, Version};
 
 /// The most keys in one delete, as S3 has it.
 const DELETE_MAX: usize = 1000;
 
-/// The most bytes of user metadata, names and values together, as S3 has it.
-const USER_META_MAX: usize = 2048;
-
-/// How often a copy is tried anew when its source changes under it.
-const COPY_TRIES: usize = 5;
-
 /// What S3 shows for an object that was stored without a type.
 const DEFAULT_TYPE: &str = "binary/octet-stream";
 
-/// The object, or why there is none.
-pub(super) fn find(view: &View, bucket: &str, key: &str) -> S3Result<ObjectState> {
-    buckets::must_exist(view, bucket)?;
-    view.object(bucket, key)?.ok_or_else(|| s3_error!(NoSuchKey, "The key does not exist"))
+/// An object that was asked for, with how its bucket names versions.
+pub(super) struct Sought {
+    pub(super) object: ObjectState,
+    pub(super) versioning: Versioning,
 }
 
-/// The metadata that a request carries, given the fields that the library parsed.
-macro_rules! meta_of {
-    ($input:expr) => {
-        $crate::s3::objects::meta(
-            $input.metadata.take(),
-            $crate::op::Meta {
-                content_type: $input.content_type.take(),
-                content_encoding: $input.content_encoding.take(),
-                content_language: $input.content_language.take(),
-                content_disposition: $input.content_disposition.take(),
-                cache_control: $input.cache_control.take(),
-                expires_s: $input.expires.take().map(|t| time::OffsetDateTime::from(t).unix_timestamp()),
-                user: Vec::new(),
-            },
-        )
-    };
-}
-pub(super) use meta_of;
-
-pub(super) fn meta(user: Option<Metadata>, mut meta: Meta) -> S3Result<Meta> {
-    meta.user = user.unwrap_or_default().into_iter().collect();
-    meta.user.sort();
-    if meta.user.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > USER_META_MAX {
-        return Err(s3_error!(MetadataTooLarge, "User metadata is limited to {USER_META_MAX} bytes"));
+impl Sought {
+    /// The version to show: none where the bucket never kept any.
+    pub(super) fn shown_version(&self) -> Option<String> {
+        (self.versioning != Versioning::Off).then(|| self.object.version().to_string())
     }
-    // The chunked framing is gone by now; the rest says how the object itself is encoded.
-    meta.content_encoding = meta.content_encoding.and_then(|all| {
-        let kept: Vec<_> = all.split(',').map(str::trim).filter(|e| *e != "aws-chunked").collect();
-        (!kept.is_empty()).then(|| kept.join(", "))
-    });
-    Ok(meta)
+}
+
+/// The object of that version, or why there is none.
+pub(super) fn find(view: &View, bucket: &str, key: &str, version: Option<&str>) -> S3Result<Sought> {
+    let versioning = buckets::find(view, bucket)?.versioning;
+    let found = |object| Ok(Sought { object, versioning });
+    let Some(version) = version_id(version)? else {
+        if let Some(object) = view.object(bucket, key)? {
+            return found(object);
+        }
+        let newest = if versioning == Versioning::Off { None } else { view.newest_former(bucket, key)? };
+        let error = s3_error!(NoSuchKey, "The key does not exist");
+        return Err(match newest {
+            Some(Version::Marker(marker)) => shows_marker(error, &marker),
+            _ => error,
+        });
+    };
+    if let Some(object) = view.object(bucket, key)?.filter(|object| object.version() == version) {
+        return found(object);
+    }
+    match view.former_named(bucket, key, version)? {
+        Some(Version::Object(object)) => found(*object),
+        Some(Version::Marker(marker)) => {
+            Err(shows_marker(s3_error!(MethodNotAllowed, "The version is a delete marker"), &marker))
+        }
+        None => Err(s3_error!(NoSuchVersion, "The version does not exist")),
+    }
+}
+
+fn shows_marker(error: s3s::S3Error, marker: &DeleteMarker) -> s3s::S3Error {
+    let version = Version::Marker(marker.clone()).version();
+    answer::with_headers(error, |headers| {
+        headers.insert("x-amz-delete-marker", HeaderValue::from_static("true"));
+        if let Ok(version) = HeaderValue::from_str(&version.to_string()) {
+            headers.insert("x-amz-version-id", version);
+        }
+    })
+}
+
+/// When the object ends by the bucket's lifecycle rules, as the protocol shows it.
+fn expiration(
+    store: &Store,
+    view: &View,
+    name: &str,
+    key: &str,
+    object: &ObjectState,
+) -> S3Result<Option<String>> {
+    if !buckets::find(view, name)?.documents.contains(&Document::Lifecycle) {
+        return Ok(None);
+    }
+    let rules: Option<BucketLifecycleConfiguration> = settings::document(view, name, Document::Lifecycle)?;
+    let subject = lifecycle::Subject { key, size: object.size, tags: &object.traits.tags };
+    Ok(rules.and_then(|rules| {
+        let (at_ms, rule) = lifecycle::expiry(&rules, store.day, &subject, object.modified_ms)?;
+        Some(lifecycle::shown_expiry(at_ms, rule))
+    }))
 }
 
 /// Fills the checksum fields of an answer.
@@ -86,11 +116,20 @@ macro_rules! show_checksums {
 }
 pub(super) use show_checksums;
 
+/// Of what a checksum is, as the protocol shows it.
+pub(super) fn scope_name(scope: ChecksumScope) -> ChecksumType {
+    ChecksumType::from_static(match scope {
+        ChecksumScope::FullObject => ChecksumType::FULL_OBJECT,
+        ChecksumScope::Composite => ChecksumType::COMPOSITE,
+    })
+}
+
 /// Fills what `GET` and `HEAD` answer alike.
 macro_rules! describe {
-    ($output:ty, $object:expr, $selected:expr, $with_checksums:expr) => {{
-        let (object, selected): (&ObjectState, &Selected) = (&$object, &$selected);
-        let meta = object.meta.clone();
+    ($output:ty, $sought:expr, $selected:expr, $with_checksums:expr) => {{
+        let (sought, selected): (&Sought, &Selected) = (&$sought, &$selected);
+        let object = &sought.object;
+        let Traits { meta, lock, .. } = object.traits.clone();
         let mut output = <$output>::default();
         output.accept_ranges = Some("bytes".into());
         output.content_length = Some((selected.bytes.end - selected.bytes.start) as i64);
@@ -101,13 +140,26 @@ macro_rules! describe {
         output.content_language = meta.content_language;
         output.content_disposition = meta.content_disposition;
         output.cache_control = meta.cache_control;
+        output.website_redirect_location = meta.website_redirect;
         output.expires =
             meta.expires_s.map(|s| timestamp(u64::try_from(s).unwrap_or(0).saturating_mul(1000)));
         output.e_tag = Some(etag(object.etag));
         output.last_modified = Some(timestamp(object.modified_ms));
-        output.metadata = (!meta.user.is_empty()).then(|| meta.user.into_iter().collect());
-        if $with_checksums && selected.content_range.is_none() {
+        // The protocol gives every object without metadata an empty set of it.
+        output.metadata = Some(meta.user.into_iter().collect());
+        output.version_id = sought.shown_version();
+        if let Some(retention) = lock.retention {
+            output.object_lock_mode = Some(ObjectLockMode::from_static(retention_mode_name(retention.mode)));
+            output.object_lock_retain_until_date = Some(timestamp(retention.until_ms));
+        }
+        if lock.legal_hold {
+            output.object_lock_legal_hold_status =
+                Some(ObjectLockLegalHoldStatus::from_static(ObjectLockLegalHoldStatus::ON));
+        }
+        show_encryption!(output, &object.traits.encryption);
+        if $with_checksums && selected.whole {
             show_checksums!(output, &object.checksums);
+            output.checksum_type = object.checksums.first().map(|c| scope_name(c.scope));
         }
         output
     }};
@@ -115,13 +167,14 @@ macro_rules! describe {
 
 /// The bytes that a read asks for.
 struct Selected {
-    bytes: Bytewise<u64>,
+    bytes: Span<u64>,
+    whole: bool,
     content_range: Option<String>,
     parts_count: Option<i32>,
 }
 
 impl Selected {
-    fn new(object: &ObjectState, range: Option<Range>, part: Option<i32>) -> S3Result<Selected> {
+    fn new(view: &View, object: &ObjectState, range: Option<Range>, part: Option<i32>) -> S3Result<Selected> {
         let unsatisfiable = || {
             let error = s3_error!(InvalidRange, "The range lies outside of the object");
             answer::with_headers(error, |headers| {
@@ -130,30 +183,40 @@ impl Selected {
                 }
             })
         };
+        let all = 0..object.size;
         let mut parts_count = None;
         let bytes = match (range, part) {
             (Some(_), Some(_)) => {
                 return Err(s3_error!(InvalidRequest, "Range and partNumber exclude each other"));
             }
             (None, None) => {
-                return Ok(Selected { bytes: 0..object.size, content_range: None, parts_count: None });
+                return Ok(Selected { bytes: all, whole: true, content_range: None, parts_count: None });
             }
             (Some(_), None) if object.size == 0 => return Err(unsatisfiable()),
             (Some(range), None) => range.check(object.size).map_err(|_| unsatisfiable())?,
-            (None, Some(1)) if object.part_sizes.is_empty() => {
-                return Ok(Selected { bytes: 0..object.size, content_range: None, parts_count: None });
-            }
             (None, Some(number)) => {
-                let at = usize::try_from(number).ok().and_then(|n| n.checked_sub(1));
-                let len = at.and_then(|at| object.part_sizes.get(at)).ok_or_else(unsatisfiable)?;
-                let start = object.part_sizes[..at.unwrap_or(0)].iter().sum::<u64>();
-                parts_count = Some(object.part_sizes.len() as i32);
-                start..start + len
+                let no_part = || s3_error!(InvalidPart, "The object has no part of that number");
+                match object.layout {
+                    Layout::Parts(upload) => {
+                        let parts = view.parts(upload)?;
+                        parts_count = Some(parts.len() as i32);
+                        // The n-th part, whatever its number was: clients count from 1 to the parts' count.
+                        let at = usize::try_from(number).ok().and_then(|n| n.checked_sub(1));
+                        let at = at.filter(|at| *at < parts.len()).ok_or_else(no_part)?;
+                        let start = parts[..at].iter().map(|(_, part)| part.size).sum::<u64>();
+                        start..start + parts[at].1.size
+                    }
+                    _ if number == 1 => all.clone(),
+                    _ => return Err(no_part()),
+                }
             }
         };
+        if parts_count.is_none() && part.is_some() {
+            return Ok(Selected { bytes, whole: true, content_range: None, parts_count: None });
+        }
         let last = bytes.end.saturating_sub(1);
         let content_range = Some(format!("bytes {}-{last}/{}", bytes.start, object.size));
-        Ok(Selected { bytes, content_range, parts_count })
+        Ok(Selected { whole: bytes == all, bytes, content_range, parts_count })
     }
 }
 
@@ -164,28 +227,48 @@ fn wants_checksums(mode: Option<&ChecksumMode>) -> bool {
 pub(super) async fn put(store: &Arc<Store>, req: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
     let epoch = store.serving()?;
     answer::refuse_unsupported(&req.headers)?;
+    let who = asker(&req);
     let mut input = req.input;
-    let meta = meta_of!(input)?;
+    let asks = asks_of!(who, input);
     let bucket = input.bucket.clone();
-    store.ask(move |_, view| buckets::must_exist(&view, &bucket)).await?;
+    let (traits, key, ends) = store
+        .ask(move |store, view| {
+            let state = buckets::find(&view, &bucket)?;
+            let (traits, key) = asks.settle(store, &view, &state)?;
+            Ok((traits, key, state.documents.contains(&Document::Lifecycle)))
+        })
+        .await?;
+    let (bucket, name) = (input.bucket.clone(), input.key.clone());
     let expected =
-        Expected::new(input.content_length, input.content_md5, &req.headers, req.trailing_headers.as_ref());
-    let body = receive(&store.backend, epoch, input.body, expected).await?;
-    let op = Op::PutObject {
+        Expected::new(input.content_length, input.content_md5, &req.headers, req.trailing_headers.as_ref())?;
+    let body = receive(&store.backend, epoch, input.body, expected, key.as_ref()).await?;
+    let mut output = PutObjectOutput::default();
+    show_encryption!(output, &traits.encryption);
+    let op = Op::PutObject(Box::new(crate::op::PutObject {
         bucket: input.bucket,
         key: input.key,
-        meta,
+        traits,
         size: body.size,
-        etag: crate::op::Etag { md5: body.md5, parts: 0 },
-        checksums: body.checksums.clone(),
+        etag: crate::object::Etag { md5: body.md5, parts: 0 },
+        checksums: body.checksums,
         source: body.source,
         precondition: precondition(input.if_match, input.if_none_match),
         wall_ms: wall_ms(),
-    };
+    }));
     match store.commit(&op, body.inline).await? {
-        Outcome::Stored { etag: stored, .. } => {
-            let mut output = PutObjectOutput { e_tag: Some(etag(stored)), ..Default::default() };
-            show_checksums!(output, &body.checksums);
+        Outcome::Stored(stored) => {
+            output.e_tag = Some(etag(stored.etag));
+            output.version_id = stored.version.map(|version| version.to_string());
+            output.checksum_type = stored.checksums.first().map(|c| scope_name(c.scope));
+            show_checksums!(output, &stored.checksums);
+            if ends {
+                output.expiration = store
+                    .ask(move |store, view| match view.object(&bucket, &name)? {
+                        Some(object) => expiration(store, &view, &bucket, &name, &object),
+                        None => Ok(None),
+                    })
+                    .await?;
+            }
             Ok(S3Response::new(output))
         }
         _ => Err(answer::internal("the operation had another outcome")),
@@ -194,52 +277,72 @@ pub(super) async fn put(store: &Arc<Store>, req: S3Request<PutObjectInput>) -> A
 
 pub(super) async fn get(store: &Arc<Store>, req: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
     store.serving()?;
+    let who = scope(&req)?;
     let input = req.input;
-    answer::refuse_version(input.version_id.as_deref())?;
     let with_checksums = wants_checksums(input.checksum_mode.as_ref());
     // Index, plan and the first bytes in one go: a small object then leaves in one write, and damage
     // in the first extent is still an honest error.
     let (mut output, first, rest) = store
         .ask(move |store, view| {
-            let object = find(&view, &input.bucket, &input.key)?;
+            let sought = find_for(&who, &view, &input.bucket, &input.key, input.version_id.as_deref())?;
+            let object = &sought.object;
+            let customer = customer_of!(input).read()?;
+            let key = key_of(store, object.traits.encryption.as_ref(), customer.as_ref())?;
             let conditions = Conditions {
                 if_match: input.if_match,
                 if_none_match: input.if_none_match,
                 if_modified_since: input.if_modified_since,
                 if_unmodified_since: input.if_unmodified_since,
             };
-            conditions.check_read(&object)?;
-            let selected = Selected::new(&object, input.range, input.part_number)?;
+            conditions.check_read(object)?;
+            let selected = Selected::new(&view, object, input.range, input.part_number)?;
             let len = selected.bytes.end - selected.bytes.start;
-            let mut extents: VecDeque<Extent> = view.cut(&object, selected.bytes.start, len)?.into();
-            let first = match extents.pop_front() {
-                Some(extent) => read_now(store, extent).map_err(|e| answer::read(&e))?,
+            let mut bytes = Bytewise::of(&view, object, key.as_ref(), selected.bytes.start, len)?;
+            let first = match bytes.next(store) {
+                Some(first) => first.map_err(|e| answer::read(&e))?,
                 None => Bytes::new(),
             };
-            Ok((describe!(GetObjectOutput, object, selected, with_checksums), first, extents))
+            let mut output = describe!(GetObjectOutput, sought, selected, with_checksums);
+            let tags = sought.object.traits.tags.len() as i32;
+            output.tag_count = (tags > 0).then_some(tags);
+            output.expiration = expiration(store, &view, &input.bucket, &input.key, &sought.object)?;
+            Ok((output, first, bytes))
         })
         .await?;
     output.body = Some(Outgoing::body(store, first, rest));
     Ok(S3Response::new(output))
 }
 
+/// Finds the object; that a key does not exist shows only to who may list the bucket.
+fn find_for(who: &Scope, view: &View, bucket: &str, key: &str, version: Option<&str>) -> S3Result<Sought> {
+    let sought = find(view, bucket, key, version);
+    if sought.is_err() && !who.may(Action::ListBucket, None, None) {
+        return Err(super::guard::denied());
+    }
+    sought
+}
+
 pub(super) async fn head(store: &Arc<Store>, req: S3Request<HeadObjectInput>) -> Answer<HeadObjectOutput> {
     store.serving()?;
+    let who = scope(&req)?;
     let input = req.input;
-    answer::refuse_version(input.version_id.as_deref())?;
     let output = store
-        .ask(move |_, view| {
-            let object = find(&view, &input.bucket, &input.key)?;
+        .ask(move |store, view| {
+            let sought = find_for(&who, &view, &input.bucket, &input.key, input.version_id.as_deref())?;
+            let customer = customer_of!(input).read()?;
+            key_of(store, sought.object.traits.encryption.as_ref(), customer.as_ref())?;
             let conditions = Conditions {
                 if_match: input.if_match,
                 if_none_match: input.if_none_match,
                 if_modified_since: input.if_modified_since,
                 if_unmodified_since: input.if_unmodified_since,
             };
-            conditions.check_read(&object)?;
-            let selected = Selected::new(&object, input.range, input.part_number)?;
+            conditions.check_read(&sought.object)?;
+            let selected = Selected::new(&view, &sought.object, input.range, input.part_number)?;
             let with_checksums = wants_checksums(input.checksum_mode.as_ref());
-            Ok(describe!(HeadObjectOutput, object, selected, with_checksums))
+            let mut output = describe!(HeadObjectOutput, sought, selected, with_checksums);
+            output.expiration = expiration(store, &view, &input.bucket, &input.key, &sought.object)?;
+            Ok(output)
         })
         .await?;
     Ok(S3Response::new(output))
@@ -249,22 +352,50 @@ fn delete_match(condition: Option<IfMatch>) -> Option<Match> {
     precondition(condition, None).if_match
 }
 
+fn seconds(time: &Timestamp) -> u64 {
+    milliseconds(time) / 1000
+}
+
+/// Who deletes: what he makes is a delete marker that is his.
+fn owner_of_marker<T>(req: &S3Request<T>) -> String {
+    asker(req).id().unwrap_or_default().to_owned()
+}
+
+fn bypass_governance(headers: &http::HeaderMap) -> bool {
+    let value = headers.get("x-amz-bypass-governance-retention");
+    value.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
+}
+
 pub(super) async fn delete(
     store: &Arc<Store>,
     req: S3Request<DeleteObjectInput>,
 ) -> Answer<DeleteObjectOutput> {
     store.serving()?;
+    let owner = owner_of_marker(&req);
+    let bypass_governance = bypass_governance(&req.headers);
+    let scope = scope(&req)?;
     let input = req.input;
-    answer::refuse_version(input.version_id.as_deref())?;
-    if input.if_match_last_modified_time.is_some() || input.if_match_size.is_some() {
-        return Err(s3_error!(NotImplemented, "Deletes can depend on the entity tag only"));
+    if bypass_governance && !scope.may(Action::BypassGovernanceRetention, Some(&input.key), None) {
+        return Err(super::guard::denied());
     }
-    let key = DeleteKey { key: input.key, if_match: delete_match(input.if_match) };
-    let op = Op::DeleteObjects { bucket: input.bucket, keys: vec![key] };
+    let key = DeleteKey {
+        key: input.key,
+        version: version_id(input.version_id.as_deref())?,
+        if_match: delete_match(input.if_match),
+        if_modified_s: input.if_match_last_modified_time.as_ref().map(seconds),
+        if_size: input.if_match_size.map(|size| u64::try_from(size).unwrap_or(u64::MAX)),
+    };
+    let keys = vec![key];
+    let op = Op::DeleteObjects { bucket: input.bucket, owner, keys, bypass_governance, wall_ms: wall_ms() };
     match store.commit(&op, Bytes::new()).await? {
         Outcome::Deleted(answers) => match answers.into_iter().next() {
             Some(Err(refusal)) => Err(answer::refusal(refusal)),
-            _ => Ok(S3Response::new(DeleteObjectOutput::default())),
+            Some(Ok(Deleted { version, marker })) => Ok(S3Response::new(DeleteObjectOutput {
+                delete_marker: marker.then_some(true),
+                version_id: version.map(|version| version.to_string()),
+                ..Default::default()
+            })),
+            None => Ok(S3Response::new(DeleteObjectOutput::default())),
         },
         _ => Err(answer::internal("the operation had another outcome")),
     }
@@ -275,38 +406,65 @@ pub(super) async fn delete_many(
     req: S3Request<DeleteObjectsInput>,
 ) -> Answer<DeleteObjectsOutput> {
     store.serving()?;
+    let owner = owner_of_marker(&req);
+    let bypass_governance = bypass_governance(&req.headers);
+    let scope = scope(&req)?;
     let Delete { objects, quiet } = req.input.delete;
-    if objects.len() > DELETE_MAX {
-        return Err(s3_error!(MalformedXML, "One request deletes at most {DELETE_MAX} keys"));
+    if objects.len() > DELETE_MAX || objects.is_empty() {
+        return Err(s3_error!(MalformedXML, "One request deletes 1 to {DELETE_MAX} keys"));
     }
     let mut keys = Vec::with_capacity(objects.len());
     let mut errors = Vec::new();
     for object in objects {
-        let refused = if object.last_modified_time.is_some() || object.size.is_some() {
-            Err(s3_error!(NotImplemented, "Deletes can depend on the entity tag only"))
-        } else {
-            answer::refuse_version(object.version_id.as_deref())
-        };
-        match refused {
-            Ok(()) => {
-                let if_match = object.e_tag.map(|etag| Match::Etag(etag.into_value()));
-                keys.push(DeleteKey { key: object.key, if_match });
+        let version = match version_id(object.version_id.as_deref()) {
+            Ok(version) => version,
+            Err(error) => {
+                errors.push(one_error(object.key, object.version_id, &error));
+                continue;
             }
-            Err(error) => errors.push(one_error(object.key, &error)),
+        };
+        let action = if version.is_some() { Action::DeleteObjectVersion } else { Action::DeleteObject };
+        let bypass =
+            !bypass_governance || scope.may(Action::BypassGovernanceRetention, Some(&object.key), None);
+        if !bypass || !scope.may(action, Some(&object.key), None) {
+            errors.push(one_error(object.key, object.version_id, &super::guard::denied()));
+            continue;
         }
+        keys.push(DeleteKey {
+            key: object.key,
+            version,
+            if_match: object.e_tag.map(|etag| match etag.into_value() {
+                any if any == "*" => Match::Any,
+                etag => Match::Etag(etag),
+            }),
+            if_modified_s: object.last_modified_time.as_ref().map(seconds),
+            if_size: object.size.map(|size| u64::try_from(size).unwrap_or(u64::MAX)),
+        });
     }
     let mut deleted = Vec::new();
     for keys in fitting(keys) {
-        let names: Vec<String> = keys.iter().map(|k| k.key.clone()).collect();
-        let op = Op::DeleteObjects { bucket: req.input.bucket.clone(), keys };
+        let names: Vec<(String, Option<VersionId>)> =
+            keys.iter().map(|k| (k.key.clone(), k.version)).collect();
+        let (bucket, owner) = (req.input.bucket.clone(), owner.clone());
+        let op = Op::DeleteObjects { bucket, owner, keys, bypass_governance, wall_ms: wall_ms() };
         let Outcome::Deleted(answers) = store.commit(&op, Bytes::new()).await? else {
             return Err(answer::internal("the operation had another outcome"));
         };
-        for (key, answered) in names.into_iter().zip(answers) {
+        for ((key, asked), answered) in names.into_iter().zip(answers) {
+            let asked = asked.map(|version| version.to_string());
             match answered {
-                Ok(()) if quiet == Some(true) => {}
-                Ok(()) => deleted.push(DeletedObject { key: Some(key), ..Default::default() }),
-                Err(refusal) => errors.push(one_error(key, &answer::refusal(refusal))),
+                Ok(_) if quiet == Some(true) => {}
+                Ok(done) => {
+                    let version = done.version.map(|version| version.to_string());
+                    deleted.push(DeletedObject {
+                        key: Some(key),
+                        delete_marker: done.marker.then_some(true),
+                        delete_marker_version_id: version.filter(|_| done.marker),
+                        version_id: asked,
+                    });
+                }
+                // To remove what is not there is to succeed, unless a condition says what must be there.
+                Err(refusal) => errors.push(one_error(key, asked, &answer::refusal(refusal))),
             }
         }
     }
@@ -324,7 +482,7 @@ fn fitting(keys: Vec<DeleteKey>) -> Vec<Vec<DeleteKey>> {
     let mut len = 0;
     for key in keys {
         // The key, its condition's text and their framing.
-        let cost = key.key.len() + 64 + if key.if_match.is_some() { 256 } else { 0 };
+        let cost = key.key.len() + 96 + if key.if_match.is_some() { 256 } else { 0 };
         if len + cost > HEAD_MAX {
             batches.push(Vec::new());
             len = 0;
@@ -337,99 +495,16 @@ fn fitting(keys: Vec<DeleteKey>) -> Vec<Vec<DeleteKey>> {
     batches
 }
 
-fn one_error(key: String, error: &s3s::S3Error) -> Error {
+fn one_error(key: String, version_id: Option<String>, error: &s3s::S3Error) -> Error {
     Error {
         code: Some(error.code().as_str().to_owned()),
         key: Some(key),
         message: error.message().map(str::to_owned),
-        version_id: None,
+        version_id,
     }
 }
 
-/// Bucket and key of a copy's source.
-pub(super) fn copy_source(source: &CopySource) -> S3Result<(String, String)> {
-    match source {
-        CopySource::Bucket { bucket, key, version_id } => {
-            answer::refuse_version(version_id.as_deref())?;
-            Ok((bucket.to_string(), key.to_string()))
-        }
-        _ => Err(s3_error!(NotImplemented, "Access points are not offered")),
-    }
-}
-
-pub(super) async fn copy(store: &Arc<Store>, req: S3Request<CopyObjectInput>) -> Answer<CopyObjectOutput> {
-    store.serving()?;
-    answer::refuse_unsupported(&req.headers)?;
-    let mut input = req.input;
-    let (from_bucket, from_key) = copy_source(&input.copy_source)?;
-    let replace = match input.metadata_directive.as_ref().map(MetadataDirective::as_str) {
-        None | Some(MetadataDirective::COPY) => None,
-        Some(MetadataDirective::REPLACE) => Some(meta_of!(input)?),
-        Some(_) => return Err(s3_error!(InvalidArgument, "The metadata directive is COPY or REPLACE")),
-    };
-    if replace.is_none() && (&input.bucket, &input.key) == (&from_bucket, &from_key) {
-        return Err(s3_error!(InvalidRequest, "A copy onto itself must replace the metadata"));
-    }
-    for _ in 0..COPY_TRIES {
-        let conditions = Conditions {
-            if_match: input.copy_source_if_match.clone(),
-            if_none_match: input.copy_source_if_none_match.clone(),
-            if_modified_since: input.copy_source_if_modified_since.clone(),
-            if_unmodified_since: input.copy_source_if_unmodified_since.clone(),
-        };
-        let (bucket, key) = (from_bucket.clone(), from_key.clone());
-        let source = store
-            .ask(move |_, view| {
-                let object = find(&view, &bucket, &key)?;
-                conditions.check_source(&object)?;
-                Ok(object)
-            })
-            .await?;
-        if source.size > BODY_MAX {
-            return Err(s3_error!(InvalidRequest, "One copy takes at most 5 GiB; copy it part by part"));
-        }
-        let op = Op::PutObject {
-            bucket: input.bucket.clone(),
-            key: input.key.clone(),
-            meta: replace.clone().unwrap_or(source.meta),
-            size: source.size,
-            etag: source.etag,
-            checksums: source.checksums.clone(),
-            source: Source::Object {
-                bucket: from_bucket.clone(),
-                key: from_key.clone(),
-                id: source.id,
-                start: 0,
-                len: source.size,
-            },
-            precondition: copy_precondition(&req.headers)?,
-            wall_ms: wall_ms(),
-        };
-        let payload = op.encode(Bytes::new()).map_err(|e| s3_error!(InvalidRequest, "{e}"))?;
-        match store.backend.commit(payload).await.map_err(answer::write)? {
-            Outcome::Refused(Refusal::SourceChanged) => {}
-            Outcome::Refused(refusal) => return Err(answer::refusal(refusal)),
-            Outcome::Stored { etag: stored, modified_ms } => {
-                let mut result = CopyObjectResult {
-                    e_tag: Some(etag(stored)),
-                    last_modified: Some(timestamp(modified_ms)),
-                    ..Default::default()
-                };
-                show_checksums!(result, &source.checksums);
-                let output = CopyObjectOutput { copy_object_result: Some(result), ..Default::default() };
-                return Ok(S3Response::new(output));
-            }
-            _ => return Err(answer::internal("the operation had another outcome")),
-        }
-    }
-    Err(answer::refusal(Refusal::SourceChanged))
-}
-
-/// The conditions on the target of a copy, which the library leaves in the headers.
-fn copy_precondition(headers: &HeaderMap) -> S3Result<crate::op::Precondition> {
-    let read = |name: header::HeaderName| {
-        let value = headers.get(&name).map(|value| ETagCondition::parse_http_header(value.as_bytes()));
-        value.transpose().map_err(|e| s3_error!(InvalidArgument, "{name}: {e}"))
-    };
-    Ok(precondition(read(header::IF_MATCH)?, read(header::IF_NONE_MATCH)?))
+/// Refusals that a copy tries anew.
+pub(super) fn is_transient(refusal: Refusal) -> bool {
+    refusal == Refusal::SourceChanged
 }

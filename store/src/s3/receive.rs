@@ -1,4 +1,5 @@
-//! How a body becomes log records: hashed, counted and appended while it arrives.
+//! How a body becomes log records: hashed, counted, sealed where it is to be encrypted, and appended while it
+//! arrives.
 //!
 //! It never commits anything: until the caller's operation is committed, the appended records are
 //! bytes that nothing refers to. Memory: the chunk that fills and the chunk that is being hashed and
@@ -16,12 +17,14 @@ use s3s::checksum::ChecksumHasher;
 use s3s::crypto::Checksum as _;
 use s3s::dto::StreamingBlob;
 use s3s::stream::ByteStream as _;
-use s3s::{S3Error, S3Result, TrailingHeaders, s3_error};
+use s3s::{S3Result, TrailingHeaders, s3_error};
 use tokio::task::JoinHandle;
 
 use super::answer;
 use crate::backend::{Backend, WriteError};
-use crate::op::{CHUNK_LEN, Checksum, ChecksumKind, Extent, INLINE_MAX, Source};
+use crate::checksum::{Checksum, ChecksumKind, ChecksumScope};
+use crate::op::{CHUNK_LEN, Extent, INLINE_MAX, Source};
+use crate::seal::{Key, Sealer};
 
 /// The largest body of one request, in bytes (5 GiB, as S3 has it).
 pub(super) const BODY_MAX: u64 = 5 << 30;
@@ -35,7 +38,7 @@ pub(super) struct Expected {
     pub(super) len: Option<i64>,
     /// `Content-MD5`.
     pub(super) md5: Option<String>,
-    /// `x-amz-checksum-*` from the headers, with where each value comes from.
+    /// `x-amz-checksum-*`, with where each value comes from.
     pub(super) checksums: Vec<(ChecksumKind, ChecksumFrom)>,
 }
 
@@ -45,6 +48,8 @@ pub(super) enum ChecksumFrom {
     Head(String),
     /// Behind the body.
     Trailer(TrailingHeaders),
+    /// Nowhere: it is to be computed.
+    Computed,
 }
 
 /// A body that arrived whole and as announced.
@@ -56,19 +61,6 @@ pub(super) struct Received {
     pub(super) checksums: Vec<Checksum>,
 }
 
-/// The kinds with the names of their headers.
-const KINDS: [(ChecksumKind, &str); 5] = [
-    (ChecksumKind::Crc32, "x-amz-checksum-crc32"),
-    (ChecksumKind::Crc32c, "x-amz-checksum-crc32c"),
-    (ChecksumKind::Crc64Nvme, "x-amz-checksum-crc64nvme"),
-    (ChecksumKind::Sha1, "x-amz-checksum-sha1"),
-    (ChecksumKind::Sha256, "x-amz-checksum-sha256"),
-];
-
-fn header_name(kind: ChecksumKind) -> &'static str {
-    KINDS.iter().find(|(k, _)| *k == kind).map_or("", |(_, name)| name)
-}
-
 impl Expected {
     /// Reads what head and trailer announcement say.
     pub(super) fn new(
@@ -76,11 +68,11 @@ impl Expected {
         md5: Option<String>,
         headers: &HeaderMap,
         trailers: Option<&TrailingHeaders>,
-    ) -> Expected {
+    ) -> S3Result<Expected> {
         let announced =
             headers.get("x-amz-trailer").and_then(|v| v.to_str().ok()).unwrap_or_default().to_lowercase();
         let mut checksums = Vec::new();
-        for (kind, name) in KINDS {
+        for (kind, name) in ChecksumKind::ALL {
             if let Some(value) = headers.get(name).and_then(|v| v.to_str().ok()) {
                 checksums.push((kind, ChecksumFrom::Head(value.to_owned())));
             } else if let Some(trailers) = trailers
@@ -89,20 +81,45 @@ impl Expected {
                 checksums.push((kind, ChecksumFrom::Trailer(trailers.clone())));
             }
         }
-        Expected { len, md5, checksums }
+        if checksums.len() > 1 {
+            return Err(s3_error!(InvalidRequest, "A request has one x-amz-checksum header at most"));
+        }
+        if checksums.is_empty() && headers.contains_key("x-amz-sdk-checksum-algorithm") {
+            return Err(s3_error!(
+                InvalidRequest,
+                "x-amz-sdk-checksum-algorithm comes with an x-amz-checksum header or trailer"
+            ));
+        }
+        Ok(Expected { len, md5, checksums })
     }
-}
 
-/// The digests that are computed while the body passes.
-struct Digests {
-    md5: Md5,
-    extra: ChecksumHasher,
-}
+    /// The part of an upload whose parts have that checksum: it is computed where the client sends none, and
+    /// no other may come.
+    pub(super) fn must_have(&mut self, kind: ChecksumKind) -> S3Result<()> {
+        match self.checksums.first() {
+            None => self.checksums.push((kind, ChecksumFrom::Computed)),
+            Some((sent, _)) if *sent == kind => {}
+            Some((sent, _)) => {
+                let (sent, kind) = (sent.name(), kind.name());
+                return Err(s3_error!(
+                    InvalidRequest,
+                    "The part has a checksum {sent}, and the upload was begun with {kind}"
+                ));
+            }
+        }
+        Ok(())
+    }
 
-impl Digests {
-    fn new(expected: &Expected) -> Digests {
+    /// A body of `len` bytes that this store reads itself, of which that checksum is wanted.
+    pub(super) fn copied(len: u64, kind: Option<ChecksumKind>) -> Expected {
+        let checksums = kind.map(|kind| (kind, ChecksumFrom::Computed)).into_iter().collect();
+        Expected { len: i64::try_from(len).ok(), md5: None, checksums }
+    }
+
+    /// What computes the checksums.
+    pub(super) fn hasher(&self) -> ChecksumHasher {
         let mut extra = ChecksumHasher::default();
-        for (kind, _) in &expected.checksums {
+        for (kind, _) in &self.checksums {
             match kind {
                 ChecksumKind::Crc32 => extra.crc32 = Some(s3s::crypto::Crc32::new()),
                 ChecksumKind::Crc32c => extra.crc32c = Some(s3s::crypto::Crc32c::new()),
@@ -111,7 +128,33 @@ impl Digests {
                 ChecksumKind::Sha256 => extra.sha256 = Some(s3s::crypto::Sha256::new()),
             }
         }
-        Digests { md5: Md5::new(), extra }
+        extra
+    }
+}
+
+/// What is computed while the body passes.
+struct Digests {
+    md5: Md5,
+    extra: ChecksumHasher,
+    sealer: Option<Sealer>,
+}
+
+impl Digests {
+    fn new(expected: &Expected, key: Option<&Key>) -> S3Result<Digests> {
+        let sealer = key.map(Sealer::new).transpose().map_err(super::encryption::failed)?;
+        Ok(Digests { md5: Md5::new(), extra: expected.hasher(), sealer })
+    }
+
+    /// Takes a chunk in and gives out what is stored of it. `last`: nothing follows.
+    fn pass(&mut self, chunk: Bytes, last: bool) -> Bytes {
+        self.update(&chunk);
+        let Some(sealer) = &mut self.sealer else { return chunk };
+        let mut sealed = BytesMut::with_capacity(chunk.len() + chunk.len() / 1024 + 64);
+        sealer.update(&chunk, &mut sealed);
+        if last && let Some(sealer) = self.sealer.take() {
+            sealer.finish(&mut sealed);
+        }
+        sealed.freeze()
     }
 
     fn update(&mut self, bytes: &[u8]) {
@@ -123,9 +166,17 @@ impl Digests {
 /// A chunk on its way: hashed on a blocking thread while the log takes it.
 type Passing = JoinHandle<Result<(Digests, Extent), WriteError>>;
 
-fn pass(backend: &Arc<dyn Backend>, mut digests: Digests, chunk: Bytes) -> Passing {
+fn pass(backend: &Arc<dyn Backend>, mut digests: Digests, chunk: Bytes, last: bool) -> Passing {
     let backend = Arc::clone(backend);
+    let stopped = |_| WriteError::Failed("hashing stopped".into());
     tokio::spawn(async move {
+        if digests.sealer.is_some() {
+            let sealing = move || (digests.pass(chunk, last), digests);
+            let (sealed, digests) = tokio::task::spawn_blocking(sealing).await.map_err(stopped)?;
+            let len = sealed.len() as u32;
+            let (lsn, _): (Lsn, Lsn) = backend.append(sealed).await?;
+            return Ok((digests, Extent { lsn, offset: 0, len }));
+        }
         let len = chunk.len() as u32;
         let hashed = chunk.clone();
         let hashing = tokio::task::spawn_blocking(move || {
@@ -133,8 +184,7 @@ fn pass(backend: &Arc<dyn Backend>, mut digests: Digests, chunk: Bytes) -> Passi
             digests
         });
         let (lsn, _): (Lsn, Lsn) = backend.append(chunk).await?;
-        let digests = hashing.await.map_err(|_| WriteError::Failed("hashing stopped".into()))?;
-        Ok((digests, Extent { lsn, offset: 0, len }))
+        Ok((hashing.await.map_err(stopped)?, Extent { lsn, offset: 0, len }))
     })
 }
 
@@ -142,12 +192,13 @@ async fn passed(passing: Passing) -> S3Result<(Digests, Extent)> {
     passing.await.map_err(|_| answer::internal("receiving the body stopped"))?.map_err(answer::write)
 }
 
-/// Takes a body in. `epoch` is the reign under which the request began.
+/// Takes a body in. `epoch` is the reign under which the request began, `key` what the bytes are sealed with.
 pub(super) async fn receive(
     backend: &Arc<dyn Backend>,
     epoch: Epoch,
     body: Option<StreamingBlob>,
     expected: Expected,
+    key: Option<&Key>,
 ) -> S3Result<Received> {
     let len = match (expected.len, &body) {
         (Some(len), _) => u64::try_from(len).ok(),
@@ -162,7 +213,7 @@ pub(super) async fn receive(
     let wanted_md5 = expected.md5.as_deref().map(content_md5).transpose()?;
     let inline = len <= INLINE_MAX as u64;
 
-    let mut digests = Some(Digests::new(&expected));
+    let mut digests = Some(Digests::new(&expected, key)?);
     let mut passing: Option<Passing> = None;
     let mut extents = Vec::new();
     let mut filling = BytesMut::with_capacity(len.min(CHUNK_LEN as u64) as usize);
@@ -183,10 +234,11 @@ pub(super) async fn receive(
             let taken = piece.len().min(CHUNK_LEN - filling.len());
             filling.extend_from_slice(&piece[..taken]);
             piece = &piece[taken..];
-            if filling.len() == CHUNK_LEN {
+            // What comes last is kept back: the end of what is sealed is sealed with it.
+            if filling.len() == CHUNK_LEN && size - (piece.len() as u64) < len {
                 let digests = settle(&mut passing, &mut digests, &mut extents).await?;
                 let chunk = std::mem::take(&mut filling).freeze();
-                passing = Some(pass(backend, digests, chunk));
+                passing = Some(pass(backend, digests, chunk, false));
                 filling.reserve((len - (size - piece.len() as u64)).min(CHUNK_LEN as u64) as usize);
             }
         }
@@ -197,10 +249,9 @@ pub(super) async fn receive(
     let mut digests = settle(&mut passing, &mut digests, &mut extents).await?;
     let mut inline_bytes = Bytes::new();
     if inline {
-        digests.update(&filling);
-        inline_bytes = filling.freeze();
+        inline_bytes = digests.pass(filling.freeze(), true);
     } else if !filling.is_empty() {
-        let (done, extent) = passed(pass(backend, digests, filling.freeze())).await?;
+        let (done, extent) = passed(pass(backend, digests, filling.freeze(), true)).await?;
         extents.push(extent);
         digests = done;
     }
@@ -235,20 +286,37 @@ fn content_md5(base64: &str) -> S3Result<[u8; 16]> {
         .ok_or_else(|| s3_error!(InvalidDigest, "Content-MD5 is no MD5 in base64"))
 }
 
+/// The value of that kind.
+fn value(kind: ChecksumKind, computed: &s3s::dto::Checksum) -> Option<&String> {
+    let value = match kind {
+        ChecksumKind::Crc32 => &computed.checksum_crc32,
+        ChecksumKind::Crc32c => &computed.checksum_crc32c,
+        ChecksumKind::Crc64Nvme => &computed.checksum_crc64nvme,
+        ChecksumKind::Sha1 => &computed.checksum_sha1,
+        ChecksumKind::Sha256 => &computed.checksum_sha256,
+    };
+    value.as_ref()
+}
+
+/// What was computed, where nobody said what it should be.
+pub(super) fn computed(kind: Option<ChecksumKind>, hasher: ChecksumHasher) -> Vec<Checksum> {
+    let computed = hasher.finalize();
+    let one = kind.and_then(|kind| {
+        let base64 = value(kind, &computed)?.clone();
+        Some(Checksum { kind, base64, scope: ChecksumScope::FullObject })
+    });
+    one.into_iter().collect()
+}
+
 /// Compares what was computed with what head or trailer say.
 fn compare(expected: Vec<(ChecksumKind, ChecksumFrom)>, computed: ChecksumHasher) -> S3Result<Vec<Checksum>> {
     let computed = computed.finalize();
     let mut verified = Vec::new();
     for (kind, from) in expected {
-        let actual = match kind {
-            ChecksumKind::Crc32 => &computed.checksum_crc32,
-            ChecksumKind::Crc32c => &computed.checksum_crc32c,
-            ChecksumKind::Crc64Nvme => &computed.checksum_crc64nvme,
-            ChecksumKind::Sha1 => &computed.checksum_sha1,
-            ChecksumKind::Sha256 => &computed.checksum_sha256,
-        };
-        let name = header_name(kind);
+        let actual = value(kind, &computed).ok_or_else(|| answer::internal("a checksum is lost"))?;
+        let name = kind.header();
         let said = match from {
+            ChecksumFrom::Computed => Some(actual.clone()),
             ChecksumFrom::Head(value) => Some(value),
             ChecksumFrom::Trailer(trailers) => trailers
                 .read(|t| t.get(name).and_then(|v| v.to_str().ok()).map(|v| v.trim().to_owned()))
@@ -256,11 +324,10 @@ fn compare(expected: Vec<(ChecksumKind, ChecksumFrom)>, computed: ChecksumHasher
         };
         let said =
             said.ok_or_else(|| s3_error!(InvalidRequest, "The announced trailer {name} is missing"))?;
-        if actual.as_deref() != Some(said.as_str()) {
-            let error: S3Error = s3_error!(BadDigest, "{name} is not the body's; nothing was stored");
-            return Err(error);
+        if *actual != said {
+            return Err(s3_error!(BadDigest, "{name} is not the body's; nothing was stored"));
         }
-        verified.push(Checksum { kind, base64: said });
+        verified.push(Checksum { kind, base64: said, scope: ChecksumScope::FullObject });
     }
     Ok(verified)
 }

@@ -1,4 +1,5 @@
-//! How an object's bytes leave: extent by extent, each verified before its first byte is sent.
+//! How an object's bytes leave: extent by extent, each verified before its first byte is sent, and opened
+//! where it is sealed.
 //!
 //! While the client takes one extent the next is read, on a blocking thread: about 2 MiB for each
 //! request. A record that fails its checksum, or a member that may no longer serve, ends the
@@ -18,10 +19,13 @@ use tokio::task::JoinHandle;
 
 use super::Store;
 use crate::backend::{Damage, ReadError};
+use crate::index::{IndexError, Lookup, View};
 use crate::op::Extent;
+use crate::seal::{Key, Opener, SALT, SealedRange};
+use crate::state::{Layout, ObjectState};
 
 /// Reads one extent; to be called where waiting for the disk is allowed.
-pub(super) fn read_now(store: &Store, extent: Extent) -> Result<Bytes, ReadError> {
+fn read_now(store: &Store, extent: Extent) -> Result<Bytes, ReadError> {
     let read = store.log.read_slice(extent.lsn, extent.offset, extent.len).and_then(|bytes| {
         if bytes.len() == extent.len as usize {
             Ok(bytes)
@@ -35,30 +39,145 @@ pub(super) fn read_now(store: &Store, extent: Extent) -> Result<Bytes, ReadError
     })
 }
 
+/// A run of extents that belong to one body, with what opens it.
+struct Segment {
+    sealed: Option<(Key, Vec<Extent>, SealedRange)>,
+    opener: Option<Opener>,
+    extents: VecDeque<Extent>,
+}
+
+/// The bytes of a read, still to be read.
+pub(super) struct Bytewise {
+    segments: VecDeque<Segment>,
+    len: u64,
+}
+
+impl Bytewise {
+    /// Bytes `start..start + len` of the object, which must have them; `key` opens them where they are
+    /// sealed.
+    pub(super) fn of(
+        view: &View,
+        object: &ObjectState,
+        key: Option<&Key>,
+        start: u64,
+        len: u64,
+    ) -> Result<Bytewise, IndexError> {
+        let mut segments = VecDeque::new();
+        match (key, &object.layout) {
+            (None, layout) => {
+                let extents = whole(view.cut_layout(layout, start, len)?, object)?.into();
+                segments.push_back(Segment { sealed: None, opener: None, extents });
+            }
+            (Some(key), Layout::Parts(upload)) => {
+                let (mut skip, mut take) = (start, len);
+                for (_, part) in view.parts(*upload)? {
+                    if take == 0 {
+                        break;
+                    }
+                    if skip >= part.size {
+                        skip -= part.size;
+                        continue;
+                    }
+                    let here = (part.size - skip).min(take);
+                    segments.push_back(sealed(view, object, &part.layout, key, (skip, here, part.size))?);
+                    skip = 0;
+                    take -= here;
+                }
+            }
+            (Some(key), layout) => {
+                segments.push_back(sealed(view, object, layout, key, (start, len, object.size))?);
+            }
+        }
+        Ok(Bytewise { segments, len })
+    }
+
+    /// Reads what comes next; to be called where waiting for the disk is allowed.
+    pub(super) fn next(&mut self, store: &Store) -> Option<Result<Bytes, ReadError>> {
+        loop {
+            let segment = self.segments.front_mut()?;
+            match segment.next(store) {
+                Some(Ok(bytes)) if bytes.is_empty() => {}
+                Some(read) => return Some(read),
+                None => drop(self.segments.pop_front()),
+            }
+        }
+    }
+}
+
+fn whole(cut: Option<Vec<Extent>>, object: &ObjectState) -> Result<Vec<Extent>, IndexError> {
+    cut.ok_or_else(|| IndexError::Malformed { what: "object", key: format!("object {}", object.id) })
+}
+
+fn sealed(
+    view: &View,
+    object: &ObjectState,
+    layout: &Layout,
+    key: &Key,
+    (start, len, size): (u64, u64, u64),
+) -> Result<Segment, IndexError> {
+    if len == 0 {
+        return Ok(Segment { sealed: None, opener: None, extents: VecDeque::new() });
+    }
+    let range = SealedRange::new(start, len, size);
+    let salt = whole(view.cut_layout(layout, 0, SALT)?, object)?;
+    let extents = whole(view.cut_layout(layout, range.start, range.len)?, object)?.into();
+    Ok(Segment { sealed: Some((key.clone(), salt, range)), opener: None, extents })
+}
+
+impl Segment {
+    fn next(&mut self, store: &Store) -> Option<Result<Bytes, ReadError>> {
+        if let Some((key, at, range)) = self.sealed.take() {
+            let mut salt = Vec::new();
+            for extent in at {
+                match read_now(store, extent) {
+                    Ok(bytes) => salt.extend_from_slice(&bytes),
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+            self.opener = Some(Opener::new(&key, &salt, range));
+        }
+        let extent = self.extents.pop_front()?;
+        let read = read_now(store, extent);
+        let (Ok(bytes), Some(opener)) = (&read, &mut self.opener) else { return Some(read) };
+        let opened = opener.update(bytes, self.extents.is_empty());
+        Some(opened.map_err(|error| {
+            tracing::error!(lsn = %extent.lsn, reason = %error, "an object could not be decrypted");
+            ReadError::Damaged(error.to_string())
+        }))
+    }
+}
+
+/// A read on its way, with what is to be read after it.
+type Reading = JoinHandle<(Bytewise, Option<Result<Bytes, ReadError>>)>;
+
 /// The body of an answer.
 pub(super) struct Outgoing {
     store: Arc<Store>,
     first: Option<Bytes>,
-    todo: VecDeque<Extent>,
-    reading: Option<JoinHandle<Result<Bytes, ReadError>>>,
+    todo: Option<Bytewise>,
+    reading: Option<Reading>,
     remaining: usize,
 }
 
 impl Outgoing {
     /// A body that begins with `first`, already read, and goes on with `rest`.
-    pub(super) fn body(store: &Arc<Store>, first: Bytes, rest: VecDeque<Extent>) -> StreamingBlob {
-        let remaining = first.len() + rest.iter().map(|e| e.len as usize).sum::<usize>();
+    pub(super) fn body(store: &Arc<Store>, first: Bytes, rest: Bytewise) -> StreamingBlob {
+        let remaining = usize::try_from(rest.len).unwrap_or(usize::MAX);
+        let more = remaining > first.len();
         let first = (!first.is_empty()).then_some(first);
         let store = Arc::clone(store);
-        StreamingBlob::new(Outgoing { store, first, todo: rest, reading: None, remaining })
+        StreamingBlob::new(Outgoing { store, first, todo: more.then_some(rest), reading: None, remaining })
     }
 
     fn read_ahead(&mut self) {
         if self.reading.is_none()
-            && let Some(extent) = self.todo.pop_front()
+            && let Some(mut todo) = self.todo.take()
         {
             let store = Arc::clone(&self.store);
-            self.reading = Some(tokio::task::spawn_blocking(move || read_now(&store, extent)));
+            self.reading = Some(tokio::task::spawn_blocking(move || {
+                let read = todo.next(&store);
+                (todo, read)
+            }));
         }
     }
 }
@@ -75,8 +194,12 @@ impl Stream for Outgoing {
                 let read = ready!(reading.poll_unpin(cx));
                 self.reading = None;
                 match read {
-                    Ok(Ok(bytes)) => Ok(bytes),
-                    Ok(Err(error)) => Err(StdError::from(error)),
+                    Ok((_, None)) => return Poll::Ready(None),
+                    Ok((todo, Some(Ok(bytes)))) => {
+                        self.todo = Some(todo);
+                        Ok(bytes)
+                    }
+                    Ok((_, Some(Err(error)))) => Err(StdError::from(error)),
                     Err(error) => Err(StdError::from(error)),
                 }
             }
@@ -88,9 +211,12 @@ impl Stream for Outgoing {
         match &bytes {
             Ok(bytes) => {
                 self.remaining -= bytes.len();
+                if self.remaining == 0 {
+                    self.todo = None;
+                }
                 self.read_ahead();
             }
-            Err(_) => self.todo.clear(),
+            Err(_) => self.todo = None,
         }
         Poll::Ready(Some(bytes))
     }

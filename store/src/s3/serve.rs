@@ -36,6 +36,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::answer;
+use super::cors::{Begun, Cors};
+use super::guard::Peer;
 use crate::backend::{Backend, NotServing};
 
 /// Connections open at once; more wait in the listener's backlog. With about 2 MiB for each request
@@ -161,12 +163,13 @@ pub enum Serving {
 #[derive(Clone)]
 pub struct Front {
     s3: S3Service,
+    cors: Arc<Cors>,
     backend: Arc<dyn Backend>,
 }
 
 impl Front {
-    pub(super) fn new(s3: S3Service, backend: Arc<dyn Backend>) -> Front {
-        Front { s3, backend }
+    pub(super) fn new(s3: S3Service, cors: Cors, backend: Arc<dyn Backend>) -> Front {
+        Front { s3, cors: Arc::new(cors), backend }
     }
 
     /// Answers one request.
@@ -175,6 +178,11 @@ impl Front {
         if let Err(no) = self.backend.serving() {
             return send_away(&no, &target);
         }
+        let origin = match self.cors.begin(&req).await {
+            Ok(Begun::Answered(answer)) => return answer,
+            Ok(Begun::Goes(origin)) => origin,
+            Err(error) => return plain(error),
+        };
         if signed_the_old_way(&req) {
             return plain(s3_error!(
                 InvalidRequest,
@@ -185,8 +193,14 @@ impl Front {
         if let Err(no) = self.backend.serving() {
             return send_away(&no, &target);
         }
+        let mut answered = answered.map_or_else(
+            |_| plain(answer::internal("the answer could not be written")),
+            with_target(&target),
+        );
+        if let Some(origin) = origin {
+            origin.mark(answered.headers_mut());
+        }
         answered
-            .map_or_else(|_| plain(answer::internal("the answer could not be written")), with_target(&target))
     }
 }
 
@@ -272,9 +286,13 @@ async fn connection(stream: TcpStream, front: Front, mut gate: watch::Receiver<S
     }
     let asked = gate.clone();
     let here = stream.local_addr().ok().map(|at| at.ip());
+    let peer = stream.peer_addr().ok().map(|at| Peer(at.ip()));
     let usage = Arc::new(Usage::new());
     let used = usage.clone();
-    let service = service_fn(move |req| {
+    let service = service_fn(move |mut req: Request<Incoming>| {
+        if let Some(peer) = peer {
+            req.extensions_mut().insert(peer);
+        }
         let (front, asked) = (front.clone(), asked.clone());
         let underway = Underway::on(&used);
         async move {

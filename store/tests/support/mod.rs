@@ -186,14 +186,16 @@ pub struct Endpoint {
 
 impl Endpoint {
     pub async fn start() -> Endpoint {
+        Endpoint::start_with(|_| {}).await
+    }
+
+    /// An endpoint whose store is changed before it starts.
+    pub async fn start_with(change: impl FnOnce(&mut Store)) -> Endpoint {
         let toy = Toy::new();
         let told = Arc::clone(&toy);
-        let store = Store {
-            index: toy.index.clone(),
-            log: toy.clone(),
-            backend: toy.clone(),
-            on_damage: Arc::new(move |damage| told.with(|s| s.damages.push(damage))),
-        };
+        let on_damage = Arc::new(move |damage| told.with(|s| s.damages.push(damage)));
+        let mut store = Store::new(toy.index.clone(), toy.clone(), toy.clone(), on_damage);
+        change(&mut store);
         let (addr, gate, guests) = listen(store).await;
         Endpoint { toy, addr, gate, guests }
     }

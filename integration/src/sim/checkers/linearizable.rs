@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_store::op::UploadId;
+use holdfast_store::object::UploadId;
 
 use super::clients::{Report, Violation};
 use super::listing::{Names, observations};

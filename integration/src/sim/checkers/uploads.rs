@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_store::op::UploadId;
+use holdfast_store::object::UploadId;
 
 use super::clients::{Report, Violation};
 use crate::sim::s3::blob::Blob;

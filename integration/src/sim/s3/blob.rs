@@ -8,7 +8,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use holdfast_replication::testing::Dice;
-use holdfast_store::op::Etag;
+use holdfast_store::object::Etag;
 use md5::{Digest, Md5};
 
 /// The shortest body, in bytes: the number that it begins with.

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use holdfast_store::op::{Etag, UploadId};
+use holdfast_store::object::{Etag, UploadId};
 
 use super::blob::Blob;
 

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use holdfast_replication::testing::Dice;
-use holdfast_store::op::{Etag, UploadId};
+use holdfast_store::object::{Etag, UploadId};
 
 use super::blob::Blob;
 use super::call::{Answer, Call, Code, Condition, DIRECTORIES, Key};

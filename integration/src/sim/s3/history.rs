@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_store::op::{Etag, UploadId};
+use holdfast_store::object::{Etag, UploadId};
 
 use super::blob::Blob;
 use super::call::{Answer, Call, Code, Doubt, Key, Short};

@@ -18,7 +18,10 @@ use holdfast_store::apply::{Outcome, Refusal};
 use holdfast_store::backend::{ReadError, ReadLog};
 use holdfast_store::index::{Index, IndexError, Lookup, View};
 use holdfast_store::listing::{Item, MAX_PAGE, Query, list};
-use holdfast_store::op::{DeleteKey, Etag, Extent, Match, Meta, Op, PartRef, Precondition, Source, UploadId};
+use holdfast_store::object::{Etag, Traits, UploadId};
+use holdfast_store::op::{
+    CompleteUpload, DeleteKey, Extent, Match, Op, PartRef, Precondition, PutObject, PutPart, Source,
+};
 use holdfast_store::state::ObjectState;
 
 use super::blob::Blob;
@@ -172,7 +175,10 @@ impl Session {
         let bucket = BUCKET.to_owned();
         let wall_ms = context.wall_ms;
         match &self.call {
-            Call::CreateBucket => self.commit(&Op::CreateBucket { bucket, wall_ms }, Bytes::new()),
+            Call::CreateBucket => {
+                let (owner, tenant, settings) = (String::new(), None, Vec::new());
+                self.commit(&Op::CreateBucket { bucket, owner, tenant, settings, wall_ms }, Bytes::new())
+            }
             Call::Put { blob, .. } => {
                 let body = blob.bytes();
                 must_have_bucket(&context.index.view())?;
@@ -191,7 +197,8 @@ impl Session {
                 let view = context.index.view();
                 let object = find(&view, *key)?;
                 let mut body = Vec::with_capacity(object.size as usize);
-                for extent in view.cut(&object, 0, object.size)? {
+                let extents = view.cut(&object, 0, object.size)?.ok_or(Stop::Refused(Code::Damaged))?;
+                for extent in extents {
                     let bytes = context.log.read_slice(extent.lsn, extent.offset, extent.len)?;
                     if bytes.len() != extent.len as usize {
                         return Err(Stop::Refused(Code::Damaged));
@@ -206,8 +213,10 @@ impl Session {
             }
             Call::Delete { key, if_match } => {
                 let if_match = if_match.map(|etag| Match::Etag(etag.to_string()));
-                let keys = vec![DeleteKey { key: key.name(), if_match }];
-                self.commit(&Op::DeleteObjects { bucket, keys }, Bytes::new())
+                let keys = vec![DeleteKey { key: key.name(), if_match, ..DeleteKey::default() }];
+                let (owner, bypass_governance) = (String::new(), false);
+                let op = Op::DeleteObjects { bucket, owner, keys, bypass_governance, wall_ms };
+                self.commit(&op, Bytes::new())
             }
             Call::List { prefix, start_after, max_keys } => {
                 let view = context.index.view();
@@ -230,23 +239,29 @@ impl Session {
                 id[8..].copy_from_slice(&context.dice.roll().to_be_bytes());
                 let upload = UploadId(id);
                 let key = key.name();
-                let op = Op::CreateUpload { bucket, key, upload, meta: Meta::default(), wall_ms };
+                let traits = Box::default();
+                let op = Op::CreateUpload { bucket, key, upload, traits, checksum: None, wall_ms };
                 let step = self.commit(&op, Bytes::new());
                 self.asked = Asked::Upload(upload);
                 step
             }
             Call::Complete { key, upload, parts, condition } => {
                 let parts = parts.iter();
-                let parts =
-                    parts.map(|(number, blob)| PartRef { number: *number, etag: blob.etag().to_string() });
-                let op = Op::CompleteUpload {
+                let parts = parts.map(|(number, blob)| PartRef {
+                    number: *number,
+                    etag: blob.etag().to_string(),
+                    checksum: None,
+                });
+                let op = Op::CompleteUpload(Box::new(CompleteUpload {
                     bucket,
                     key: key.name(),
                     upload: *upload,
                     parts: parts.collect(),
+                    checksum: None,
+                    size: None,
                     precondition: precondition(*condition),
                     wall_ms,
-                };
+                }));
                 self.commit(&op, Bytes::new())
             }
             Call::Abort { key, upload } => {
@@ -288,22 +303,22 @@ impl Session {
         match &self.call {
             Call::Put { key, blob, condition } => {
                 let (source, inline) = place(*blob, &mut self.extents, self.epoch);
-                let op = Op::PutObject {
+                let op = Op::PutObject(Box::new(PutObject {
                     bucket,
                     key: key.name(),
-                    meta: Meta::default(),
+                    traits: Traits::default(),
                     size: blob.len(),
                     etag: blob.etag(),
                     checksums: Vec::new(),
                     source,
                     precondition: precondition(*condition),
                     wall_ms,
-                };
+                }));
                 self.commit(&op, inline)
             }
             Call::UploadPart { key, upload, number, blob } => {
                 let (source, inline) = place(*blob, &mut self.extents, self.epoch);
-                let op = Op::PutPart {
+                let op = Op::PutPart(Box::new(PutPart {
                     bucket,
                     key: key.name(),
                     upload: *upload,
@@ -313,7 +328,7 @@ impl Session {
                     checksums: Vec::new(),
                     source,
                     wall_ms,
-                };
+                }));
                 self.commit(&op, inline)
             }
             call => panic!("a request without a body stores one: {call}"),
@@ -324,23 +339,24 @@ impl Session {
         let Call::Copy { from, to } = self.call else { panic!("only a copy has a source: {}", self.call) };
         self.tries_left = self.tries_left.saturating_sub(1);
         let source = find(&context.index.view(), from)?;
-        let op = Op::PutObject {
+        let op = Op::PutObject(Box::new(PutObject {
             bucket: BUCKET.to_owned(),
             key: to.name(),
-            meta: source.meta,
+            traits: source.traits,
             size: source.size,
             etag: source.etag,
             checksums: source.checksums,
             source: Source::Object {
                 bucket: BUCKET.to_owned(),
                 key: from.name(),
+                version: None,
                 id: source.id,
                 start: 0,
                 len: source.size,
             },
             precondition: Precondition::default(),
             wall_ms: context.wall_ms,
-        };
+        }));
         self.commit(&op, Bytes::new())
     }
 }
@@ -389,14 +405,16 @@ fn refused(error: &SubmitError) -> Step {
 fn answered(outcome: Outcome) -> Step {
     let refusal = match outcome {
         Outcome::BucketCreated => return Step::Answer(Answer::BucketCreated),
-        Outcome::Stored { etag, .. } => return Step::Answer(Answer::Stored { etag }),
+        Outcome::Stored(stored) => return Step::Answer(Answer::Stored { etag: stored.etag }),
         Outcome::UploadAborted => return Step::Answer(Answer::UploadAborted),
         Outcome::Deleted(answers) => match answers.into_iter().next() {
             Some(Err(refusal)) => refusal,
             _ => return Step::Answer(Answer::Deleted),
         },
         Outcome::Refused(refusal) => refusal,
-        Outcome::Nothing | Outcome::BucketDeleted | Outcome::UploadCreated => return refuse(Code::Internal),
+        Outcome::Nothing | Outcome::BucketDeleted | Outcome::Changed | Outcome::UploadCreated => {
+            return refuse(Code::Internal);
+        }
     };
     refuse(match refusal {
         Refusal::NoSuchBucket => Code::NoSuchBucket,
@@ -407,10 +425,8 @@ fn answered(outcome: Outcome) -> Step {
         Refusal::InvalidPart => Code::InvalidPart,
         Refusal::EntityTooSmall => Code::EntityTooSmall,
         Refusal::SourceChanged | Refusal::StaleEpoch => Code::Unavailable,
-        Refusal::BucketNotEmpty
-        | Refusal::InvalidPartOrder
-        | Refusal::EntityTooLarge
-        | Refusal::Malformed => Code::Invalid,
+        // None of these calls asks for anything that could be refused so.
+        _ => Code::Invalid,
     })
 }
 

@@ -3,7 +3,7 @@
 mod random;
 
 use bytes::Bytes;
-use holdfast_store::op::{Etag, UploadId};
+use holdfast_store::object::{Etag, UploadId};
 
 use super::*;
 use crate::sim::s3::blob::Blob;

@@ -1,0 +1,84 @@
+//! Users and buckets in words and columns.
+
+use holdfast_store::admin::{MadeKey, ShownBucket, ShownUser};
+
+/// Columns, each as wide as its widest cell.
+fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let cells = |row: &[String]| row.iter().map(|cell| cell.chars().count()).collect::<Vec<_>>();
+    let mut widths: Vec<usize> = head.iter().map(|cell| cell.len()).collect();
+    for row in rows {
+        for (width, len) in widths.iter_mut().zip(cells(row)) {
+            *width = (*width).max(len);
+        }
+    }
+    let line = |row: &[String]| {
+        let padded = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    let head: Vec<String> = head.iter().map(ToString::to_string).collect();
+    std::iter::once(line(&head)).chain(rows.iter().map(|row| line(row))).collect()
+}
+
+fn or_dash(text: Option<&str>) -> String {
+    text.filter(|text| !text.is_empty()).unwrap_or("-").to_owned()
+}
+
+pub(super) fn users(users: &[ShownUser]) -> String {
+    if users.is_empty() {
+        return "There are no users but root: holdfast store users create NAME --access BUCKET:readwrite\n"
+            .into();
+    }
+    let rows: Vec<Vec<String>> = users
+        .iter()
+        .map(|user| {
+            let access = user.bucket_access.iter().map(|access| {
+                let permission = serde_json::to_value(access.permission).unwrap_or_default();
+                format!("{}:{}", access.bucket, permission.as_str().unwrap_or_default())
+            });
+            let mut access: Vec<String> = access.collect();
+            if user.creates_buckets {
+                access.push("its own buckets".into());
+            }
+            vec![
+                user.name.clone(),
+                if user.enabled { "yes" } else { "no" }.into(),
+                or_dash(user.tenant.as_deref()),
+                or_dash(Some(&user.access_keys.join(", "))),
+                or_dash(Some(&access.join(", "))),
+                or_dash(Some(&user.description)),
+            ]
+        })
+        .collect();
+    table(&["NAME", "ENABLED", "TENANT", "ACCESS KEYS", "REACHES", "DESCRIPTION"], &rows)
+}
+
+pub(super) fn made_key(made: &MadeKey) -> String {
+    format!(
+        "User        {}\nAccess key  {}\nSecret key  {}\n\nThe secret key is not shown again. Keep it where the client reads it.\n",
+        made.user.name, made.access_key, made.secret_key
+    )
+}
+
+pub(super) fn buckets(buckets: &[ShownBucket]) -> String {
+    if buckets.is_empty() {
+        return "There are no buckets.\n".into();
+    }
+    let of = |limit: Option<u64>| limit.map_or("-".to_owned(), |limit| limit.to_string());
+    let rows: Vec<Vec<String>> = buckets
+        .iter()
+        .map(|bucket| {
+            let lock = if bucket.object_lock { ", locked" } else { "" };
+            vec![
+                bucket.name.clone(),
+                bucket.owner.clone().unwrap_or_else(|| "root".into()),
+                or_dash(bucket.tenant.as_deref()),
+                format!("{}{lock}", bucket.versioning),
+                bucket.objects.to_string(),
+                of(bucket.quota_objects),
+                bucket.used_bytes.to_string(),
+                of(bucket.quota_bytes),
+            ]
+        })
+        .collect();
+    table(&["NAME", "OWNER", "TENANT", "VERSIONS", "OBJECTS", "QUOTA", "BYTES", "QUOTA"], &rows)
+}
