@@ -134,7 +134,7 @@ pub fn allows(question: &Question<'_>) -> bool {
         }
         None => false,
     };
-    if owns_bucket && (!foreign_object || !action.reads_object()) {
+    if owns_bucket && !(foreign_object && (action.reads_object() || action.is_acl_of_object())) {
         return true;
     }
     if let (Some(id), Some((owner, _))) = (id, question.object)

@@ -140,7 +140,7 @@ struct Condition {
 #[derive(Clone, Debug)]
 enum Principals {
     Everybody,
-    Users(Vec<String>),
+    Named { users: Vec<String>, tenants: Vec<String> },
 }
 
 #[derive(Clone, Debug)]
@@ -219,7 +219,7 @@ impl Policy {
         self.statements.iter().any(|statement| {
             let everybody = match statement.principals {
                 Principals::Everybody => !statement.but_principals,
-                Principals::Users(_) => statement.but_principals,
+                Principals::Named { .. } => statement.but_principals,
             };
             let fixed = statement.conditions.iter().any(|c| {
                 FIXING.contains(&c.key.as_str())
@@ -325,8 +325,9 @@ impl Statement {
     fn applies(&self, who: &Who, action: &str, resource: &str, context: &Context) -> bool {
         let principal = match &self.principals {
             Principals::Everybody => true,
-            Principals::Users(names) => {
-                who.id().is_some_and(|id| !id.is_empty() && names.iter().any(|n| n == id))
+            Principals::Named { users, tenants } => {
+                let named = who.id().is_some_and(|id| !id.is_empty() && users.iter().any(|n| n == id));
+                named || who.tenant().is_some_and(|tenant| tenants.iter().any(|t| t == tenant))
             }
         };
         let action = action.to_lowercase();
@@ -345,8 +346,8 @@ impl Statement {
     }
 }
 
-/// Names of users. A user is `arn:aws:iam::TENANT:user/NAME`, whatever stands for the tenant, or the name
-/// itself.
+/// Whom a statement is about. A user is `arn:aws:iam::TENANT:user/NAME`, whatever stands for the tenant, or
+/// the name itself; all users of a tenant are `arn:aws:iam::TENANT:root`.
 fn principals_of(value: Value) -> Result<Principals, BadPolicy> {
     let named = match value {
         Value::String(text) if text == "*" => return Ok(Principals::Everybody),
@@ -367,19 +368,29 @@ fn principals_of(value: Value) -> Result<Principals, BadPolicy> {
     if named.iter().any(|name| name == "*") {
         return Ok(Principals::Everybody);
     }
-    let name = |text: String| match text.strip_prefix("arn:aws:iam::") {
-        None if !text.starts_with("arn:") => Ok(text),
-        Some(rest) => match rest.split_once(":user/") {
-            Some((_, path)) => Ok(path.rsplit('/').next().unwrap_or(path).to_owned()),
-            None => Err(BadPolicy(format!("{text} names no user: write arn:aws:iam:::user/NAME"))),
-        },
-        None => Err(BadPolicy(format!("{text} names no user: write arn:aws:iam:::user/NAME"))),
-    };
-    let named: BTreeSet<String> = named.into_iter().map(name).collect::<Result<_, _>>()?;
-    if named.is_empty() {
+    let (mut users, mut tenants) = (BTreeSet::new(), BTreeSet::new());
+    for text in named {
+        let unknown = || {
+            BadPolicy(format!(
+                "{text} names nobody: write arn:aws:iam:::user/NAME, or arn:aws:iam::TENANT:root for all of a tenant"
+            ))
+        };
+        match text.strip_prefix("arn:aws:iam::") {
+            None if !text.starts_with("arn:") => drop(users.insert(text)),
+            None => return Err(unknown()),
+            Some(rest) => match rest.split_once(":user/") {
+                Some((_, path)) => drop(users.insert(path.rsplit('/').next().unwrap_or(path).to_owned())),
+                None => match rest.strip_suffix(":root") {
+                    Some(tenant) if !tenant.is_empty() => drop(tenants.insert(tenant.to_owned())),
+                    _ => return Err(unknown()),
+                },
+            },
+        }
+    }
+    if users.is_empty() && tenants.is_empty() {
         return Err(bad("Principal names nobody"));
     }
-    Ok(Principals::Users(named.into_iter().collect()))
+    Ok(Principals::Named { users: users.into_iter().collect(), tenants: tenants.into_iter().collect() })
 }
 
 impl Condition {

@@ -92,7 +92,6 @@ pub(super) fn store(
         refuse!(QuotaExceeded);
     }
     let version = (bucket.versioning == Versioning::Enabled).then_some(VersionId::At(object.id));
-    let version = version.or((bucket.versioning == Versioning::Suspended).then_some(VersionId::Null));
     let stored = Stored {
         etag: object.etag,
         modified_ms: object.modified_ms,
@@ -238,9 +237,8 @@ pub(super) fn change(
         Change::Retention { retention, bypass_governance } => {
             if let Some(now) = lock.retention.filter(|now| wall_ms < now.until_ms) {
                 let longer = retention.is_some_and(|new| new.until_ms >= now.until_ms);
-                let same_or_stricter = retention
-                    .is_some_and(|new| new.mode == now.mode || new.mode == RetentionMode::Compliance);
-                let extends = longer && same_or_stricter;
+                let same = retention.is_some_and(|new| new.mode == now.mode);
+                let extends = longer && same;
                 let may = now.mode == RetentionMode::Governance && *bypass_governance;
                 if !extends && !may {
                     refuse!(Locked);

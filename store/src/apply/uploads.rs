@@ -71,7 +71,7 @@ pub(super) fn complete(state: &mut Staged<'_>, place: Place, op: &CompleteUpload
             Some(object) if object.upload == Some(op.upload) => Ok(Outcome::Stored(Box::new(Stored {
                 etag: object.etag,
                 modified_ms: object.modified_ms,
-                version: (bucket.versioning != crate::bucket::Versioning::Off).then(|| object.version()),
+                version: (!object.null).then(|| object.version()),
                 checksums: object.checksums,
             }))),
             _ => Err(super::Refusal::NoSuchUpload),

@@ -22,17 +22,14 @@ pub(super) struct Asked {
 
 /// Gathers the fields of a request that say something about access.
 macro_rules! asked_acl {
-    ($input:expr) => {
-        $crate::s3::acl::asked_acl!($input, None)
-    };
     ($input:expr, $write:expr) => {{
         use $crate::access::Permission;
         let grants = [
-            (Permission::FullControl, $input.grant_full_control.take()),
             (Permission::Read, $input.grant_read.take()),
             (Permission::Write, $write),
             (Permission::ReadAcp, $input.grant_read_acp.take()),
             (Permission::WriteAcp, $input.grant_write_acp.take()),
+            (Permission::FullControl, $input.grant_full_control.take()),
         ];
         $crate::s3::acl::Asked {
             canned: $input.acl.take().map(|acl| acl.as_str().to_owned()),
@@ -167,7 +164,10 @@ pub(super) fn shown(view: &View, acl: Option<&Acl>, owner: &str) -> S3Result<(Ow
     let private = Acl::private(owner);
     let acl = acl.unwrap_or(&private);
     let mut grants = Vec::new();
-    for grant in &acl.grants {
+    // Groups come first: what the whole world may do is what a reader looks for.
+    let (groups, users): (Vec<_>, Vec<_>) =
+        acl.grants.iter().partition(|grant| !matches!(grant.grantee, Grantee::User(_)));
+    for grant in groups.into_iter().chain(users) {
         let grantee = match &grant.grantee {
             Grantee::User(id) => {
                 let Owner { display_name, id } = owner_of(view, id)?;

@@ -114,19 +114,31 @@ pub(super) async fn create(
     let grant_write = input.grant_write.take();
     let asked = asked_acl!(input, grant_write);
     let (name, by) = (bucket.clone(), owner.clone());
-    let acl = store
+    let locks = input.object_lock_enabled_for_bucket == Some(true);
+    let (acl, is_there) = store
         .ask(move |_, view| {
             let has_acl = !asked.is_empty();
             let acl = asked.read(&view, &by, &by)?;
             let state = BucketState { owner: by, ownership, ..BucketState::default() };
             acl::permit(&state, acl.as_ref(), has_acl)?;
-            // Who makes a bucket that is his already has what he wants, if he wants the same.
             match view.bucket(&name)? {
-                Some(bucket) if bucket.owner != state.owner => Err(exists_elsewhere()),
-                _ => Ok(acl),
+                None => Ok((acl, false)),
+                // Who makes a bucket that is his already has what he wants, if it is the same.
+                Some(bucket)
+                    if bucket.owner == state.owner
+                        && bucket.acl == acl
+                        && bucket.object_lock.is_some() == locks
+                        && (ownership.is_none() || bucket.ownership == ownership) =>
+                {
+                    Ok((acl, true))
+                }
+                Some(_) => Err(exists()),
             }
         })
         .await?;
+    if is_there {
+        return Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{bucket}")) }));
+    }
     if acl.is_some() && ownership != Some(Ownership::BucketOwnerEnforced) {
         settings.push(Setting::Acl(acl));
     }
@@ -138,11 +150,7 @@ pub(super) async fn create(
         Outcome::Refused(Refusal::BucketExists) => {
             let name = bucket.clone();
             let state = store.ask(move |_, view| find(&view, &name)).await?;
-            return Err(if state.owner == by {
-                answer::refusal(Refusal::BucketExists)
-            } else {
-                exists_elsewhere()
-            });
+            return Err(if state.owner == by { answer::refusal(Refusal::BucketExists) } else { exists() });
         }
         Outcome::Refused(refusal) => return Err(answer::refusal(refusal)),
         _ => return Err(answer::internal("the operation had another outcome")),
@@ -150,8 +158,9 @@ pub(super) async fn create(
     Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{bucket}")) }))
 }
 
-fn exists_elsewhere() -> s3s::S3Error {
-    let message = "The bucket exists and is another one's; names are the same for everybody";
+fn exists() -> s3s::S3Error {
+    let message =
+        "The bucket exists, and is another one's or has other settings; names are the same for everybody";
     s3s::S3Error::with_message(S3ErrorCode::BucketAlreadyExists, message)
 }
 

@@ -47,7 +47,7 @@ struct Walk {
     /// How many former versions of the key were seen.
     former: usize,
     /// A delete marker that is current, until another version of its key is seen.
-    lone_marker: Option<(String, VersionId)>,
+    lone_marker: Option<(String, VersionId, u64)>,
 }
 
 impl Caretaker {
@@ -183,7 +183,7 @@ fn page(
     for item in page.items {
         let VersionItem::Version { key, version, is_latest } = item else { continue };
         if walk.key != key {
-            end_marker(&rules, &mut walk, &mut ended);
+            end_marker(store, &rules, &mut walk, &mut ended);
             walk.key.clone_from(&key);
             walk.former = 0;
         } else {
@@ -209,7 +209,7 @@ fn page(
                     });
                 }
             }
-            Version::Marker(_) if is_latest => walk.lone_marker = Some((key.clone(), id)),
+            Version::Marker(_) if is_latest => walk.lone_marker = Some((key.clone(), id, modified_ms)),
             Version::Object(_) | Version::Marker(_) => {
                 if lifecycle::former_ends(&rules, store.day, &subject, walk.since_ms, walk.former, now_ms) {
                     ended.push(DeleteKey { key: key.clone(), version: Some(id), ..DeleteKey::default() });
@@ -223,14 +223,19 @@ fn page(
     if page.truncated {
         return Ok((ended, Some(walk)));
     }
-    end_marker(&rules, &mut walk, &mut ended);
+    end_marker(store, &rules, &mut walk, &mut ended);
     Ok((ended, None))
 }
 
 /// Ends a delete marker that is all that is left of its key.
-fn end_marker(rules: &BucketLifecycleConfiguration, walk: &mut Walk, ended: &mut Vec<DeleteKey>) {
-    if let Some((key, version)) = walk.lone_marker.take()
-        && lifecycle::marker_ends(rules, &key)
+fn end_marker(
+    store: &Store,
+    rules: &BucketLifecycleConfiguration,
+    walk: &mut Walk,
+    ended: &mut Vec<DeleteKey>,
+) {
+    if let Some((key, version, since_ms)) = walk.lone_marker.take()
+        && lifecycle::marker_ends(rules, store.day, &key, since_ms, wall_ms())
     {
         ended.push(DeleteKey { key, version: Some(version), ..DeleteKey::default() });
     }

@@ -129,7 +129,7 @@ pub(super) async fn object(store: &Arc<Store>, req: S3Request<CopyObjectInput>) 
     let target = input.bucket.clone();
     let precondition = copy_precondition(&req.headers)?;
     let from = Arc::new(from);
-    let mut asks = Some(asks_of!(who, input));
+    let mut asks = Some(asks_of!(who, req.headers, input));
     let mut traits_and_key = None;
     for _ in 0..TRIES {
         let (_, conditions, _) = source_of!(input);

@@ -140,7 +140,8 @@ pub(super) fn key_of(
 ) -> S3Result<Option<Key>> {
     match (encryption, customer) {
         (Some(Encryption::Customer { md5, wrapped }), Some(customer)) => {
-            customer.open(md5, wrapped).map(Some).map_err(failed)
+            let other = |_| s3_error!(InvalidRequest, "The object was stored with another customer's key");
+            customer.open(md5, wrapped).map(Some).map_err(other)
         }
         (Some(Encryption::Customer { .. }), None) => Err(s3_error!(
             InvalidRequest,

@@ -114,6 +114,13 @@ impl Scope {
         })
     }
 
+    /// Whether it may show that the key does not exist: to who may list it.
+    pub(super) fn may_learn_of(&self, key: &str) -> bool {
+        let mut scope = self.clone();
+        scope.context.add("s3:prefix", key);
+        scope.may(Action::ListBucket, None, None)
+    }
+
     /// Refuses what is not allowed.
     pub(super) fn demand(
         &self,

@@ -200,13 +200,20 @@ pub(super) fn former_ends(
     })
 }
 
-/// Whether a delete marker that is all that is left of its key is to go.
-pub(super) fn marker_ends(rules: &BucketLifecycleConfiguration, key: &str) -> bool {
+/// Whether a delete marker of `since_ms` that is all that is left of its key is to go.
+pub(super) fn marker_ends(
+    rules: &BucketLifecycleConfiguration,
+    day: Day,
+    key: &str,
+    since_ms: u64,
+    now_ms: u64,
+) -> bool {
     let subject = Subject { key, size: 0, tags: &[] };
     rules.rules.iter().filter(|rule| selects(rule, &subject)).any(|rule| {
-        rule.expiration
-            .as_ref()
-            .is_some_and(|e| e.expired_object_delete_marker == Some(true) || e.days.is_some())
+        rule.expiration.as_ref().is_some_and(|expiration| {
+            let old = expiration.days.is_some_and(|days| day.after(since_ms, days) <= now_ms);
+            old || expiration.expired_object_delete_marker == Some(true)
+        })
     })
 }
 

@@ -63,7 +63,7 @@ impl Names {
     }
 
     fn write_opt(self, name: Option<&String>) -> Option<String> {
-        name.map(|name| self.write(name))
+        name.filter(|name| !name.is_empty()).map(|name| self.write(name))
     }
 }
 

@@ -25,6 +25,7 @@ mod caretaker;
 mod conditions;
 mod copies;
 mod cors;
+mod edge;
 mod encryption;
 mod endpoint;
 mod guard;
@@ -122,6 +123,7 @@ pub fn service(store: Store, options: Options) -> Front {
         root_secret_key: SecretKey::from(options.root_secret_key),
     });
     builder.set_access(Guard { store: Arc::clone(&store), root_access_key: options.root_access_key });
+    builder.set_validation(edge::Names);
     builder.set_host(hosts.clone());
     builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
     Front::new(builder.build(), Cors::new(store, hosts), backend)

@@ -13,12 +13,12 @@ use super::encryption::{customer_of, key_of, show_encryption};
 use super::guard::{Scope, asker, scope};
 use super::receive::{Expected, receive};
 use super::send::{Bytewise, Outgoing};
-use super::traits::{asks_of, milliseconds, retention_mode_name};
-use super::{Answer, Store, answer, buckets, lifecycle, settings, timestamp, version_id, wall_ms};
+use super::traits::{asks_of, milliseconds, retention_mode_name, tags_of_object};
+use super::{Answer, Store, answer, buckets, edge, lifecycle, settings, timestamp, version_id, wall_ms};
 use crate::access::Action;
 use crate::apply::{Deleted, Outcome, Refusal};
 use crate::bucket::{Document, Versioning};
-use crate::checksum::{ChecksumKind, ChecksumScope};
+use crate::checksum::{Checksum, ChecksumKind, ChecksumScope};
 use crate::index::{Lookup, View};
 use crate::object::{Traits, VersionId};
 use crate::op::{DeleteKey, HEAD_MAX, Match, Op};
@@ -81,20 +81,15 @@ fn shows_marker(error: s3s::S3Error, marker: &DeleteMarker) -> s3s::S3Error {
 }
 
 /// When the object ends by the bucket's lifecycle rules, as the protocol shows it.
-fn expiration(
-    store: &Store,
-    view: &View,
-    name: &str,
-    key: &str,
-    object: &ObjectState,
-) -> S3Result<Option<String>> {
+fn expiration(view: &View, name: &str, key: &str, object: &ObjectState) -> S3Result<Option<String>> {
     if !buckets::find(view, name)?.documents.contains(&Document::Lifecycle) {
         return Ok(None);
     }
     let rules: Option<BucketLifecycleConfiguration> = settings::document(view, name, Document::Lifecycle)?;
     let subject = lifecycle::Subject { key, size: object.size, tags: &object.traits.tags };
     Ok(rules.and_then(|rules| {
-        let (at_ms, rule) = lifecycle::expiry(&rules, store.day, &subject, object.modified_ms)?;
+        let (at_ms, rule) =
+            lifecycle::expiry(&rules, lifecycle::Day::default(), &subject, object.modified_ms)?;
         Some(lifecycle::shown_expiry(at_ms, rule))
     }))
 }
@@ -157,8 +152,8 @@ macro_rules! describe {
                 Some(ObjectLockLegalHoldStatus::from_static(ObjectLockLegalHoldStatus::ON));
         }
         show_encryption!(output, &object.traits.encryption);
-        if $with_checksums && selected.whole {
-            show_checksums!(output, &object.checksums);
+        if $with_checksums && (selected.whole || selected.checksums.is_some()) {
+            show_checksums!(output, selected.checksums.as_ref().unwrap_or(&object.checksums));
             output.checksum_type = object.checksums.first().map(|c| scope_name(c.scope));
         }
         output
@@ -171,9 +166,16 @@ struct Selected {
     whole: bool,
     content_range: Option<String>,
     parts_count: Option<i32>,
+    /// Of the part, where one was asked for.
+    checksums: Option<Vec<Checksum>>,
 }
 
 impl Selected {
+    fn whole(object: &ObjectState) -> Selected {
+        let bytes = 0..object.size;
+        Selected { bytes, whole: true, content_range: None, parts_count: None, checksums: None }
+    }
+
     fn new(view: &View, object: &ObjectState, range: Option<Range>, part: Option<i32>) -> S3Result<Selected> {
         let unsatisfiable = || {
             let error = s3_error!(InvalidRange, "The range lies outside of the object");
@@ -184,13 +186,13 @@ impl Selected {
             })
         };
         let all = 0..object.size;
-        let mut parts_count = None;
+        let (mut parts_count, mut checksums) = (None, None);
         let bytes = match (range, part) {
             (Some(_), Some(_)) => {
                 return Err(s3_error!(InvalidRequest, "Range and partNumber exclude each other"));
             }
             (None, None) => {
-                return Ok(Selected { bytes: all, whole: true, content_range: None, parts_count: None });
+                return Ok(Selected::whole(object));
             }
             (Some(_), None) if object.size == 0 => return Err(unsatisfiable()),
             (Some(range), None) => range.check(object.size).map_err(|_| unsatisfiable())?,
@@ -204,6 +206,7 @@ impl Selected {
                         let at = usize::try_from(number).ok().and_then(|n| n.checked_sub(1));
                         let at = at.filter(|at| *at < parts.len()).ok_or_else(no_part)?;
                         let start = parts[..at].iter().map(|(_, part)| part.size).sum::<u64>();
+                        checksums = Some(parts[at].1.checksums.clone());
                         start..start + parts[at].1.size
                     }
                     _ if number == 1 => all.clone(),
@@ -212,11 +215,11 @@ impl Selected {
             }
         };
         if parts_count.is_none() && part.is_some() {
-            return Ok(Selected { bytes, whole: true, content_range: None, parts_count: None });
+            return Ok(Selected::whole(object));
         }
         let last = bytes.end.saturating_sub(1);
         let content_range = Some(format!("bytes {}-{last}/{}", bytes.start, object.size));
-        Ok(Selected { whole: bytes == all, bytes, content_range, parts_count })
+        Ok(Selected { whole: bytes == all, bytes, content_range, parts_count, checksums })
     }
 }
 
@@ -229,7 +232,9 @@ pub(super) async fn put(store: &Arc<Store>, req: S3Request<PutObjectInput>) -> A
     answer::refuse_unsupported(&req.headers)?;
     let who = asker(&req);
     let mut input = req.input;
-    let asks = asks_of!(who, input);
+    // Here ends what the library makes of an upload by form, too.
+    input.tagging = tags_of_form(input.tagging)?;
+    let asks = asks_of!(who, req.headers, input);
     let bucket = input.bucket.clone();
     let (traits, key, ends) = store
         .ask(move |store, view| {
@@ -263,8 +268,8 @@ pub(super) async fn put(store: &Arc<Store>, req: S3Request<PutObjectInput>) -> A
             show_checksums!(output, &stored.checksums);
             if ends {
                 output.expiration = store
-                    .ask(move |store, view| match view.object(&bucket, &name)? {
-                        Some(object) => expiration(store, &view, &bucket, &name, &object),
+                    .ask(move |_, view| match view.object(&bucket, &name)? {
+                        Some(object) => expiration(&view, &bucket, &name, &object),
                         None => Ok(None),
                     })
                     .await?;
@@ -275,8 +280,23 @@ pub(super) async fn put(store: &Arc<Store>, req: S3Request<PutObjectInput>) -> A
     }
 }
 
+/// Where an upload by form gives its tags as a document, they become what the header of a `PUT` would be.
+fn tags_of_form(text: Option<String>) -> S3Result<Option<String>> {
+    let Some(document) = text.as_deref().filter(|text| text.trim_start().starts_with('<')) else {
+        return Ok(text);
+    };
+    let mut header = form_urlencoded::Serializer::new(String::new());
+    for (key, value) in tags_of_object(edge::tagging(document)?.tag_set)? {
+        header.append_pair(&key, &value);
+    }
+    Ok(Some(header.finish()))
+}
+
 pub(super) async fn get(store: &Arc<Store>, req: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
     store.serving()?;
+    if req.headers.contains_key("x-amz-server-side-encryption") {
+        return Err(s3_error!(InvalidArgument, "x-amz-server-side-encryption is not for reads"));
+    }
     let who = scope(&req)?;
     let input = req.input;
     let with_checksums = wants_checksums(input.checksum_mode.as_ref());
@@ -305,7 +325,7 @@ pub(super) async fn get(store: &Arc<Store>, req: S3Request<GetObjectInput>) -> A
             let mut output = describe!(GetObjectOutput, sought, selected, with_checksums);
             let tags = sought.object.traits.tags.len() as i32;
             output.tag_count = (tags > 0).then_some(tags);
-            output.expiration = expiration(store, &view, &input.bucket, &input.key, &sought.object)?;
+            output.expiration = expiration(&view, &input.bucket, &input.key, &sought.object)?;
             Ok((output, first, bytes))
         })
         .await?;
@@ -316,7 +336,7 @@ pub(super) async fn get(store: &Arc<Store>, req: S3Request<GetObjectInput>) -> A
 /// Finds the object; that a key does not exist shows only to who may list the bucket.
 fn find_for(who: &Scope, view: &View, bucket: &str, key: &str, version: Option<&str>) -> S3Result<Sought> {
     let sought = find(view, bucket, key, version);
-    if sought.is_err() && !who.may(Action::ListBucket, None, None) {
+    if sought.is_err() && !who.may_learn_of(key) {
         return Err(super::guard::denied());
     }
     sought
@@ -324,9 +344,12 @@ fn find_for(who: &Scope, view: &View, bucket: &str, key: &str, version: Option<&
 
 pub(super) async fn head(store: &Arc<Store>, req: S3Request<HeadObjectInput>) -> Answer<HeadObjectOutput> {
     store.serving()?;
+    if req.headers.contains_key("x-amz-server-side-encryption") {
+        return Err(s3_error!(InvalidArgument, "x-amz-server-side-encryption is not for reads"));
+    }
     let who = scope(&req)?;
     let input = req.input;
-    let output = store
+    let (output, tags) = store
         .ask(move |store, view| {
             let sought = find_for(&who, &view, &input.bucket, &input.key, input.version_id.as_deref())?;
             let customer = customer_of!(input).read()?;
@@ -341,11 +364,16 @@ pub(super) async fn head(store: &Arc<Store>, req: S3Request<HeadObjectInput>) ->
             let selected = Selected::new(&view, &sought.object, input.range, input.part_number)?;
             let with_checksums = wants_checksums(input.checksum_mode.as_ref());
             let mut output = describe!(HeadObjectOutput, sought, selected, with_checksums);
-            output.expiration = expiration(store, &view, &input.bucket, &input.key, &sought.object)?;
-            Ok(output)
+            output.expiration = expiration(&view, &input.bucket, &input.key, &sought.object)?;
+            Ok((output, sought.object.traits.tags.len()))
         })
         .await?;
-    Ok(S3Response::new(output))
+    let mut answer = S3Response::new(output);
+    if tags > 0 {
+        // The library knows this header of a GET only.
+        answer.headers.insert("x-amz-tagging-count", HeaderValue::from(tags));
+    }
+    Ok(answer)
 }
 
 fn delete_match(condition: Option<IfMatch>) -> Option<Match> {

@@ -37,6 +37,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::answer;
 use super::cors::{Begun, Cors};
+use super::edge::{self, Asked, Ids};
 use super::guard::Peer;
 use crate::backend::{Backend, NotServing};
 
@@ -164,16 +165,23 @@ pub enum Serving {
 pub struct Front {
     s3: S3Service,
     cors: Arc<Cors>,
+    ids: Arc<Ids>,
     backend: Arc<dyn Backend>,
 }
 
 impl Front {
     pub(super) fn new(s3: S3Service, cors: Cors, backend: Arc<dyn Backend>) -> Front {
-        Front { s3, cors: Arc::new(cors), backend }
+        Front { s3, cors: Arc::new(cors), ids: Arc::default(), backend }
     }
 
     /// Answers one request.
     pub async fn answer(&self, req: Request<Incoming>) -> Response<Body> {
+        let asked = Asked::of(&req);
+        let answer = self.answer_plainly(req).await;
+        edge::finish(answer, &asked, &self.ids.next()).await
+    }
+
+    async fn answer_plainly(&self, req: Request<Incoming>) -> Response<Body> {
         let target = req.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
         if let Err(no) = self.backend.serving() {
             return send_away(&no, &target);
@@ -183,6 +191,9 @@ impl Front {
             Ok(Begun::Goes(origin)) => origin,
             Err(error) => return plain(error),
         };
+        if let Err(error) = edge::check_presigned(&req) {
+            return plain(error);
+        }
         if signed_the_old_way(&req) {
             return plain(s3_error!(
                 InvalidRequest,

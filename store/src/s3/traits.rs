@@ -33,7 +33,7 @@ pub(super) struct Asks {
 
 /// The fields of a request that become [`Asks`].
 macro_rules! asks_of {
-    ($who:expr, $input:expr) => {
+    ($who:expr, $headers:expr, $input:expr) => {
         $crate::s3::traits::Asks {
             who: $who,
             meta: $crate::s3::traits::meta_of!($input)?,
@@ -43,7 +43,11 @@ macro_rules! asks_of {
                 $input.object_lock_retain_until_date.take(),
                 $input.object_lock_legal_hold_status.take(),
             )?,
-            acl: $crate::s3::acl::asked_acl!($input),
+            // The library passes over this header of an object: it means something for a bucket only.
+            acl: $crate::s3::acl::asked_acl!(
+                $input,
+                $headers.get("x-amz-grant-write").and_then(|v| v.to_str().ok()).map(str::to_owned)
+            ),
             encryption: $crate::s3::encryption::wish_of!($input)?,
         }
     };
@@ -149,6 +153,8 @@ fn checked_tags(tags: Vec<Tag>, most: usize) -> S3Result<Vec<Tag>> {
             return Err(s3_error!(InvalidTag, "The tag {key} is there twice"));
         }
     }
+    let mut tags = tags;
+    tags.sort();
     Ok(tags)
 }
 

@@ -69,7 +69,7 @@ pub(super) async fn create(
     getrandom::fill(&mut id).map_err(|_| answer::internal("the system gives no random bytes"))?;
     let upload = UploadId(id);
     let checksum = plan(input.checksum_algorithm.as_ref(), input.checksum_type.as_ref())?;
-    let asks = asks_of!(who, input);
+    let asks = asks_of!(who, req.headers, input);
     let bucket = input.bucket.clone();
     let (traits, _) =
         store.ask(move |store, view| asks.settle(store, &view, &buckets::find(&view, &bucket)?)).await?;

@@ -73,6 +73,11 @@ impl Toy {
         f(&mut self.state.lock().unwrap())
     }
 
+    /// The payloads of all records.
+    pub fn records(&self) -> Vec<Bytes> {
+        self.with(|s| s.records.values().cloned().collect())
+    }
+
     pub fn fail_writes(&self, error: Option<WriteError>) {
         self.with(|s| s.fail = error);
     }

@@ -18,7 +18,10 @@ pub struct Call {
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
     pub host: Option<String>,
+    pub access_key: String,
     pub secret: String,
+    /// Sends no signature at all.
+    pub anonymous: bool,
     /// Sends the body in signed chunks; the second one's signature is wrong where the flag says so.
     pub chunked: Option<bool>,
 }
@@ -54,7 +57,9 @@ impl Call {
             headers: Vec::new(),
             body: Bytes::new(),
             host: None,
+            access_key: ACCESS_KEY.into(),
             secret: SECRET_KEY.into(),
+            anonymous: false,
             chunked: None,
         }
     }
@@ -76,6 +81,18 @@ impl Call {
 
     pub fn host(mut self, host: &str) -> Call {
         self.host = Some(host.into());
+        self
+    }
+
+    /// Signs with these keys.
+    pub fn by(mut self, access_key: &str, secret: &str) -> Call {
+        self.access_key = access_key.into();
+        self.secret = secret.into();
+        self
+    }
+
+    pub fn anonymous(mut self) -> Call {
+        self.anonymous = true;
         self
     }
 
@@ -132,8 +149,16 @@ impl Call {
         let signature = hex::encode(mac(&key, &to_sign));
         headers.push((
             "authorization".into(),
-            format!("AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/{scope}, SignedHeaders={names}, Signature={signature}"),
+            format!(
+                "AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={names}, Signature={signature}",
+                self.access_key
+            ),
         ));
+        if self.anonymous {
+            let mut headers = self.headers.clone();
+            headers.push(("host".into(), self.host.clone().unwrap_or_else(|| addr.to_string())));
+            return (headers, self.body.clone());
+        }
         let Some(wrong) = self.chunked else { return (headers, self.body.clone()) };
 
         let mut wire = Vec::new();
