@@ -28,8 +28,8 @@ pub const CHUNK_LEN: usize = 1024 * 1024;
 /// takes about 60 KiB; this bound keeps head and inline bytes together below the log's record limit.
 pub const HEAD_MAX: usize = 768 * 1024;
 
-/// The only version of the head's encoding so far.
-const HEAD_VERSION: u8 = 1;
+/// The version of the head's encoding. Version 1 was never released.
+const HEAD_VERSION: u8 = 2;
 
 /// A run of object bytes inside one record of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -260,7 +260,9 @@ pub enum BadOp {
     #[error("the operation's description takes {0} bytes, more than {HEAD_MAX}")]
     TooLarge(usize),
     /// A newer release wrote it.
-    #[error("operation encoding version {0} is unknown: a newer release wrote this log; upgrade this member")]
+    #[error(
+        "operation encoding version {0} is unknown: another release wrote this log; run that one, or a newer one, on this member"
+    )]
     UnknownVersion(u8),
     /// The bytes are not what any release wrote.
     #[error("the operation record is malformed: {0}")]

@@ -401,3 +401,30 @@ async fn a_presigned_url_is_good_for_a_week_at_most() {
         assert_eq!((got.status, code(&got)), (403, "AccessDenied".into()), "{expires}");
     }
 }
+
+#[tokio::test]
+async fn a_connection_ends_where_the_answer_came_instead_of_the_invitation_to_send_the_body() {
+    let s3 = Endpoint::with_bucket().await;
+    let put = |body: &'static str| Call::new("PUT", "/box/k").header("expect", "100-continue").body(body);
+    let empty = s3.send(put("")).await;
+    assert_eq!((empty.status, empty.header("connection")), (200, Some("close")));
+    let refused = s3.send(put("x").header("if-none-match", "*")).await;
+    assert_eq!((refused.status, refused.header("connection")), (412, Some("close")));
+    let stored = s3.send(put("x")).await;
+    assert_eq!((stored.status, stored.header("connection")), (200, None));
+}
+
+#[tokio::test]
+async fn who_may_list_learns_that_a_key_is_missing_and_reads_nothing_by_it() {
+    let s3 = Endpoint::with_bucket().await;
+    s3.send(Call::new("PUT", "/box/public/k").body("x")).await;
+    let policy = r#"{"Statement":{"Effect":"Allow","Principal":"*","Action":"s3:ListBucket",
+        "Resource":"arn:aws:s3:::box","Condition":{"StringLike":{"s3:prefix":"public/*"}}}}"#;
+    assert_eq!(s3.send(Call::new("PUT", "/box").query("policy", "").body(policy)).await.status, 204);
+    let head = |key: &str| s3.send(Call::new("HEAD", key).anonymous());
+    assert_eq!(head("/box/public/none").await.status, 404);
+    assert_eq!(head("/box/private/none").await.status, 403);
+    assert_eq!(head("/box/public/k").await.status, 403);
+    let tags = Call::new("GET", "/box/public/none").query("tagging", "");
+    assert_eq!(s3.send(tags.anonymous()).await.status, 403);
+}

@@ -269,6 +269,9 @@ impl Statement {
             _ => return Err(bad("Effect is Allow or Deny")),
         };
         let (principals, but_principals) = either(&mut map, "Principal")?;
+        if but_principals && effect == Effect::Allow {
+            return Err(bad("NotPrincipal goes with Deny: with Allow it would let in everybody else"));
+        }
         let principals = principals_of(principals)?;
         let (actions, but_actions) = either(&mut map, "Action")?;
         let actions = strings("Action", actions)?;

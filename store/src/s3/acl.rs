@@ -41,6 +41,16 @@ macro_rules! asked_acl {
 pub(super) use asked_acl;
 
 impl Asked {
+    /// Whether it says what is the case anyway where access lists are disabled.
+    pub(super) fn goes_without_saying(&self) -> bool {
+        self.is_empty() || self.canned.as_deref() == Some("bucket-owner-full-control")
+    }
+
+    /// Whether it grants something by headers.
+    pub(super) fn grants_any(&self) -> bool {
+        !self.grants.is_empty()
+    }
+
     /// Whether it says anything.
     pub(super) fn is_empty(&self) -> bool {
         self.canned.is_none() && self.grants.is_empty() && self.policy.is_none()
@@ -141,15 +151,10 @@ fn by_email(view: &View, email: &str) -> S3Result<Grantee> {
     Err(s3_error!(UnresolvableGrantByEmailAddress, "No user has that address"))
 }
 
-/// Refuses an access list that the bucket does not take.
+/// Refuses an access list that the bucket does not take. `asked`: the request says more than goes without
+/// saying.
 pub(super) fn permit(bucket: &BucketState, acl: Option<&Acl>, asked: bool) -> S3Result<()> {
-    let owner_alone = acl.is_none_or(|acl| {
-        acl.grants.iter().all(|grant| {
-            grant.permission == Permission::FullControl
-                && grant.grantee == Grantee::User(bucket.owner.clone())
-        })
-    });
-    if asked && !owner_alone && bucket.ownership == Some(Ownership::BucketOwnerEnforced) {
+    if asked && bucket.ownership == Some(Ownership::BucketOwnerEnforced) {
         return Err(s3_error!(AccessControlListNotSupported, "The bucket does not allow access lists"));
     }
     let block = bucket.block.unwrap_or_default();

@@ -117,7 +117,7 @@ pub(super) async fn create(
     let locks = input.object_lock_enabled_for_bucket == Some(true);
     let (acl, is_there) = store
         .ask(move |_, view| {
-            let has_acl = !asked.is_empty();
+            let has_acl = asked.canned.as_deref().is_some_and(|name| name != "private") || asked.grants_any();
             let acl = asked.read(&view, &by, &by)?;
             let state = BucketState { owner: by, ownership, ..BucketState::default() };
             acl::permit(&state, acl.as_ref(), has_acl)?;

@@ -367,6 +367,7 @@ impl S3Access for Guard {
         let version = version.map(|(_, value)| value.into_owned());
         let operation = cx.s3_op().name();
         let asks = asks(operation, version.is_some());
+        let reads = matches!(operation, "GetObject" | "HeadObject");
         let (bucket, key) = match cx.s3_path() {
             S3Path::Root => (None, None),
             S3Path::Bucket { bucket } => (Some(bucket.to_string()), None),
@@ -419,7 +420,12 @@ impl S3Access for Guard {
                             }
                             _ => None,
                         };
-                        scope.demand(action, key, there.as_ref())?;
+                        // That a key does not exist may be learned by who may list it. Only reads of the object
+                        // itself: they judge once more what they find.
+                        let absent = reads && there.is_none() && scope.who != Who::Root;
+                        if !(absent && key.is_some_and(|key| scope.may_learn_of(key))) {
+                            scope.demand(action, key, there.as_ref())?;
+                        }
                         if bypass && !scope.may(Action::BypassGovernanceRetention, key, there.as_ref()) {
                             return Err(denied());
                         }

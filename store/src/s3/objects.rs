@@ -333,13 +333,16 @@ pub(super) async fn get(store: &Arc<Store>, req: S3Request<GetObjectInput>) -> A
     Ok(S3Response::new(output))
 }
 
-/// Finds the object; that a key does not exist shows only to who may list the bucket.
+/// Finds the object; that a key does not exist shows only to who may list the bucket. What is found is judged
+/// once more: it may have come since the request was.
 fn find_for(who: &Scope, view: &View, bucket: &str, key: &str, version: Option<&str>) -> S3Result<Sought> {
     let sought = find(view, bucket, key, version);
-    if sought.is_err() && !who.may_learn_of(key) {
-        return Err(super::guard::denied());
-    }
-    sought
+    let action = if version.is_some() { Action::GetObjectVersion } else { Action::GetObject };
+    let may = match &sought {
+        Ok(sought) => who.may(action, Some(key), Some(&sought.object)),
+        Err(_) => who.may_learn_of(key),
+    };
+    if may { sought } else { Err(super::guard::denied()) }
 }
 
 pub(super) async fn head(store: &Arc<Store>, req: S3Request<HeadObjectInput>) -> Answer<HeadObjectOutput> {

@@ -90,7 +90,7 @@ impl Asks {
             // What nobody signed for is the bucket owner's.
             _ => bucket.owner.clone(),
         };
-        let asked = !self.acl.is_empty();
+        let asked = !self.acl.goes_without_saying();
         let list = self.acl.read(view, &owner, &bucket.owner)?;
         acl::permit(bucket, list.as_ref(), asked)?;
         let (key, encryption) = self.encryption.settle(store, bucket)?.unzip();
