@@ -428,3 +428,20 @@ async fn who_may_list_learns_that_a_key_is_missing_and_reads_nothing_by_it() {
     let tags = Call::new("GET", "/box/public/none").query("tagging", "");
     assert_eq!(s3.send(tags.anonymous()).await.status, 403);
 }
+
+#[tokio::test]
+async fn many_deletions_are_judged_by_the_tags_of_what_is_there() {
+    let s3 = Endpoint::with_bucket().await;
+    for (key, tag) in [("kept", "keep=yes"), ("free", "keep=no")] {
+        s3.send(Call::new("PUT", &format!("/box/{key}")).header("x-amz-tagging", tag).body("x")).await;
+    }
+    let policy = r#"{"Statement":[{"Effect":"Allow","Principal":"*","Action":"s3:DeleteObject","Resource":"arn:aws:s3:::box/*"},
+        {"Effect":"Deny","Principal":"*","Action":"s3:DeleteObject","Resource":"arn:aws:s3:::box/*",
+         "Condition":{"StringEquals":{"s3:ExistingObjectTag/keep":"yes"}}}]}"#;
+    assert_eq!(s3.send(Call::new("PUT", "/box").query("policy", "").body(policy)).await.status, 204);
+    let delete = "<Delete><Object><Key>kept</Key></Object><Object><Key>free</Key></Object></Delete>";
+    let done = s3.send(Call::new("POST", "/box").query("delete", "").anonymous().body(delete)).await.text();
+    assert!(done.contains("<Deleted><Key>free</Key></Deleted>"), "{done}");
+    assert_eq!(s3.send(Call::new("GET", "/box/kept")).await.text(), "x");
+    assert_eq!(s3.send(Call::new("DELETE", "/box/kept").anonymous()).await.status, 403);
+}

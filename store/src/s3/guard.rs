@@ -114,6 +114,23 @@ impl Scope {
         })
     }
 
+    /// As [`Scope::may`], for a key that is to be removed: a policy may look at the tags of what is there.
+    pub(super) fn may_remove(
+        &self,
+        view: &View,
+        key: &str,
+        version: Option<VersionId>,
+        bypass: bool,
+    ) -> S3Result<bool> {
+        let there = match &self.policy {
+            Some(_) => view.object_version(&self.bucket, key, version)?,
+            None => None,
+        };
+        let action = if version.is_some() { Action::DeleteObjectVersion } else { Action::DeleteObject };
+        let may = |action| self.may(action, Some(key), there.as_ref());
+        Ok(may(action) && (!bypass || may(Action::BypassGovernanceRetention)))
+    }
+
     /// Whether it may show that the key does not exist: to who may list it.
     pub(super) fn may_learn_of(&self, key: &str) -> bool {
         let mut scope = self.clone();
@@ -223,10 +240,12 @@ enum Asks {
     Key(Action),
     /// Judged later, key by key.
     Later,
+    /// Something that is not offered.
+    Unknown,
 }
 
 fn asks(operation: &str, versioned: bool) -> Asks {
-    use Asks::{Bucket, Key, Later, Nothing, Object};
+    use Asks::{Bucket, Key, Later, Nothing, Object, Unknown};
     let either = |current, version| if versioned { version } else { current };
     match operation {
         "ListBuckets" | "CreateBucket" => Nothing,
@@ -288,8 +307,7 @@ fn asks(operation: &str, versioned: bool) -> Asks {
         "DeleteObject" => Key(either(Action::DeleteObject, Action::DeleteObjectVersion)),
         "AbortMultipartUpload" => Key(Action::AbortMultipartUpload),
         "ListParts" => Key(Action::ListMultipartUploadParts),
-        // What the endpoint does not offer says so by itself.
-        _ => Nothing,
+        _ => Unknown,
     }
 }
 
@@ -373,6 +391,10 @@ impl S3Access for Guard {
             S3Path::Bucket { bucket } => (Some(bucket.to_string()), None),
             S3Path::Object { bucket, key } => (Some(bucket.to_string()), Some(key.to_string())),
         };
+        if let Asks::Unknown = asks {
+            // Nothing runs that nobody has judged.
+            return Err(s3_error!(NotImplemented, "{operation} is not offered"));
+        }
         if let Asks::Nothing = asks {
             let may_create = match &who {
                 Who::Root => true,
@@ -403,7 +425,7 @@ impl S3Access for Guard {
                 }
                 let key = key.as_deref();
                 match asks {
-                    Asks::Nothing | Asks::Later => {}
+                    Asks::Nothing | Asks::Later | Asks::Unknown => {}
                     Asks::Bucket(action) => scope.demand(action, None, None)?,
                     Asks::Key(action) => {
                         // What is there decides only over policies that look at its tags.
@@ -457,7 +479,20 @@ impl S3Access for Guard {
 
     async fn post_object(&self, req: &mut S3Request<PostObjectInput>) -> S3Result<()> {
         let scope = scope(req)?;
-        scope.demand(Action::PutObject, Some(&req.input.key), None)
+        let input = &req.input;
+        let also = [
+            Some(Action::PutObject),
+            input.tagging.is_some().then_some(Action::PutObjectTagging),
+            input.object_lock_mode.is_some().then_some(Action::PutObjectRetention),
+            input.object_lock_legal_hold_status.is_some().then_some(Action::PutObjectLegalHold),
+        ];
+        for action in also.into_iter().flatten() {
+            scope.demand(action, Some(&input.key), None)?;
+        }
+        if input.acl.is_some() && scope.denies(Action::PutObjectAcl, Some(&input.key)) {
+            return Err(denied());
+        }
+        Ok(())
     }
 }
 

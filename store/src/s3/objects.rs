@@ -444,34 +444,32 @@ pub(super) async fn delete_many(
     if objects.len() > DELETE_MAX || objects.is_empty() {
         return Err(s3_error!(MalformedXML, "One request deletes 1 to {DELETE_MAX} keys"));
     }
-    let mut keys = Vec::with_capacity(objects.len());
-    let mut errors = Vec::new();
-    for object in objects {
-        let version = match version_id(object.version_id.as_deref()) {
-            Ok(version) => version,
-            Err(error) => {
-                errors.push(one_error(object.key, object.version_id, &error));
-                continue;
+    let (keys, mut errors) = store
+        .ask(move |_, view| {
+            let mut keys = Vec::with_capacity(objects.len());
+            let mut errors = Vec::new();
+            for object in objects {
+                let judged = version_id(object.version_id.as_deref()).and_then(|version| {
+                    let may = scope.may_remove(&view, &object.key, version, bypass_governance)?;
+                    if may { Ok(version) } else { Err(super::guard::denied()) }
+                });
+                match judged {
+                    Ok(version) => keys.push(DeleteKey {
+                        key: object.key,
+                        version,
+                        if_match: object.e_tag.map(|etag| match etag.into_value() {
+                            any if any == "*" => Match::Any,
+                            etag => Match::Etag(etag),
+                        }),
+                        if_modified_s: object.last_modified_time.as_ref().map(seconds),
+                        if_size: object.size.map(|size| u64::try_from(size).unwrap_or(u64::MAX)),
+                    }),
+                    Err(error) => errors.push(one_error(object.key, object.version_id, &error)),
+                }
             }
-        };
-        let action = if version.is_some() { Action::DeleteObjectVersion } else { Action::DeleteObject };
-        let bypass =
-            !bypass_governance || scope.may(Action::BypassGovernanceRetention, Some(&object.key), None);
-        if !bypass || !scope.may(action, Some(&object.key), None) {
-            errors.push(one_error(object.key, object.version_id, &super::guard::denied()));
-            continue;
-        }
-        keys.push(DeleteKey {
-            key: object.key,
-            version,
-            if_match: object.e_tag.map(|etag| match etag.into_value() {
-                any if any == "*" => Match::Any,
-                etag => Match::Etag(etag),
-            }),
-            if_modified_s: object.last_modified_time.as_ref().map(seconds),
-            if_size: object.size.map(|size| u64::try_from(size).unwrap_or(u64::MAX)),
-        });
-    }
+            Ok((keys, errors))
+        })
+        .await?;
     let mut deleted = Vec::new();
     for keys in fitting(keys) {
         let names: Vec<(String, Option<VersionId>)> =

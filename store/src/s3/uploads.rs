@@ -161,14 +161,28 @@ pub(super) async fn complete(
         return Err(s3_error!(MalformedXML, "A completion lists 1 to {PART_NUMBER_MAX} parts"));
     }
     let mut parts = Vec::with_capacity(listed.len());
+    let mut said = Vec::new();
     for part in listed {
         let number = part.part_number.ok_or_else(|| s3_error!(MalformedXML, "A part has no number"))?;
         let checksum = said_checksum!(part);
         let etag = part.e_tag.ok_or_else(|| s3_error!(InvalidPart, "A part has no entity tag"))?;
-        parts.push(PartRef { number: part_number(number)?, etag: etag.into_value(), checksum });
+        let number = part_number(number)?;
+        said.extend(checksum.map(|checksum| (number, checksum)));
+        parts.push(PartRef { number, etag: etag.into_value() });
     }
     let (bucket, key) = (input.bucket.clone(), input.key.clone());
-    let begun = store.ask(move |_, view| Ok(view.upload(&bucket, &key, upload)?)).await?;
+    let begun = store
+        .ask(move |_, view| {
+            let begun = view.upload(&bucket, &key, upload)?;
+            for (number, said) in said {
+                let part = view.part(upload, number)?;
+                if part.is_some_and(|part| part.checksums.iter().all(|sum| sum.base64 != said)) {
+                    return Err(answer::refusal(crate::apply::Refusal::InvalidPart));
+                }
+            }
+            Ok(begun)
+        })
+        .await?;
     let op = Op::CompleteUpload(Box::new(crate::op::CompleteUpload {
         bucket: input.bucket.clone(),
         key: input.key.clone(),

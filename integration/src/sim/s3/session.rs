@@ -247,11 +247,8 @@ impl Session {
             }
             Call::Complete { key, upload, parts, condition } => {
                 let parts = parts.iter();
-                let parts = parts.map(|(number, blob)| PartRef {
-                    number: *number,
-                    etag: blob.etag().to_string(),
-                    checksum: None,
-                });
+                let parts =
+                    parts.map(|(number, blob)| PartRef { number: *number, etag: blob.etag().to_string() });
                 let op = Op::CompleteUpload(Box::new(CompleteUpload {
                     bucket,
                     key: key.name(),
