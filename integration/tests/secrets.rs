@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use holdfast_agent::lab::cluster::{Cluster, write_private};
-use holdfast_agent::lab::ledger::{Load, LoadSpec, read_back};
+use holdfast_agent::lab::ledger::{Load, LoadSpec, Target, read_back};
 use holdfast_agent::lab::settings::{ClusterSpec, SECRET_KEY, WITNESS};
 use holdfast_integration::promise;
 use holdfast_integration::stage::{self, LIMIT, ensure, holdfast_binary, write_program};
@@ -18,6 +18,8 @@ const NEXT_SHARED: &str = "K7ZQshared-after-rotation-9XWV";
 const API_TOKEN: &str = "K7ZQtoken-of-the-interface-9XWV";
 const WRONG_TOKEN: &str = "K7ZQtoken-that-opens-nothing-9XWV";
 const FENCE_PASSWORD: &str = "K7ZQpassword-of-the-device-9XWV";
+/// It lies in the log and the index of the store, because signatures are checked with it, and nowhere else.
+const USER_SECRET: &str = "K7ZQsecret-of-a-store-user-9XWV";
 const ALL: [&str; 6] = [SHARED, NEXT_SHARED, API_TOKEN, WRONG_TOKEN, FENCE_PASSWORD, SECRET_KEY];
 
 /// A device that is never content, and repeats what it was told.
@@ -52,9 +54,15 @@ struct Search(Vec<(&'static str, Vec<u8>)>);
 
 impl Search {
     fn new() -> Search {
-        let of =
-            |secret: &'static str| guises(secret).into_iter().map(move |guise| (secret, guise.into_bytes()));
-        Search(ALL.into_iter().flat_map(of).collect())
+        Search::of(&ALL)
+    }
+
+    fn of(secrets: &[&'static str]) -> Search {
+        let of = |secret: &&'static str| {
+            let secret = *secret;
+            guises(secret).into_iter().map(move |guise| (secret, guise.into_bytes()))
+        };
+        Search(secrets.iter().flat_map(of).collect())
     }
 
     fn nothing_in(&self, place: &str, bytes: &[u8]) -> Result<()> {
@@ -132,6 +140,7 @@ fn no_secret_shows_in_anything_that_an_agent_says_or_writes() {
     let beside = tempfile::tempdir().unwrap();
     let at = |name: &str| beside.path().join(name);
     write_private(&at("device"), FENCE_PASSWORD).unwrap();
+    write_private(&at("user"), USER_SECRET).unwrap();
     write_private(&at("token"), API_TOKEN).unwrap();
     write_private(&at("wrong-token"), WRONG_TOKEN).unwrap();
     write_program(&at("fence_lab"), FENCE_AGENT).unwrap();
@@ -150,6 +159,7 @@ fn no_secret_shows_in_anything_that_an_agent_says_or_writes() {
     spec.verbatim.insert(WITNESS.to_owned(), witness.replace("api {\n", &token));
     promise(spec, |cluster| {
         let search = Search::new();
+        let users = Search::of(&[USER_SECRET]);
         let binary = holdfast_binary()?.display().to_string();
         let say = |host: &str, words: &[&str]| -> Result<String> {
             let argv = [&[binary.as_str()], words].concat();
@@ -157,6 +167,7 @@ fn no_secret_shows_in_anything_that_an_agent_says_or_writes() {
             let place = format!("holdfast {} on {host}", words.join(" "));
             let said = format!("{}\n{}", output.stdout, output.stderr);
             search.nothing_in(&place, said.as_bytes())?;
+            users.nothing_in(&place, said.as_bytes())?;
             Ok(said)
         };
         // Everything that uses a secret: heartbeats and streams from the start, then clients, right and wrong.
@@ -175,6 +186,25 @@ fn no_secret_shows_in_anything_that_an_agent_says_or_writes() {
         cluster.wait_until("the device to be looked at", LIMIT, |all| {
             all.iter().flat_map(|status| &status.warnings).any(|warning| warning.contains("device"))
         })?;
+        // A user of the store, whose secret comes from elsewhere; it signs requests, and a wrong one is refused.
+        let primary = cluster.wait_for_primary(LIMIT)?;
+        let create = format!(
+            "{binary} store users create shop --access '*:readwrite' --access-key shop < {}",
+            at("user").display()
+        );
+        let made = cluster.world().machine(&primary)?.execute(&["sh", "-c", &create], LIMIT)?;
+        ensure(made.stdout.contains(USER_SECRET), || format!("{} {}", made.stdout, made.stderr))?;
+        for secret in [USER_SECRET, WRONG_TOKEN] {
+            let (access_key, secret_key) = ("shop".to_owned(), secret.to_owned());
+            let theirs = Target { access_key, secret_key, ..target.clone() };
+            let load = Load::start(&client, &theirs, LoadSpec::default());
+            if secret == USER_SECRET {
+                load.wait_for_more(20, LIMIT)?;
+            }
+            load.stop()?;
+        }
+        say(&primary, &["store", "users", "list", "--json"])?;
+        say(&primary, &["store", "users", "disable", "shop"])?;
         // A file that is wrong in the very line of a secret is shown where it is wrong.
         reload(cluster, "a", "the configuration was not reloaded", |text| {
             text.replace("secret_key  = \"", "secret_key  = \"a\" \"")
@@ -209,6 +239,7 @@ fn no_secret_shows_in_anything_that_an_agent_says_or_writes() {
         for host in cluster.spec().members() {
             let dir = cluster.world().machine(host)?.dir().to_owned();
             let searched = search.nothing_below(&dir, &["holdfast.hcl"])?;
+            users.nothing_below(&dir, &["holdfast.hcl", "store"])?;
             let log = fs::read_to_string(dir.join("agent.log"))?;
             let verbose = log.contains(" DEBUG ") || host == WITNESS && log.contains("a request was refused");
             ensure(verbose && searched > 1_000, || {

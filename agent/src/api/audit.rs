@@ -134,7 +134,10 @@ fn entry(request: &Request, from: Option<String>, by: &str) -> Entry {
         by: by.to_owned(),
         from,
         claimed,
-        action: path.rsplit('/').next().unwrap_or(path).to_owned(),
+        action: match path.strip_prefix("/api/store/") {
+            Some(rest) => format!("store {} {rest}", request.method().as_str().to_lowercase()),
+            None => path.rsplit('/').next().unwrap_or(path).to_owned(),
+        },
         ..Entry::default()
     }
 }
