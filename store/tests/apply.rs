@@ -295,6 +295,9 @@ fn a_repeated_completion_succeeds_with_the_same_answer() {
     let outcomes = log.replay(&mut machine, 2);
     assert!(matches!(outcomes[3], Outcome::Stored(_)), "{:?}", outcomes[3]);
     assert_eq!(outcomes[3], outcomes[4]);
+    // Asking for something else is not asking again.
+    log.push(1, &complete("b1", "a", upload, 1..=2), b"");
+    assert_eq!(log.replay(&mut machine, 1), [Outcome::Refused(Refusal::NoSuchUpload)]);
 }
 
 #[test]
