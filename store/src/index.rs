@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -513,6 +514,16 @@ fn storage(error: fjall::Error) -> IndexError {
     IndexError::Storage(error.to_string())
 }
 
+/// From where to where an ordered map is read.
+type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
+/// The bounds of a scan; `None` where nothing lies between them, which the ordered maps do not take.
+pub(crate) fn range(from: &[u8], to: Option<&[u8]>) -> Option<Bounds> {
+    let empty = to.is_some_and(|to| from >= to);
+    let end = to.map_or(Bound::Unbounded, |to| Bound::Excluded(to.to_vec()));
+    (!empty).then(|| (Bound::Included(from.to_vec()), end))
+}
+
 struct DiskView {
     snapshot: fjall::Snapshot,
     tree: Keyspace,
@@ -529,11 +540,7 @@ impl Tables for DiskView {
         from: &[u8],
         to: Option<&[u8]>,
     ) -> Box<dyn Iterator<Item = Result<Entry, IndexError>> + 'a> {
-        use std::ops::Bound::{Excluded, Included, Unbounded};
-        if to.is_some_and(|to| from >= to) {
-            return Box::new(std::iter::empty());
-        }
-        let range = (Included(from.to_vec()), to.map_or(Unbounded, |to| Excluded(to.to_vec())));
+        let Some(range) = range(from, to) else { return Box::new(std::iter::empty()) };
         Box::new(self.snapshot.range(&self.tree, range).map(|guard| {
             let (key, value) = guard.into_inner().map_err(storage)?;
             Ok((key.to_vec(), value.to_vec()))
@@ -553,11 +560,7 @@ impl Tables for MemoryView {
         from: &[u8],
         to: Option<&[u8]>,
     ) -> Box<dyn Iterator<Item = Result<Entry, IndexError>> + 'a> {
-        use std::ops::Bound::{Excluded, Included, Unbounded};
-        if to.is_some_and(|to| from >= to) {
-            return Box::new(std::iter::empty());
-        }
-        let range = (Included(from.to_vec()), to.map_or(Unbounded, |to| Excluded(to.to_vec())));
+        let Some(range) = range(from, to) else { return Box::new(std::iter::empty()) };
         Box::new(self.0.range(range).map(|(key, value)| Ok((key.clone(), value.clone()))))
     }
 }

@@ -13,6 +13,19 @@ use crate::state::{Event, EventKind, ObjectState};
 
 type Where<'a> = (&'a str, &'a BucketState, &'a str);
 
+/// Notes an event, where the bucket wants anybody to be told.
+fn note(
+    state: &mut Staged<'_>,
+    place: Place,
+    number: usize,
+    bucket: &BucketState,
+    event: impl FnOnce() -> Event,
+) {
+    if bucket.documents.contains(&Document::Notification) {
+        state.put(keys::event(place.lsn, number as u32), &event());
+    }
+}
+
 pub(super) fn stored(
     state: &mut Staged<'_>,
     place: Place,
@@ -21,19 +34,16 @@ pub(super) fn stored(
     version: Option<VersionId>,
     kind: EventKind,
 ) {
-    if bucket.documents.contains(&Document::Notification) {
-        let event = Event {
-            kind,
-            bucket: name.to_owned(),
-            key: key.to_owned(),
-            version,
-            size: object.size,
-            etag: Some(object.etag),
-            by: object.traits.owner.clone(),
-            wall_ms: object.modified_ms,
-        };
-        state.put(keys::event(place.lsn, 0), &event);
-    }
+    note(state, place, 0, bucket, || Event {
+        kind,
+        bucket: name.to_owned(),
+        key: key.to_owned(),
+        version,
+        size: object.size,
+        etag: Some(object.etag),
+        by: object.traits.owner.clone(),
+        wall_ms: object.modified_ms,
+    });
 }
 
 pub(super) fn removed(
@@ -45,19 +55,16 @@ pub(super) fn removed(
     kind: EventKind,
     by: Deletion<'_>,
 ) {
-    if bucket.documents.contains(&Document::Notification) {
-        let event = Event {
-            kind,
-            bucket: name.to_owned(),
-            key: key.to_owned(),
-            version,
-            size: 0,
-            etag: None,
-            by: by.owner.to_owned(),
-            wall_ms: by.wall_ms,
-        };
-        state.put(keys::event(place.lsn, number as u32), &event);
-    }
+    note(state, place, number, bucket, || Event {
+        kind,
+        bucket: name.to_owned(),
+        key: key.to_owned(),
+        version,
+        size: 0,
+        etag: None,
+        by: by.owner.to_owned(),
+        wall_ms: by.wall_ms,
+    });
 }
 
 pub(super) fn delivered(state: &mut Staged<'_>, up_to: Lsn) -> Done {

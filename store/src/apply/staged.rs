@@ -6,7 +6,7 @@ use holdfast_heartbeat::planted;
 use holdfast_heartbeat::types::Lsn;
 use serde::Serialize;
 
-use crate::index::{Change, Entry, IndexError, Tables};
+use crate::index::{Change, Entry, IndexError, Tables, range};
 use crate::keys;
 
 /// Changes laid over a view of the index, not yet written.
@@ -38,7 +38,7 @@ impl<'a> Staged<'a> {
     pub(super) fn put(&mut self, key: Vec<u8>, value: &impl Serialize) {
         // Encoding into a vector can only fail for types that have no length, of which there are none.
         let value = postcard::to_stdvec(value).expect("index values are encodable");
-        self.changes.insert(key, Some(value));
+        self.put_bytes(key, value);
     }
 
     pub(super) fn remove(&mut self, key: Vec<u8>) {
@@ -65,11 +65,7 @@ impl Tables for Staged<'_> {
         from: &[u8],
         to: Option<&[u8]>,
     ) -> Box<dyn Iterator<Item = Result<Entry, IndexError>> + 'a> {
-        use std::ops::Bound::{Excluded, Included, Unbounded};
-        if to.is_some_and(|to| from >= to) {
-            return Box::new(std::iter::empty());
-        }
-        let range = (Included(from.to_vec()), to.map_or(Unbounded, |to| Excluded(to.to_vec())));
+        let Some(range) = range(from, to) else { return Box::new(std::iter::empty()) };
         let mut changed = self.changes.range(range).peekable();
         let mut stored = self.base.scan(from, to).peekable();
         Box::new(std::iter::from_fn(move || {

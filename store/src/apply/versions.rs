@@ -14,7 +14,7 @@ use holdfast_heartbeat::types::Lsn;
 
 use super::{Staged, buckets, extents};
 use crate::bucket::Versioning;
-use crate::index::{IndexError, Lookup, Tables, decode};
+use crate::index::{IndexError, Lookup};
 use crate::keys;
 use crate::object::VersionId;
 use crate::state::{DeleteMarker, ObjectState, Version};
@@ -124,12 +124,7 @@ pub(super) fn remove(state: &mut Staged<'_>, slot: Slot<'_>, found: &Found) -> R
         return Ok(());
     }
     // The newest of those that are left is what the key stands for now.
-    let of_key = keys::versions_of(slot.bucket, slot.key.as_bytes());
-    let end = keys::after_prefix(&of_key);
-    let newest = state.scan(&of_key, end.as_deref()).next().transpose()?;
-    if let Some((key, value)) = newest
-        && let Version::Object(object) = decode("version", &key, &value)?
-    {
+    if let Some(Version::Object(object)) = state.newest_former(slot.bucket, slot.key)? {
         unfile(state, slot, object.id)?;
         state.put(keys::object(slot.bucket, slot.key.as_bytes()), &object);
     }

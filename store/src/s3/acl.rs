@@ -40,6 +40,20 @@ macro_rules! asked_acl {
 }
 pub(super) use asked_acl;
 
+/// What a request that changes an access list says; it must say something.
+macro_rules! asked_change {
+    ($input:expr) => {{
+        let grant_write = $input.grant_write.take();
+        let mut asked = $crate::s3::acl::asked_acl!($input, grant_write);
+        asked.policy = $input.access_control_policy.take();
+        if asked.is_empty() {
+            return Err(s3_error!(MissingSecurityHeader, "The request says nothing about access"));
+        }
+        asked
+    }};
+}
+pub(super) use asked_change;
+
 impl Asked {
     /// Whether it says what is the case anyway where access lists are disabled.
     pub(super) fn goes_without_saying(&self) -> bool {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
-use super::acl::{self, asked_acl};
+use super::acl::{self, asked_change};
 use super::encryption::{customer_of, key_of};
 use super::guard::scope;
 use super::objects::{Sought, find, scope_name, show_checksums};
@@ -93,12 +93,7 @@ pub(super) async fn set_acl(
 ) -> Answer<PutObjectAclOutput> {
     store.serving()?;
     let mut input = req.input;
-    let grant_write = input.grant_write.take();
-    let mut asked = asked_acl!(input, grant_write);
-    asked.policy = input.access_control_policy.take();
-    if asked.is_empty() {
-        return Err(s3_error!(MissingSecurityHeader, "The request says nothing about access"));
-    }
+    let asked = asked_change!(input);
     let (bucket, key, version) = (input.bucket.clone(), input.key.clone(), input.version_id.clone());
     let list = store
         .ask(move |_, view| {

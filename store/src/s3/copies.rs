@@ -15,13 +15,13 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 use super::conditions::{Conditions, etag, precondition};
 use super::encryption::{CustomerFields, key_of, show_encryption};
 use super::guard::asker;
-use super::objects::{Sought, find, is_transient, scope_name, show_checksums};
+use super::objects::{Sought, find, scope_name, show_checksums};
 use super::receive::{BODY_MAX, Expected, Received, receive};
 use super::send::{Bytewise, Outgoing};
 use super::traits::asks_of;
 use super::uploads::{must_exist, part_number, upload_id};
 use super::{Answer, Store, answer, buckets, timestamp, version_id, wall_ms};
-use crate::apply::{Outcome, Stored};
+use crate::apply::{Outcome, Refusal, Stored};
 use crate::checksum::{Checksum, ChecksumKind, ChecksumScope};
 use crate::index::View;
 use crate::object::Etag;
@@ -198,7 +198,7 @@ pub(super) async fn object(store: &Arc<Store>, req: S3Request<CopyObjectInput>) 
         }));
         let payload = op.encode(received.inline).map_err(|e| s3_error!(InvalidRequest, "{e}"))?;
         match store.backend.commit(payload).await.map_err(answer::write)? {
-            Outcome::Refused(refusal) if is_transient(refusal) => {}
+            Outcome::Refused(Refusal::SourceChanged) => {}
             Outcome::Refused(refusal) => return Err(answer::refusal(refusal)),
             Outcome::Stored(stored) => {
                 let Stored { etag: stored, modified_ms, version, checksums } = *stored;
@@ -216,7 +216,7 @@ pub(super) async fn object(store: &Arc<Store>, req: S3Request<CopyObjectInput>) 
             _ => return Err(answer::internal("the operation had another outcome")),
         }
     }
-    Err(answer::refusal(crate::apply::Refusal::SourceChanged))
+    Err(answer::refusal(Refusal::SourceChanged))
 }
 
 pub(super) fn checksum_kind(name: &str) -> S3Result<ChecksumKind> {

@@ -16,7 +16,7 @@ use super::send::{Bytewise, Outgoing};
 use super::traits::{asks_of, milliseconds, retention_mode_name, tags_of_object};
 use super::{Answer, Store, answer, buckets, edge, lifecycle, settings, timestamp, version_id, wall_ms};
 use crate::access::Action;
-use crate::apply::{Deleted, Outcome, Refusal};
+use crate::apply::{Deleted, Outcome};
 use crate::bucket::{Document, Versioning};
 use crate::checksum::{Checksum, ChecksumKind, ChecksumScope};
 use crate::index::{Lookup, View};
@@ -531,9 +531,4 @@ fn one_error(key: String, version_id: Option<String>, error: &s3s::S3Error) -> E
         message: error.message().map(str::to_owned),
         version_id,
     }
-}
-
-/// Refusals that a copy tries anew.
-pub(super) fn is_transient(refusal: Refusal) -> bool {
-    refusal == Refusal::SourceChanged
 }

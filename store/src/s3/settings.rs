@@ -8,7 +8,7 @@ use bytes::Bytes;
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
-use super::acl::{self, asked_acl};
+use super::acl::{self, asked_change};
 use super::traits::{retention_mode, retention_mode_name, shown_tags, tags_of_bucket};
 use super::{Answer, Store, answer, buckets, cors, encryption, lifecycle, notifications};
 use crate::access::{self, Ownership, PublicAccessBlock};
@@ -130,12 +130,7 @@ pub(super) async fn set_acl(
 ) -> Answer<PutBucketAclOutput> {
     store.serving()?;
     let mut input = req.input;
-    let grant_write = input.grant_write.take();
-    let mut asked = asked_acl!(input, grant_write);
-    asked.policy = input.access_control_policy.take();
-    if asked.is_empty() {
-        return Err(s3_error!(MissingSecurityHeader, "The request says nothing about access"));
-    }
+    let asked = asked_change!(input);
     let bucket = input.bucket.clone();
     let list = store
         .ask(move |_, view| {
