@@ -11,11 +11,13 @@
 pub mod disk;
 pub mod history;
 pub mod log;
+pub mod moves;
 pub mod progress;
 pub mod record;
 pub mod replica;
 pub mod segment;
 pub mod set_aside;
+pub mod space;
 pub mod stream;
 pub mod testing;
 

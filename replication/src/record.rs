@@ -30,7 +30,7 @@ pub const EPOCH_LINK_LEN: usize = 16;
 const MAGIC: u32 = 0x4352_4648;
 const VERSION: u8 = 1;
 
-/// What a record is to the log. The log looks into none but the epoch start.
+/// What a record is to the log. The log looks into none but the epoch start and the retirement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RecordKind {
@@ -40,6 +40,13 @@ pub enum RecordKind {
     Data = 2,
     /// An opaque operation for the state machine.
     Op = 3,
+    /// Bytes of earlier records once more, so that those records can go: a [`crate::moves::MovedBytes`].
+    Move = 4,
+    /// Opaque state of the state machine as it was at an earlier LSN: what a replay begins with once
+    /// earlier records have gone.
+    Checkpoint = 5,
+    /// Segments go, and a replay begins with a checkpoint: a [`crate::space::Retirement`].
+    Retire = 6,
 }
 
 impl RecordKind {
@@ -48,6 +55,9 @@ impl RecordKind {
             1 => Some(RecordKind::EpochStart),
             2 => Some(RecordKind::Data),
             3 => Some(RecordKind::Op),
+            4 => Some(RecordKind::Move),
+            5 => Some(RecordKind::Checkpoint),
+            6 => Some(RecordKind::Retire),
             _ => None,
         }
     }
@@ -260,7 +270,7 @@ pub enum SequenceError {
 }
 
 /// A point between two records: all that must be known to check the next one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// Bytes before it.
     pub lsn: Lsn,

@@ -369,6 +369,7 @@ fn logs_that_differ_under_equal_epochs_and_positions_are_not_joined() {
             history: log.history().clone(),
             end: log.end(),
             chain: log.chain_at_end() ^ wrong,
+            whole_below: Lsn::ZERO,
         };
         let conn = ConnId(99);
         c.tell(0, Input::Connected { conn, initiated: false });

@@ -27,10 +27,10 @@ use crate::bucket::{BucketState, Document, Usage};
 use crate::keys;
 use crate::object::{UploadId, VersionId};
 use crate::op::Extent;
-use crate::state::{Layout, ObjectState, PartState, UploadState, Version};
+use crate::state::{Layout, ObjectState, PartState, Shared, UploadState, Version};
 
 /// The version of the layout; another one is rebuilt from the log.
-const FORMAT: &[u8] = b"2";
+const FORMAT: &[u8] = b"3";
 
 /// The log that the index was made from. Not part of the digest: members learn it at different times.
 const LOG_ID: &[u8] = b"mlog";
@@ -212,6 +212,32 @@ pub trait Lookup: Tables {
         }
     }
 
+    /// A number that stands under one of the keys in [`crate::keys`]; zero where there is none.
+    fn number(&self, key: &[u8]) -> Result<u64, IndexError> {
+        match self.get(key)?.map(|value| <[u8; 8]>::try_from(value.as_slice())) {
+            None => Ok(0),
+            Some(Ok(bytes)) => Ok(u64::from_be_bytes(bytes)),
+            Some(Err(_)) => {
+                Err(IndexError::Malformed { what: "number", key: key.escape_ascii().to_string() })
+            }
+        }
+    }
+
+    /// Bytes of the log that objects and parts have; what several have counts once.
+    fn live_bytes(&self) -> Result<u64, IndexError> {
+        self.number(keys::LIVE)
+    }
+
+    /// Data below here that is nobody's will not become anybody's.
+    fn floor(&self) -> Result<Lsn, IndexError> {
+        self.number(keys::FLOOR).map(Lsn)
+    }
+
+    /// What is noted of an extent that several have.
+    fn shared(&self, extent: &Extent) -> Result<Option<Shared>, IndexError> {
+        lookup(self, "shared extent", &keys::shared(extent.lsn, extent.offset))
+    }
+
     /// The parts of an upload, or of the object that was made of it, in the order of their numbers.
     fn parts(&self, id: UploadId) -> Result<Vec<(u16, PartState)>, IndexError> {
         let prefix = keys::parts(id);
@@ -390,7 +416,7 @@ impl Index {
             Some(FORMAT) => {}
             Some(other) => {
                 let other = other.escape_ascii();
-                return Err(Unopened::Damaged(format!("the index has format {other}, not 2")));
+                return Err(Unopened::Damaged(format!("the index has format {other}, not 3")));
             }
             None if view.scan(b"", None).next().is_some() => {
                 return Err(Unopened::Damaged("the index has no format".into()));
@@ -466,6 +492,14 @@ impl Index {
         match &*self.keep {
             Keep::Disk { db, .. } => db.persist(PersistMode::SyncAll).map_err(storage),
             Keep::Memory(_) => Ok(()),
+        }
+    }
+
+    /// About how many bytes it takes.
+    pub fn size_bytes(&self) -> u64 {
+        match &*self.keep {
+            Keep::Disk { tree, .. } => tree.disk_space(),
+            Keep::Memory(map) => map.read().iter().map(|(key, value)| (key.len() + value.len()) as u64).sum(),
         }
     }
 

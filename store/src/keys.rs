@@ -15,6 +15,9 @@
 //! | `v` bucket 0 escaped-key inverted-id | every other [`crate::state::Version`] of the key, newest first |
 //! | `n` bucket 0 key | the id of the version in `v` that is called `null`, 8 bytes |
 //! | `x` id chunk | extents of a large object or part |
+//! | `s` LSN offset | how many have the extent that begins there, where they are several: [`crate::state::Shared`] |
+//! | `l` `live` | bytes of the log that somebody has, 8 bytes |
+//! | `l` `floor` | data below here was given up before it became anybody's, 8 bytes |
 //! | `u` bucket 0 escaped-key upload-id | [`crate::state::UploadState`] |
 //! | `p` upload-id part-number | [`crate::state::PartState`] |
 //! | `a` user | [`crate::access::User`] |
@@ -32,11 +35,20 @@ use holdfast_heartbeat::types::Lsn;
 
 use crate::bucket::Document;
 use crate::object::UploadId;
+use crate::op::Holder;
 
 /// The applied LSN.
 pub const APPLIED: &[u8] = b"mapplied";
 /// The layout's version.
 pub const FORMAT: &[u8] = b"mformat";
+/// The bytes of the log that somebody has.
+pub const LIVE: &[u8] = b"llive";
+/// Below here no data can become an object's any more.
+pub const FLOOR: &[u8] = b"lfloor";
+/// What is not part of the state, but of the index that holds it, begins with this.
+pub const META: &[u8] = b"m";
+/// The tables whose values name extents.
+pub const HOLDERS: [u8; 4] = [b'o', b'p', b'v', b'x'];
 /// Every bucket begins with this.
 pub const BUCKETS: &[u8] = b"b";
 
@@ -62,6 +74,43 @@ pub fn object(bucket: &str, key: &[u8]) -> Vec<u8> {
 /// A chunk of a large object's extents.
 pub fn extents(id: Lsn, chunk: u32) -> Vec<u8> {
     joined(b'x', &[&id.0.to_be_bytes(), &chunk.to_be_bytes()])
+}
+
+/// An extent that several have.
+pub fn shared(lsn: Lsn, offset: u32) -> Vec<u8> {
+    joined(b's', &[&lsn.0.to_be_bytes(), &offset.to_be_bytes()])
+}
+
+/// The bucket that a key of the tables `o` and `v` names, and what stands behind it.
+fn bucket_of(key: &[u8]) -> Option<(&str, &[u8])> {
+    let end = 1 + key.get(1..)?.iter().position(|byte| *byte == 0)?;
+    Some((std::str::from_utf8(&key[1..end]).ok()?, &key[end + 1..]))
+}
+
+/// Whose extents the value behind that key names; for a current object, whose id stands in the value, `id`
+/// is asked. `None` for a key of another table.
+pub fn holder(key: &[u8], id: impl FnOnce() -> Lsn) -> Option<Holder> {
+    match key.first()? {
+        b'o' => {
+            let (bucket, object) = bucket_of(key)?;
+            let key = std::str::from_utf8(object).ok()?.to_owned();
+            Some(Holder::Version { bucket: bucket.to_owned(), key, id: id() })
+        }
+        b'v' => {
+            let (bucket, _) = bucket_of(key)?;
+            let (object, id) = parse_version(bucket, key)?;
+            Some(Holder::Version { bucket: bucket.to_owned(), key: String::from_utf8(object).ok()?, id })
+        }
+        b'x' => Some(Holder::Chunk {
+            id: Lsn(u64::from_be_bytes(*key[1..].first_chunk()?)),
+            number: u32::from_be_bytes(key.get(9..)?.try_into().ok()?),
+        }),
+        b'p' => Some(Holder::Part {
+            upload: UploadId(*key[1..].first_chunk()?),
+            number: u16::from_be_bytes(key.get(17..)?.try_into().ok()?),
+        }),
+        _ => None,
+    }
 }
 
 /// A key that something follows.
@@ -219,6 +268,19 @@ mod tests {
         let beginning_with_a_zero = versions("bucket", b"a\0");
         let found = all.iter().filter(|(_, _, encoded)| encoded.starts_with(&beginning_with_a_zero));
         assert_eq!(found.count(), 12);
+    }
+
+    #[test]
+    fn every_key_of_a_holder_is_read_back() {
+        let (bucket, name) = ("bucket".to_owned(), "a\0b/c".to_owned());
+        let made_at = |id| Some(Holder::Version { bucket: bucket.clone(), key: name.clone(), id });
+        let read = |key: &[u8]| holder(key, || Lsn(5));
+        assert_eq!(read(&object("bucket", name.as_bytes())), made_at(Lsn(5)));
+        assert_eq!(read(&version("bucket", name.as_bytes(), Lsn(7))), made_at(Lsn(7)));
+        assert_eq!(read(&extents(Lsn(9), 3)), Some(Holder::Chunk { id: Lsn(9), number: 3 }));
+        let upload = UploadId([5; 16]);
+        assert_eq!(read(&part(upload, 10_000)), Some(Holder::Part { upload, number: 10_000 }));
+        assert_eq!(read(&user("me")), None);
     }
 
     #[test]

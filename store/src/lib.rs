@@ -16,6 +16,7 @@ pub mod admin;
 pub mod apply;
 pub mod backend;
 pub mod bucket;
+pub mod checkpoint;
 pub mod checksum;
 pub mod index;
 pub mod keys;

@@ -7,7 +7,8 @@
 use holdfast_heartbeat::types::{Epoch, Lsn};
 
 use crate::apply::{ApplyFailed, Outcome, Place, Staged, apply};
-use crate::index::{Index, IndexError, Lookup};
+use crate::index::{Change, Entry as IndexEntry, Index, IndexError, Lookup};
+use crate::keys;
 use crate::op::Op;
 
 /// A committed record as the store sees it.
@@ -71,6 +72,24 @@ impl Machine {
         self.index.write(changes)?;
         self.applied = end;
         Ok(outcomes)
+    }
+
+    /// Takes in entries of a checkpoint as of `as_of`; with the `last` of them the machine stands there.
+    pub fn restore_entries(
+        &mut self,
+        as_of: Lsn,
+        entries: Vec<IndexEntry>,
+        last: bool,
+    ) -> Result<(), IndexError> {
+        let mut changes: Vec<Change> = entries.into_iter().map(|(key, value)| (key, Some(value))).collect();
+        if last {
+            changes.push((keys::APPLIED.to_vec(), Some(as_of.0.to_be_bytes().to_vec())));
+        }
+        self.index.write(changes)?;
+        if last {
+            self.applied = as_of;
+        }
+        Ok(())
     }
 
     /// Forgets everything; the log will be replayed from its beginning.

@@ -201,6 +201,43 @@ pub enum Change {
     LegalHold(bool),
 }
 
+/// Who has an extent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Holder {
+    /// A version of a key, current or former.
+    Version {
+        /// Its bucket.
+        bucket: String,
+        /// Its key.
+        key: String,
+        /// The LSN of the operation that made it.
+        id: Lsn,
+    },
+    /// A chunk of the extents of something large.
+    Chunk {
+        /// Of which list.
+        id: Lsn,
+        /// The how-manieth.
+        number: u32,
+    },
+    /// A part.
+    Part {
+        /// Of which upload.
+        upload: UploadId,
+        /// Its number.
+        number: u16,
+    },
+}
+
+/// Extents of one holder that are elsewhere from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relocation {
+    /// Whose.
+    pub holder: Holder,
+    /// What was, and what is instead; `None` where it was shared and has been moved for another holder.
+    pub extents: Vec<(Extent, Option<Extent>)>,
+}
+
 /// A change of the store's state. `wall_ms` is the primary's wall clock in milliseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the fields repeat the vocabulary of the types above")]
@@ -250,6 +287,11 @@ pub enum Op {
     DeleteUser { name: String },
     /// Notes that the events up to here have reached their receivers.
     EventsDelivered { up_to: Lsn },
+    /// Notes that data below here which is nobody's yet will not become anybody's: it may go.
+    RaiseFloor { floor: Lsn },
+    /// Notes where bytes are that were moved. A holder that has gone, or has other bytes by now, is passed
+    /// over.
+    Relocate { relocations: Vec<Relocation> },
 }
 
 /// Why a payload is no operation.

@@ -9,6 +9,7 @@ use holdfast_replication::{LogError, LogReader, RecordKind};
 
 use crate::apply::Outcome;
 use crate::backend::{ReadError, ReadLog};
+use crate::checkpoint;
 use crate::machine::{Entry, Machine};
 
 impl StateMachine for Machine {
@@ -26,6 +27,19 @@ impl StateMachine for Machine {
             op: (record.kind == RecordKind::Op).then_some(record.payload),
         });
         self.apply_entries(entries).map_err(|e| ApplyError(e.to_string()))
+    }
+
+    fn restore(&mut self, as_of: Lsn, batch: &[Committed<'_>], last: bool) -> Result<(), ApplyError> {
+        let mut entries = Vec::new();
+        for record in batch.iter().filter(|record| record.kind == RecordKind::Checkpoint) {
+            let (of, part) = checkpoint::decode(record.payload).ok_or_else(|| {
+                ApplyError(format!("the checkpoint record at LSN {} is not of this release", record.lsn))
+            })?;
+            if of == as_of {
+                entries.extend(part);
+            }
+        }
+        self.restore_entries(as_of, entries, last).map_err(|e| ApplyError(e.to_string()))
     }
 
     fn reset(&mut self) -> Result<(), ApplyError> {

@@ -40,6 +40,17 @@ impl Layout {
     }
 }
 
+/// An extent that several have, or that was moved while they did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared {
+    /// How many have it.
+    pub holders: u32,
+    /// Where it was moved to, for those who still have it here.
+    pub moved_to: Option<Extent>,
+    /// Whether it is such a place: then it is counted here even for one.
+    pub moved_here: bool,
+}
+
 /// An object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectState {

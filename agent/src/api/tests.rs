@@ -151,6 +151,8 @@ pub(crate) fn leading() -> ReplicaStatus {
         committed: Lsn(4096),
         applied: Lsn(4096),
         segments: 1,
+        log_bytes: 1,
+        replayable: true,
         history: vec![(Epoch(7), Lsn(0))],
         peers: vec![LogPeer {
             member: member("b"),

@@ -3,6 +3,9 @@
 //! The first byte of an input chooses: the rest is a frame; or what arrives in place of a handshake; or what
 //! was decrypted, cut into messages where the bytes say.
 
+use holdfast_replication::log::Gap;
+use holdfast_replication::record::Position;
+use holdfast_replication::space::Checkpoint;
 use holdfast_replication::stream::{
     Assembly, Frame, MAX_FRAME, MAX_HISTORY, MAX_TEXT, NoiseSession, StreamErrorKind,
 };
@@ -42,7 +45,12 @@ fn holds(frame: &Frame) {
             assert!(starts.len() <= MAX_HISTORY && EpochHistory::new(starts.to_vec()).is_ok());
         }
         Frame::Reject { text, .. } => assert!(text.len() <= MAX_TEXT),
-        Frame::Append { .. } | Frame::Welcome(_) | Frame::Ack { .. } | Frame::Committed { .. } => {}
+        Frame::Skip { gap, .. } => {
+            let starts = gap.history.starts();
+            assert!(starts.len() <= MAX_HISTORY && EpochHistory::new(starts.to_vec()).is_ok());
+        }
+        Frame::Append { .. } | Frame::Move { .. } | Frame::Welcome(_) | Frame::Ack { .. } => {}
+        Frame::Committed { .. } => {}
     }
     let mut again = Vec::new();
     frame.encode(&mut again);
@@ -106,9 +114,10 @@ fn frames() -> Vec<Frame> {
             member: member.clone(),
             promised_epoch: Epoch(4),
             log_id: 9,
-            history: history.expect("in order"),
+            history: history.clone().expect("in order"),
             end: Lsn(1 << 41),
             chain: 5,
+            whole_below: Lsn(1),
         }),
         Frame::Welcome(Welcome {
             epoch: Epoch(5),
@@ -122,6 +131,16 @@ fn frames() -> Vec<Frame> {
         Frame::Ack { epoch: Epoch(5), durable: Lsn(300) },
         Frame::Committed { epoch: Epoch(5), lsn: Lsn(300) },
         Frame::Reject { reason: RejectReason::ForeignLog, text: "another log".into() },
+        Frame::Move { epoch: Epoch(5), committed: Lsn(150), record: vec![3; 70].into() },
+        Frame::Skip {
+            epoch: Epoch(5),
+            gap: Gap {
+                hole: (Lsn(100), Lsn(1 << 40)),
+                at: Position { lsn: Lsn(1 << 40), chain: 6, epoch: Epoch(4), epoch_start: Lsn(99) },
+                checkpoint: Checkpoint { as_of: Lsn(1 << 41), from: Lsn(1 << 41), to: Lsn(1 << 42) },
+                history: history.expect("in order"),
+            },
+        },
     ]
 }
 

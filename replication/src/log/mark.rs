@@ -92,3 +92,12 @@ impl MarkFile {
         disk.sync_dir("")
     }
 }
+
+/// Removes the mark, durably: nothing is claimed then.
+pub(super) fn remove(disk: &dyn Disk) -> io::Result<()> {
+    match disk.remove(NAME) {
+        Ok(()) => disk.sync_dir(""),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
+}

@@ -9,6 +9,8 @@
 //! has returned, whether it succeeded or not, unless the log is poisoned; a poisoned log (a sync
 //! failed, so nobody knows what is on the disk) never again says that anything is durable.
 
+mod gaps;
+mod map;
 mod mark;
 mod reader;
 mod recovery;
@@ -20,9 +22,11 @@ use std::sync::Arc;
 
 use holdfast_heartbeat::{Epoch, Lsn, planted};
 
+pub use self::gaps::Gap;
+use self::map::Map;
 use self::mark::{Mark, MarkFile};
 use self::reader::Shared;
-pub use self::reader::{LogReader, Record, Verified};
+pub use self::reader::{Hold, LogReader, Record, Verified};
 pub use self::recovery::{OpenOptions, Recovery};
 use crate::disk::{Disk, DiskFile};
 use crate::history::EpochHistory;
@@ -83,6 +87,16 @@ pub enum LogError {
         /// The log's end.
         end: Lsn,
     },
+    /// The bytes are gone: whoever still needs what was in them finds it at the tail, or in a checkpoint.
+    #[error(
+        "LSN {lsn} lies in a part of the log that was given up to win back space; the log goes on at {next}"
+    )]
+    Gone {
+        /// The position.
+        lsn: Lsn,
+        /// Where the hole ends.
+        next: Lsn,
+    },
     /// The caller must give the log an identity first, and only once.
     #[error("the log has identity {0:016x} (0 is none), which does not allow this")]
     Identity(u64),
@@ -126,6 +140,8 @@ pub struct Log<D: Disk> {
     durable_chain: u32,
     committed: Lsn,
     history: EpochHistory,
+    /// What is gone, and what a replay begins with since.
+    map: Map,
     mark: MarkFile,
     /// See [`Mark::behind`].
     behind: bool,
@@ -404,7 +420,7 @@ impl<D: Disk> Log<D> {
         if let Err(cut) = active.file.truncate(SEGMENT_HEADER_LEN + used) {
             return Err(self.poison(format!("{error}; then {cut}")));
         }
-        if used == 0 && active.base > Lsn::ZERO {
+        if used == 0 && active.base > Lsn::ZERO && !self.shared.holes().ends_at(active.base) {
             self.drop_empty_segment()?;
         }
         if is_full(&error) { Err(LogError::Full) } else { Err(self.poison(error.to_string())) }
@@ -464,7 +480,7 @@ impl<D: Disk> Log<D> {
     fn drop_empty_segment(&mut self) -> Result<(), LogError> {
         let mut bases = self.shared.segments();
         let gone = bases.pop().expect("the active segment is listed");
-        let before = *bases.last().expect("the first segment is never dropped");
+        let before = *bases.last().expect("no hole ends here, so there is one");
         let reopened = self
             .disk
             .remove(&file_name(gone))
@@ -527,7 +543,8 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Archives everything from `from` (a record's beginning) to the end; see [`set_aside`].
+    /// Archives everything from `from` (a record's beginning) to the end, where nothing is gone from it;
+    /// see [`set_aside`].
     pub fn set_aside(
         &self,
         from: Lsn,
@@ -535,9 +552,19 @@ impl<D: Disk> Log<D> {
         reason: &str,
         wall_ms: u64,
     ) -> Result<Archive, LogError> {
-        let to = self.tail.lsn;
+        self.set_piece_aside((from, self.tail.lsn), cause, reason, wall_ms)
+    }
+
+    /// As [`Log::set_aside`], for one of [`Log::pieces_from`].
+    pub(crate) fn set_piece_aside(
+        &self,
+        (from, to): (Lsn, Lsn),
+        cause: Cause,
+        reason: &str,
+        wall_ms: u64,
+    ) -> Result<Archive, LogError> {
         if from > to {
-            return Err(LogError::OutOfRange { lsn: from, end: to });
+            return Err(LogError::OutOfRange { lsn: from, end: self.tail.lsn });
         }
         let reader = self.reader();
         let (mut records, mut at) = (0, from);
@@ -560,8 +587,8 @@ impl<D: Disk> Log<D> {
         let segments = self.shared.segments();
         let mut copy = |sink: &mut Sink<'_>| -> io::Result<()> {
             for (i, base) in segments.iter().enumerate() {
-                let end = segments.get(i + 1).copied().unwrap_or(to);
-                if end <= from || planted::is("archive-left-empty") {
+                let end = segments.get(i + 1).copied().unwrap_or(to).min(to);
+                if end <= from || *base >= to || planted::is("archive-left-empty") {
                     continue;
                 }
                 let file = self.disk.open(&file_name(*base))?;
@@ -590,6 +617,10 @@ impl<D: Disk> Log<D> {
         if archive.from > lsn || archive.to < self.tail.lsn {
             return Err(LogError::NotSetAside(lsn));
         }
+        if lsn < self.map.checkpoint.to {
+            // What a replay needs would be cut while what it stands for is gone already.
+            return Err(LogError::Gone { lsn, next: self.map.checkpoint.to });
+        }
         let at = self.position_at(lsn)?;
         if lsn <= self.durable {
             let mark = self.mark_at(lsn, at.chain);
@@ -601,7 +632,7 @@ impl<D: Disk> Log<D> {
         self.shared.set_end(lsn);
         self.durable = self.durable.min(lsn);
         self.shared.set_durable(self.durable);
-        let result = recovery::cut_files(&*self.disk, &self.shared.segments(), lsn);
+        let result = recovery::cut_files(&*self.disk, &self.shared.segments(), lsn, &self.map.holes);
         match result {
             Ok((bases, active)) => {
                 self.shared.set_segments(bases);
@@ -624,7 +655,7 @@ impl<D: Disk> Log<D> {
         if lsn == Lsn::ZERO {
             return Ok(Position::origin(self.log_id));
         }
-        let chain = self.reader().chain_before(lsn)?;
+        let chain = self.chain_at(lsn)?;
         let (epoch, epoch_start) = self
             .history
             .starts()

@@ -4,7 +4,7 @@
 //! asks only for positions that a committed record named. Each answer was verified by checksum. A
 //! reader never writes, and never waits for the writer's I/O.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -16,6 +16,7 @@ use super::LogError;
 use crate::disk::{Disk, DiskFile};
 use crate::record::{HEADER_LEN, Header, MAX_RECORD, Position, RecordError, RecordKind};
 use crate::segment::{SEGMENT_HEADER_LEN, SegmentHeader, file_name};
+use crate::space::Holes;
 
 /// Most segment files kept open for reading. With segments of 64 MiB this spans 16 GiB of hot log.
 const MAX_OPEN_FILES: usize = 256;
@@ -43,13 +44,48 @@ struct OpenFiles {
     generation: u64,
 }
 
+/// A segment that is gone and may still be read by those who held on before.
+struct Gone {
+    base: Lsn,
+    end: Lsn,
+    file: Arc<dyn DiskFile>,
+    /// Nobody who held on later needs it.
+    generation: u64,
+}
+
+/// Which segments there are.
+#[derive(Default)]
+struct Segments {
+    bases: Vec<Lsn>,
+    holes: Holes,
+    gone: Vec<Gone>,
+    /// How many hold on, by the generation in which they began to.
+    holds: BTreeMap<u64, usize>,
+    /// Raised each time that segments go.
+    generation: u64,
+}
+
+impl Segments {
+    /// Where the records of segment number `i` end, in a log that ends at `end`.
+    fn end_of(&self, i: usize, end: Lsn) -> Lsn {
+        let next = self.bases.get(i + 1).copied().unwrap_or(end);
+        self.holes.next(self.bases[i]).map_or(next, |hole| hole.min(next))
+    }
+
+    /// Lets go of what nobody can ask for any more.
+    fn forget_gone(&mut self) {
+        let oldest = self.holds.first_key_value().map_or(u64::MAX, |(generation, _)| *generation);
+        self.gone.retain(|gone| gone.generation >= oldest);
+    }
+}
+
 /// What the writer shares with its readers.
 pub(super) struct Shared {
     disk: Arc<dyn Disk>,
     log_id: AtomicU64,
     end: AtomicU64,
     durable: AtomicU64,
-    bases: RwLock<Vec<Lsn>>,
+    segments: RwLock<Segments>,
     open: Mutex<OpenFiles>,
 }
 
@@ -60,7 +96,7 @@ impl Shared {
             log_id: AtomicU64::new(0),
             end: AtomicU64::new(0),
             durable: AtomicU64::new(0),
-            bases: RwLock::new(Vec::new()),
+            segments: RwLock::new(Segments::default()),
             open: Mutex::new(OpenFiles::default()),
         }
     }
@@ -77,22 +113,64 @@ impl Shared {
         self.durable.store(durable.0, Ordering::Release);
     }
 
+    fn map(&self) -> std::sync::RwLockReadGuard<'_, Segments> {
+        // The map is whole between its calls, so a panic elsewhere does not spoil it.
+        self.segments.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn map_mut(&self) -> std::sync::RwLockWriteGuard<'_, Segments> {
+        self.segments.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn add_segment(&self, base: Lsn) {
-        let mut bases = self.bases.write().unwrap_or_else(PoisonError::into_inner);
-        bases.push(base);
+        self.map_mut().bases.push(base);
     }
 
     pub(super) fn set_segments(&self, all: Vec<Lsn>) {
-        *self.bases.write().unwrap_or_else(PoisonError::into_inner) = all;
+        self.map_mut().bases = all;
         self.forget_files();
     }
 
+    pub(super) fn set_holes(&self, holes: Holes) {
+        self.map_mut().holes = holes;
+    }
+
     pub(super) fn segments(&self) -> Vec<Lsn> {
-        self.bases.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.map().bases.clone()
+    }
+
+    pub(super) fn holes(&self) -> Holes {
+        self.map().holes.clone()
     }
 
     pub(super) fn segment_count(&self) -> usize {
-        self.bases.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.map().bases.len()
+    }
+
+    /// Takes the segments out of sight that lie in these holes, the only ones from now on. Whoever
+    /// holds on still reads what was there.
+    pub(super) fn retire(&self, holes: Holes) {
+        let held = !self.map().holds.is_empty();
+        let going: Vec<(Lsn, Lsn)> = {
+            let map = self.map();
+            let end = Lsn(self.end.load(Ordering::Acquire));
+            let all = map.bases.iter().enumerate().map(|(i, base)| (*base, map.end_of(i, end)));
+            all.filter(|(base, _)| holes.at(*base).is_some()).collect()
+        };
+        let opened: Vec<_> = going
+            .iter()
+            .filter(|_| held)
+            .filter_map(|(base, end)| Some((*base, *end, self.file(*base).ok()?)))
+            .collect();
+        let mut map = self.map_mut();
+        let generation = map.generation;
+        map.generation += 1;
+        map.gone.extend(opened.into_iter().map(|(base, end, file)| Gone { base, end, file, generation }));
+        map.bases.retain(|base| holes.at(*base).is_none());
+        map.holes = holes;
+        map.forget_gone();
+        drop(map);
+        self.forget_files();
     }
 
     /// Forgets open files; called after some were removed.
@@ -108,6 +186,9 @@ impl Shared {
     }
 
     fn file(&self, base: Lsn) -> io::Result<Arc<dyn DiskFile>> {
+        if let Some(gone) = self.map().gone.iter().find(|gone| gone.base == base) {
+            return Ok(gone.file.clone());
+        }
         let generation = {
             let mut open = self.open_files();
             open.uses += 1;
@@ -129,6 +210,31 @@ impl Shared {
             open.files.insert(base.0, (file.clone(), uses));
         }
         Ok(file)
+    }
+}
+
+/// As long as this lives, what could be read when it was made can be read, gone since or not.
+pub struct Hold {
+    shared: Arc<Shared>,
+    generation: u64,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut map = self.shared.map_mut();
+        if let Some(count) = map.holds.get_mut(&self.generation) {
+            *count -= 1;
+            if *count == 0 {
+                map.holds.remove(&self.generation);
+                map.forget_gone();
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hold").field("generation", &self.generation).finish_non_exhaustive()
     }
 }
 
@@ -178,17 +284,39 @@ impl LogReader {
         self.shared.segments()
     }
 
+    /// What is gone.
+    pub fn holes(&self) -> Holes {
+        self.shared.holes()
+    }
+
+    /// The hole that `lsn` lies in, if it is gone.
+    pub fn hole_at(&self, lsn: Lsn) -> Option<(Lsn, Lsn)> {
+        self.shared.map().holes.at(lsn)
+    }
+
+    /// Keeps readable what is readable now, on this disk too: for as long as a reader needs it.
+    pub fn hold(&self) -> Hold {
+        let mut map = self.shared.map_mut();
+        let generation = map.generation;
+        *map.holds.entry(generation).or_default() += 1;
+        drop(map);
+        Hold { shared: self.shared.clone(), generation }
+    }
+
     /// The segment that holds `lsn`, and where its records end.
     fn locate(&self, lsn: Lsn) -> Result<(Lsn, Lsn), LogError> {
         let end = self.end();
         if lsn >= end {
             return Err(LogError::OutOfRange { lsn, end });
         }
-        let bases = self.shared.bases.read().unwrap_or_else(PoisonError::into_inner);
-        let after = bases.partition_point(|base| *base <= lsn);
-        let base =
-            *after.checked_sub(1).and_then(|i| bases.get(i)).ok_or(LogError::OutOfRange { lsn, end })?;
-        Ok((base, bases.get(after).copied().unwrap_or(end)))
+        let map = self.shared.map();
+        if let Some((_, next)) = map.holes.at(lsn) {
+            let gone = map.gone.iter().find(|gone| gone.base <= lsn && lsn < gone.end);
+            return gone.map(|gone| (gone.base, gone.end)).ok_or(LogError::Gone { lsn, next });
+        }
+        let after = map.bases.partition_point(|base| *base <= lsn);
+        let i = after.checked_sub(1).ok_or(LogError::OutOfRange { lsn, end })?;
+        Ok((map.bases[i], map.end_of(i, end)))
     }
 
     fn read_raw(&self, lsn: Lsn, base: Lsn, buf: &mut [u8]) -> Result<usize, LogError> {
@@ -221,11 +349,18 @@ impl LogReader {
         self.read_payload(&header, base)
     }
 
-    /// As [`LogReader::read`], but object bytes are left where they are and come back as nothing.
-    pub fn read_for_apply(&self, lsn: Lsn) -> Result<Record, LogError> {
+    /// As [`LogReader::read`], but what means nothing to the state machine is left where it is and comes
+    /// back as nothing: the bytes of objects, and checkpoints; or, where a checkpoint is restored, all but
+    /// that.
+    pub fn read_for_apply(&self, lsn: Lsn, restoring: bool) -> Result<Record, LogError> {
         let (base, _) = self.locate(lsn)?;
         let header = self.header_in(lsn, base)?;
-        if header.kind != RecordKind::Data {
+        let wanted = match header.kind {
+            RecordKind::EpochStart | RecordKind::Op | RecordKind::Retire => !restoring,
+            RecordKind::Checkpoint => restoring,
+            RecordKind::Data | RecordKind::Move => false,
+        };
+        if wanted {
             return self.read_payload(&header, base);
         }
         let (end, kind, epoch) = (header.end(), header.kind, header.epoch);
@@ -294,7 +429,7 @@ impl LogReader {
         Ok(self.header(lsn)?.chain)
     }
 
-    /// Checks every byte from the beginning to where the log ended when the call began: checksums,
+    /// Checks every byte that is there, up to where the log ended when the call began: checksums,
     /// chain, order of epochs, and the segments' own headers. Writes nothing.
     pub fn verify(&self) -> Result<Verified, LogError> {
         let end = self.end();
@@ -302,9 +437,19 @@ impl LogReader {
         let mut at = Position::origin(self.log_id());
         let mut last_base = None;
         while at.lsn < end {
+            if let Some((_, next)) = self.hole_at(at.lsn) {
+                if next >= end {
+                    break;
+                }
+                at = self.segment_header(next)?.at;
+            }
             let (base, _) = self.locate(at.lsn)?;
             if last_base != Some(base) {
-                self.verify_segment_header(base, &at)?;
+                let header = self.segment_header(base)?;
+                if header.at != at || header.log_id != self.log_id() {
+                    let detail = "the segment's header does not continue the segment before".into();
+                    return Err(LogError::Damaged { lsn: base, detail });
+                }
                 last_base = Some(base);
             }
             let run = self.read_run(at.lsn, 4 * MAX_RECORD)?;
@@ -322,18 +467,14 @@ impl LogReader {
         Ok(verified)
     }
 
-    fn verify_segment_header(&self, base: Lsn, at: &Position) -> Result<(), LogError> {
+    /// The header of the segment that begins at `base`: where the log stands there.
+    pub(crate) fn segment_header(&self, base: Lsn) -> Result<SegmentHeader, LogError> {
         let doing = "reading a segment's header";
         let file = self.shared.file(base).map_err(|source| LogError::Io { doing, source })?;
         let mut bytes = [0; SEGMENT_HEADER_LEN as usize];
         let got = file.read_at(&mut bytes, 0).map_err(|source| LogError::Io { doing, source })?;
-        let header = SegmentHeader::parse(&bytes[..got])
-            .map_err(|e| LogError::Damaged { lsn: base, detail: e.to_string() })?;
-        if header.at != *at || header.log_id != self.log_id() {
-            let detail = "the segment's header does not continue the segment before".into();
-            return Err(LogError::Damaged { lsn: base, detail });
-        }
-        Ok(())
+        SegmentHeader::parse(&bytes[..got])
+            .map_err(|e| LogError::Damaged { lsn: base, detail: e.to_string() })
     }
 }
 

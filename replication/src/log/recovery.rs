@@ -17,14 +17,16 @@ use std::sync::Arc;
 
 use holdfast_heartbeat::{Epoch, Lsn, planted};
 
+use super::map::Map;
 use super::mark::{Mark, MarkFile};
 use super::reader::Shared;
-use super::{Active, COPY_CHUNK, Log, LogError, set_aside};
+use super::{Active, COPY_CHUNK, Log, LogError, gaps, mark, set_aside};
 use crate::disk::{Disk, DiskFile};
 use crate::history::EpochHistory;
 use crate::record::{EpochLink, HEADER_LEN, Header, MAX_RECORD, Position, RecordError};
 use crate::segment::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentHeaderError, base_of, file_name};
 use crate::set_aside::{Archive, Cause, Request, Sink};
+use crate::space::Holes;
 
 /// How to open a log.
 #[derive(Clone, Copy, Debug)]
@@ -92,10 +94,11 @@ type Cut = (Vec<Lsn>, Option<(Lsn, Arc<dyn DiskFile>)>);
 
 /// Cuts the segment files at `lsn`, last one first so that each step leaves a log without holes.
 /// Returns the segments that remain and the last of them. A segment without records goes too,
-/// unless it is the first.
-pub(super) fn cut_files(disk: &dyn Disk, bases: &[Lsn], lsn: Lsn) -> io::Result<Cut> {
+/// unless it is the first, or the first behind a hole.
+pub(super) fn cut_files(disk: &dyn Disk, bases: &[Lsn], lsn: Lsn, holes: &Holes) -> io::Result<Cut> {
+    let first = |base: Lsn| base == Lsn::ZERO || holes.ends_at(base);
     let mut left = bases.to_vec();
-    while let Some(base) = left.last().copied().filter(|b| *b >= lsn && *b > Lsn::ZERO) {
+    while let Some(base) = left.last().copied().filter(|b| *b >= lsn && !(*b == lsn && first(*b))) {
         disk.remove(&file_name(base))?;
         disk.sync_dir("")?;
         left.pop();
@@ -265,6 +268,7 @@ fn segment_bases(disk: &dyn Disk) -> Result<Vec<Lsn>, LogError> {
 
 fn open_once<D: Disk>(disk: &Arc<D>, options: &OpenOptions) -> Result<(Log<D>, Recovery), LogError> {
     let mut recovery = Recovery::default();
+    let mut map = finish_going(&**disk)?;
     let (mark_file, mark) = MarkFile::open(&**disk).map_err(io_error("reading the known-durable mark"))?;
     recovery.mark = mark.map(|m| m.durable);
     let known_durable = mark.map_or(Lsn::ZERO, |m| m.durable);
@@ -294,6 +298,7 @@ fn open_once<D: Disk>(disk: &Arc<D>, options: &OpenOptions) -> Result<(Log<D>, R
         durable_chain: 0,
         committed: Lsn::ZERO,
         history: EpochHistory::default(),
+        map: Map::default(),
         mark: mark_file,
         behind: mark.is_some_and(|m| m.behind),
         calm_syncs: 0,
@@ -307,22 +312,29 @@ fn open_once<D: Disk>(disk: &Arc<D>, options: &OpenOptions) -> Result<(Log<D>, R
         return Ok((log, recovery));
     }
 
-    let header = check_sealed(&**disk, &bases)?;
+    // A hole at the end is one behind which nothing was written yet.
+    let last = bases.last().copied().expect("there is one");
+    map.holes = map.holes.before(last);
+    let header = check_sealed(&**disk, &bases, &map.holes)?;
+    if map.log_id != 0 && map.log_id != header.log_id {
+        return Err(damage(Lsn::ZERO, "the map of what is gone is that of another log"));
+    }
     let base = header.at.lsn;
     let mark = mark.filter(|m| m.log_id == header.log_id);
     let mut file = disk.open(&file_name(base)).map_err(io_error("opening a segment"))?;
     let mut found = scan_last(&*file, &header, mark.as_ref())?;
     let end = found.at.lsn;
-    if let (true, Some(before)) = (end == base, bases.iter().rev().nth(1)) {
+    let before = bases.iter().rev().nth(1).filter(|_| !map.holes.ends_at(base));
+    if let (true, Some(before)) = (end == base, before) {
         found = LastSegment { torn: found.torn, ..scan_sealed(&**disk, *before, &found.at)? };
     }
     if found.torn {
         let archive = archive_raw(&**disk, &bases, end, Cause::Torn, "torn by a crash", options.wall_ms)?;
         recovery.torn.push(archive);
     }
-    if found.torn || (end == base && bases.len() > 1) {
-        let (left, last) =
-            cut_files(&**disk, &bases, end).map_err(io_error("cutting the torn end of the log"))?;
+    if found.torn || (end == base && before.is_some()) {
+        let (left, last) = cut_files(&**disk, &bases, end, &map.holes)
+            .map_err(io_error("cutting the torn end of the log"))?;
         bases = left;
         if let Some((_, last)) = last {
             file = last;
@@ -340,11 +352,17 @@ fn open_once<D: Disk>(disk: &Arc<D>, options: &OpenOptions) -> Result<(Log<D>, R
     log.durable_chain = found.at.chain;
     log.shared.set_log_id(header.log_id);
     log.shared.set_segments(bases.clone());
+    log.shared.set_holes(map.holes.clone());
+    log.map = map;
     log.shared.set_end(end);
     log.shared.set_durable(end);
     log.history = walk_history(&log)?;
     if log.committed == Lsn::ZERO && end > Lsn::ZERO {
         log.committed = last_known_committed(&log)?;
+    }
+    if !log.map.holes.is_empty() && log.is_replayable() {
+        // Nothing goes before what it goes for is committed.
+        log.committed = log.committed.max(log.map.checkpoint.to);
     }
     log.write_mark();
     recovery.end = end;
@@ -363,12 +381,26 @@ fn read_header(file: &dyn DiskFile, base: Lsn) -> Result<SegmentHeader, LogError
     }
 }
 
-/// Checks that the segments follow each other without a gap and belong together; returns the last
-/// one's header. The records of sealed segments are left to [`Log::verify`] and to their readers.
-fn check_sealed(disk: &dyn Disk, bases: &[Lsn]) -> Result<SegmentHeader, LogError> {
+/// Reads the map of what is gone and ends what a crash interrupted.
+fn finish_going(disk: &dyn Disk) -> Result<Map, LogError> {
+    let doing = "removing what was given up";
+    let Some(map) = Map::read(disk)? else { return Ok(Map::default()) };
+    if map.abandoned {
+        gaps::finish_abandoning(disk, &map).map_err(io_error(doing))?;
+        return Ok(Map::default());
+    }
+    if map.sweep(disk).map_err(io_error(doing))? > 0 {
+        disk.sync_dir("").map_err(io_error(doing))?;
+    }
+    Ok(map)
+}
+
+/// Checks that the segments follow each other without a gap, save those that are known, and belong
+/// together; returns the last one's header. The records of sealed segments are left to [`Log::verify`] and to their readers.
+fn check_sealed(disk: &dyn Disk, bases: &[Lsn], holes: &Holes) -> Result<SegmentHeader, LogError> {
     let mut before: Option<SegmentHeader> = None;
     for (i, base) in bases.iter().enumerate() {
-        if i == 0 && *base != Lsn::ZERO {
+        if i == 0 && *base != Lsn::ZERO && holes.at(Lsn::ZERO).is_none_or(|(_, to)| to != *base) {
             return Err(damage(Lsn::ZERO, "the first segment is missing"));
         }
         let file = disk.open(&file_name(*base)).map_err(io_error("opening a segment"))?;
@@ -382,7 +414,12 @@ fn check_sealed(disk: &dyn Disk, bases: &[Lsn]) -> Result<SegmentHeader, LogErro
         }
         if let Some(next) = bases.get(i + 1) {
             let len = file.size().map_err(io_error("reading a segment"))?;
-            let want = SEGMENT_HEADER_LEN + next.bytes_since(*base);
+            let end = holes.next(*base).map_or(*next, |hole| hole.min(*next));
+            let gone = holes.at(end).map_or(end, |(_, to)| to);
+            if gone != *next {
+                return Err(damage(gone, "a segment is missing"));
+            }
+            let want = SEGMENT_HEADER_LEN + end.bytes_since(*base);
             if len != want {
                 let lsn = *base + len.min(want).saturating_sub(SEGMENT_HEADER_LEN);
                 return Err(damage(lsn, format!("the segment has {len} bytes instead of {want}")));
@@ -398,7 +435,7 @@ fn walk_history<D: Disk>(log: &Log<D>) -> Result<EpochHistory, LogError> {
     let reader = log.reader();
     let (mut epoch, mut start) = (log.tail.epoch, log.tail.epoch_start);
     let mut starts = Vec::new();
-    while epoch > Epoch::ZERO {
+    while epoch > Epoch::ZERO && start >= log.map.holes.end() {
         let record = reader.read(start)?;
         let link = EpochLink::parse(&record.payload).filter(|link| {
             record.epoch == epoch && link.epoch < epoch && (link.start < start || link.epoch == Epoch::ZERO)
@@ -407,12 +444,21 @@ fn walk_history<D: Disk>(log: &Log<D>) -> Result<EpochHistory, LogError> {
         starts.push((epoch, start));
         (epoch, start) = (link.epoch, link.start);
     }
+    // Older ones may have gone with their records, and stand in the map.
+    let older = log.map.history.iter().rev().filter(|(_, at)| *at < log.map.holes.end());
+    starts.extend(older.copied());
+    if starts.iter().all(|(known, at)| (*known, *at) != (epoch, start)) && epoch > Epoch::ZERO {
+        return Err(damage(start, format!("the map of what is gone does not know epoch {epoch}")));
+    }
     starts.reverse();
     EpochHistory::new(starts).map_err(|e| damage(Lsn::ZERO, e.to_string()))
 }
 
 /// What the start of the last epoch says to be committed, for a last segment that says nothing.
 fn last_known_committed<D: Disk>(log: &Log<D>) -> Result<Lsn, LogError> {
+    if log.map.holes.at(log.tail.epoch_start).is_some() {
+        return Ok(Lsn::ZERO);
+    }
     Ok(log.reader().header(log.tail.epoch_start)?.committed)
 }
 
@@ -463,15 +509,22 @@ fn cut_damage(disk: &dyn Disk, lsn: Lsn, detail: &str, wall_ms: u64) -> Result<O
     let archive = if bases.is_empty() {
         None
     } else {
-        Some(archive_raw(disk, &bases, lsn, Cause::Damaged, detail, wall_ms)?)
+        // Before the end of the checkpoint nothing that remained could be replayed: all of it is kept.
+        let checkpoint = Map::read(disk).ok().flatten().map_or(Lsn::ZERO, |map| map.checkpoint.to);
+        let from = if lsn < checkpoint { Lsn::ZERO } else { lsn };
+        Some(archive_raw(disk, &bases, from, Cause::Damaged, detail, wall_ms)?)
     };
-    // The mark would contradict the cut; without it nothing is claimed.
-    match disk.remove("durable") {
-        Ok(()) => disk.sync_dir("").map_err(io_error(doing))?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(io_error(doing)(e)),
+    let map = Map::read(disk).ok().flatten().unwrap_or_default();
+    if lsn < map.checkpoint.to {
+        // What is left could not be replayed: it is of use as an archive only.
+        let given_up = Map { abandoned: true, ..map };
+        given_up.write(disk).map_err(io_error(doing))?;
+        gaps::finish_abandoning(disk, &given_up).map_err(io_error(doing))?;
+        return Ok(archive);
     }
-    let (left, first) = cut_files(disk, &bases, lsn).map_err(io_error(doing))?;
+    // The mark would contradict the cut; without it nothing is claimed.
+    mark::remove(disk).map_err(io_error(doing))?;
+    let (left, first) = cut_files(disk, &bases, lsn, &map.holes).map_err(io_error(doing))?;
     if lsn == Lsn::ZERO && first.is_some() {
         // The very first header may be bad: begin from nothing.
         for base in left {

@@ -1,10 +1,13 @@
-//! Feeding committed records to the state machine, in order, once, in bounded steps.
+//! Feeding committed records to the state machine, in order, once, in bounded steps: where earlier ones
+//! are gone, behind the checkpoint that stands for them.
 
-use holdfast_heartbeat::planted;
+use holdfast_heartbeat::{Epoch, Lsn, planted};
 
 use super::{Committed, Out, Replica, Role, StateMachine};
 use crate::disk::Disk;
-use crate::log::Record;
+use crate::log::{LogError, Record};
+use crate::record::RecordKind;
+use crate::space::Retirement;
 
 /// Most records in one batch: bounds the time of one atomic step of the index.
 const BATCH_RECORDS: usize = 1024;
@@ -26,18 +29,27 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         }
     }
 
-    /// Applies one batch; says whether there was anything to apply.
-    fn apply_batch(&mut self, out: &mut Out<R, M>) -> Result<bool, String> {
-        // What is not durable here may be told committed by a peer, but could still be lost here.
-        let mut upto = self.committed.min(self.log.durable());
+    /// Whether committed records wait to be applied, and can be.
+    pub(super) fn has_to_apply(&self) -> bool {
+        let (applied, upto) = (self.machine.applied(), self.applicable());
+        applied < upto && (applied >= self.log.checkpoint().as_of || self.log.checkpoint().to <= upto)
+    }
+
+    /// How far records may be applied: what is not durable here may be told committed by a peer, but could
+    /// still be lost here.
+    fn applicable(&self) -> Lsn {
         if planted::is("answers-before-committed") {
-            upto = self.log.durable();
+            return self.log.durable();
         }
-        let mut at = self.machine.applied();
+        self.committed.min(self.log.durable())
+    }
+
+    /// Records from `at` on, as many as one batch takes, all of them before `upto`.
+    fn read_batch(&mut self, mut at: Lsn, upto: Lsn, restoring: bool) -> Result<Vec<Record>, String> {
         let mut records: Vec<Record> = Vec::new();
         let mut bytes = 0;
         while at < upto && records.len() < BATCH_RECORDS && bytes < BATCH_BYTES {
-            let record = self.reader.read_for_apply(at).map_err(|error| {
+            let record = self.reader.read_for_apply(at, restoring).map_err(|error| {
                 self.note_damage(&error);
                 error.to_string()
             })?;
@@ -46,16 +58,32 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             }
             at = record.end;
             bytes += record.payload.len();
+            let retires = record.kind == RecordKind::Retire;
             records.push(record);
+            if retires {
+                break;
+            }
         }
-        if records.is_empty() {
+        Ok(records)
+    }
+
+    /// Applies one batch; says whether there was anything to apply.
+    fn apply_batch(&mut self, out: &mut Out<R, M>) -> Result<bool, String> {
+        if !self.has_to_apply() {
             return Ok(false);
         }
-        let batch: Vec<Committed<'_>> = records
-            .iter()
-            .map(|r| Committed { lsn: r.lsn, end: r.end, epoch: r.epoch, kind: r.kind, payload: &r.payload })
-            .collect();
-        let outcomes = self.machine.apply(&batch).map_err(|e| e.to_string())?;
+        let applied = self.machine.applied();
+        if applied < self.log.checkpoint().as_of {
+            return self.restore_batch();
+        }
+        let records = self.read_batch(applied, self.applicable(), false)?;
+        let Some(last) = records.last() else { return Ok(false) };
+        let at = last.end;
+        if last.kind == RecordKind::Retire {
+            let (epoch, payload) = (last.epoch, last.payload.clone());
+            self.retire(epoch, &payload)?;
+        }
+        let outcomes = self.machine.apply(&committed(&records)).map_err(|e| e.to_string())?;
         assert_eq!(outcomes.len(), records.len(), "one outcome per record");
         assert_eq!(self.machine.applied(), at, "the batch and `applied` advance together");
         if let Role::Leading(leading) = &mut self.role {
@@ -65,4 +93,53 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         }
         Ok(true)
     }
+
+    /// Takes in part of the checkpoint that the state machine begins with.
+    fn restore_batch(&mut self) -> Result<bool, String> {
+        let checkpoint = self.log.checkpoint();
+        let from = match self.restoring {
+            Some(at) if at >= checkpoint.from => at,
+            _ => {
+                self.machine.reset().map_err(|e| e.to_string())?;
+                checkpoint.from
+            }
+        };
+        let records = self.read_batch(from, checkpoint.to, true)?;
+        let at = records.last().map_or(checkpoint.to, |last| last.end);
+        let last = at >= checkpoint.to;
+        self.machine.restore(checkpoint.as_of, &committed(&records), last).map_err(|e| e.to_string())?;
+        self.restoring = (!last).then_some(at);
+        if last {
+            assert_eq!(self.machine.applied(), checkpoint.as_of, "a restored checkpoint is applied");
+        }
+        Ok(true)
+    }
+
+    /// Gives up what the record says. A disk that is full keeps it: the next one names it again.
+    fn retire(&mut self, epoch: Epoch, payload: &[u8]) -> Result<(), String> {
+        let Some(retirement) = Retirement::decode(payload) else {
+            return Err("a retirement in the log makes no sense".into());
+        };
+        if retirement.epoch != epoch && !planted::is("retirement-of-earlier-epoch") {
+            return Ok(());
+        }
+        match self.log.retire(&retirement) {
+            Ok(bytes) => {
+                tracing::info!(node = %self.me, bytes, "space of the log was won back");
+                Ok(())
+            }
+            Err(LogError::Full) => {
+                tracing::warn!(node = %self.me, "the disk is full: what the log gave up stays for now");
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+fn committed(records: &[Record]) -> Vec<Committed<'_>> {
+    records
+        .iter()
+        .map(|r| Committed { lsn: r.lsn, end: r.end, epoch: r.epoch, kind: r.kind, payload: &r.payload })
+        .collect()
 }

@@ -5,7 +5,8 @@ use holdfast_heartbeat::{Epoch, Lsn, Member, planted};
 
 use super::{ConnId, Out, Output, Replica, Role, StateMachine};
 use crate::disk::Disk;
-use crate::log::LogError;
+use crate::log::{Gap, LogError};
+use crate::moves::{RebuildError, rebuilt};
 use crate::set_aside::Cause;
 use crate::stream::{Frame, Hello, MAX_HISTORY, Welcome};
 
@@ -68,6 +69,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                 history: self.log.history().latest(MAX_HISTORY),
                 end: self.log.end(),
                 chain: self.log.chain_at_end(),
+                whole_below: self.whole_below,
             };
             out.push(Output::Send { conn: *conn, frame: Frame::Hello(hello) });
         }
@@ -130,6 +132,9 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         if cut == end {
             return Ok(());
         }
+        if cut < self.log.checkpoint().to {
+            return self.begin_anew(cut, out);
+        }
         // Refuses a place that is not between two records before anything is written.
         self.log.chain_at(cut)?;
         let lost = self.committed > cut;
@@ -141,7 +146,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         );
         let archive = self.log.set_aside(cut, Cause::Divergent, &reason, self.wall_ms)?;
         if self.machine.applied() > cut && !planted::is("index-kept-after-cut") {
-            self.machine.reset().map_err(|e| LogError::Poisoned(e.to_string()))?;
+            self.forget_applied()?;
         }
         self.log.truncate_to(cut, &archive)?;
         self.committed = self.committed.min(cut);
@@ -151,6 +156,78 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             self.archives.push(archive);
         }
         Ok(())
+    }
+
+    fn forget_applied(&mut self) -> Result<(), LogError> {
+        self.restoring = None;
+        self.machine.reset().map_err(|e| LogError::Poisoned(e.to_string()))
+    }
+
+    /// What a replay needs is beyond what the primary shares with this log, while what it stands for is
+    /// gone here: nothing that stayed could be read. All of what is not shared is set aside, and the copy
+    /// begins anew.
+    fn begin_anew(&mut self, cut: Lsn, out: &mut Out<R, M>) -> Result<(), LogError> {
+        let reason = format!(
+            "the primary shares this log up to LSN {cut} only, and what a replay needs of it lies beyond"
+        );
+        for piece in self.log.pieces_from(cut) {
+            let archive = self.log.set_piece_aside(piece, Cause::Divergent, &reason, self.wall_ms)?;
+            out.push(Output::SetAside { archive: archive.name.clone(), from: piece.0, to: piece.1 });
+            if self.archives.iter().all(|a| a.name != archive.name) {
+                self.archives.push(archive);
+            }
+        }
+        self.forget_applied()?;
+        tracing::warn!(node = %self.me, lsn = %cut, "the copy of the log begins anew");
+        self.log.abandon()?;
+        self.committed = Lsn::ZERO;
+        Err(LogError::Gone { lsn: cut, next: Lsn::ZERO })
+    }
+
+    /// A record whose bytes are here already.
+    pub(super) fn append_move(
+        &mut self,
+        conn: ConnId,
+        epoch: Epoch,
+        committed: Lsn,
+        short: &Bytes,
+        out: &mut Out<R, M>,
+    ) {
+        if !self.is_upstream(conn, epoch) {
+            return self.close(conn, format!("a move of epoch {epoch} out of place"), out);
+        }
+        let lsn = self.log.end();
+        match rebuilt(short, &self.reader) {
+            Ok(record) => self.append(conn, epoch, lsn, committed, &record, out),
+            Err(error @ RebuildError::NotAMove) => self.close(conn, error.to_string(), out),
+            Err(error @ RebuildError::Sources(_)) => {
+                // The next stream brings it whole.
+                self.whole_below = lsn + 1;
+                self.close(conn, error.to_string(), out);
+            }
+        }
+    }
+
+    /// What comes next is gone at the primary: this log goes on behind it.
+    pub(super) fn skip(&mut self, conn: ConnId, epoch: Epoch, gap: &Gap, out: &mut Out<R, M>) {
+        if !self.is_upstream(conn, epoch) {
+            return self.close(conn, format!("a gap of epoch {epoch} out of place"), out);
+        }
+        // The index cannot follow; and an old one must not come back over the log as it will be.
+        let skipped = self.forget_applied().and_then(|()| self.log.skip(gap));
+        match skipped {
+            Ok(()) => {
+                let (from, to) = gap.hole;
+                tracing::info!(node = %self.me, %from, %to, "the primary gave up what comes next; going on behind it");
+            }
+            Err(LogError::Full) => {
+                let error = LogError::Full.to_string();
+                out.push(Output::LogFailed { full: true, error: error.clone() });
+                self.close(conn, error, out);
+            }
+            Err(error @ LogError::Poisoned(_)) => self.fail(error.to_string(), out),
+            Err(error) => self.close(conn, format!("the stream does not fit this log: {error}"), out),
+        }
     }
 
     pub(super) fn append(

@@ -8,10 +8,11 @@ use holdfast_heartbeat::{Epoch, Lsn, Member};
 use super::{ConnId, Done, Out, Output, PeerStatus, Replica, Role, StateMachine, SubmitError, Wait};
 use crate::disk::Disk;
 use crate::history::common_point;
-use crate::log::LogError;
+use crate::log::{Log, LogError, LogReader};
+use crate::moves::{self, MoveSource};
 use crate::progress::Progress;
 use crate::record::{EpochStartBody, MAX_RECORD, RecordKind};
-use crate::stream::{Frame, Hello, RejectReason, Welcome};
+use crate::stream::{Frame, Hello, MAX_HISTORY, RejectReason, Welcome};
 
 /// Most bytes of records in one Append, unless a single record is larger.
 const MAX_RUN: usize = 1024 * 1024;
@@ -29,6 +30,8 @@ struct Peer {
     acked: Lsn,
     /// The committed LSN it was told last.
     told: Lsn,
+    /// Moves below here go with their bytes.
+    whole_below: Lsn,
 }
 
 /// A reign.
@@ -84,6 +87,14 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         }
         if epoch < self.promised || epoch <= self.log.last_epoch() || !members.contains(&self.me) {
             tracing::error!(%epoch, promised = %self.promised, node = %self.me, "cannot lead: stale epoch or not a member");
+            return;
+        }
+        if !self.log.is_replayable() {
+            let (end, to) = (self.log.end(), self.log.checkpoint().to);
+            let error = format!(
+                "this member's copy of the log is not complete: it ends at LSN {end}, and cannot be read before LSN {to} has come from a primary"
+            );
+            out.push(Output::LogFailed { full: false, error });
             return;
         }
         self.become_idle("a new epoch begins here", out);
@@ -213,7 +224,16 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             committed: self.committed,
         };
         tracing::info!(peer = %member, epoch = %leading.epoch(), lsn = %common, "a standby joins the stream");
-        leading.peers.insert(conn, Peer { member, sent: common, acked: common, told: self.committed });
+        leading.peers.insert(
+            conn,
+            Peer {
+                member,
+                sent: common,
+                acked: common,
+                told: self.committed,
+                whole_below: hello.whole_below,
+            },
+        );
         out.push(Output::Send { conn, frame: Frame::Welcome(welcome) });
         for other in older {
             self.close(other, "replaced by a newer connection of the same member", out);
@@ -247,7 +267,9 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             let text = format!("you acknowledged LSN {durable} in this epoch and now share {common}");
             return Err((RejectReason::LostAcknowledged, text));
         }
-        if common == hello.end && !fresh {
+        // Where this log gave up what stood there the epochs alone must do.
+        let gone = self.log.holes().at(common).is_some();
+        if common == hello.end && !fresh && !gone {
             let chain = self.log.chain_at(common).map_err(|error| {
                 self.note_damage(&error);
                 (RejectReason::LogFailed, format!("cannot read the log at LSN {common}"))
@@ -285,13 +307,11 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                 if in_flight + MAX_RECORD as u64 > self.options.window_bytes {
                     break;
                 }
-                match self.reader.read_run(peer.sent, MAX_RUN) {
-                    Ok(bytes) => {
-                        let lsn = peer.sent;
-                        peer.sent += bytes.len() as u64;
+                match next_frames(&self.log, &self.reader, peer, epoch, committed) {
+                    Ok((frames, sent)) => {
+                        peer.sent = sent;
                         peer.told = committed;
-                        let frame = Frame::Append { epoch, lsn, committed, bytes };
-                        out.push(Output::Send { conn: *conn, frame });
+                        out.extend(frames.into_iter().map(|frame| Output::Send { conn: *conn, frame }));
                     }
                     Err(error) => {
                         broken.push((*conn, error));
@@ -375,4 +395,36 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         };
         members.into_iter().filter(|m| **m != self.me).map(status).collect()
     }
+}
+
+/// What a peer is sent next, and what it has then.
+fn next_frames<D: Disk>(
+    log: &Log<D>,
+    reader: &LogReader,
+    peer: &Peer,
+    epoch: Epoch,
+    committed: Lsn,
+) -> Result<(Vec<Frame>, Lsn), LogError> {
+    let mut lsn = peer.sent;
+    if let Some(hole) = reader.hole_at(lsn) {
+        let mut gap = log.gap(hole)?;
+        gap.history = gap.history.latest(MAX_HISTORY);
+        return Ok((vec![Frame::Skip { epoch, gap }], hole.1));
+    }
+    let run = reader.read_run(lsn, MAX_RUN)?;
+    let mut frames = Vec::new();
+    for (bytes, sources) in moves::apart(&run) {
+        // Without what the peer has: what is gone here is gone there, or never was.
+        let there = |sources: &[MoveSource]| {
+            lsn >= peer.whole_below && sources.iter().all(|source| reader.hole_at(source.lsn).is_none())
+        };
+        let short = sources.filter(|sources| there(sources)).map(|sources| moves::short(&bytes, &sources));
+        let end = lsn + bytes.len() as u64;
+        frames.push(match short {
+            Some(record) => Frame::Move { epoch, committed, record },
+            None => Frame::Append { epoch, lsn, committed, bytes },
+        });
+        lsn = end;
+    }
+    Ok((frames, lsn))
 }

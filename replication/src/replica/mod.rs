@@ -70,6 +70,10 @@ pub struct Replica<D: Disk, M: StateMachine, R> {
     failure: Option<String>,
     damaged: Option<Damage>,
     archives: Vec<Archive>,
+    /// How far the checkpoint has been read that the state machine begins with.
+    restoring: Option<Lsn>,
+    /// Moves below here could not be made from this log's own copy.
+    whole_below: Lsn,
     wall_ms: u64,
 }
 
@@ -86,7 +90,9 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         let reader = log.reader();
         let applied = machine.applied();
         let known = applied == log.end() || reader.header(applied).is_ok();
-        if applied > log.end() || (applied > Lsn::ZERO && !known) {
+        // What came before the checkpoint may be gone, so that an older index cannot catch up.
+        let outdated = applied < log.checkpoint().as_of;
+        if applied > log.end() || (applied > Lsn::ZERO && !known) || outdated {
             tracing::warn!(lsn = %applied, "the index is not of this log; building it anew");
             machine.reset().map_err(|e| LogError::Poisoned(e.to_string()))?;
         }
@@ -109,6 +115,8 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             failure: None,
             damaged: None,
             archives,
+            restoring: None,
+            whole_below: Lsn::ZERO,
             wall_ms: options.log.wall_ms,
             log,
         };
@@ -144,7 +152,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
     /// committed records that the last one left for later so as not to hold up acknowledgements.
     pub fn wants_flush(&self) -> bool {
         let unsynced = self.log.durable() < self.log.end();
-        let unapplied = self.machine.applied() < self.committed.min(self.log.durable());
+        let unapplied = self.has_to_apply();
         self.failure.is_none() && (unsynced || unapplied)
     }
 
@@ -215,6 +223,8 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             committed: self.committed,
             applied: self.machine.applied(),
             segments: self.log.segment_count(),
+            log_bytes: self.log.bytes_kept(),
+            replayable: self.log.is_replayable(),
             history: self.log.history().latest(STATUS_HISTORY).starts().to_vec(),
             peers: self.peer_status(),
             streaming,
@@ -325,6 +335,10 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             Frame::Append { epoch, lsn, committed, bytes } => {
                 self.append(conn, epoch, lsn, committed, &bytes, out);
             }
+            Frame::Move { epoch, committed, record } => {
+                self.append_move(conn, epoch, committed, &record, out)
+            }
+            Frame::Skip { epoch, gap } => self.skip(conn, epoch, &gap, out),
             Frame::Committed { epoch, lsn } => self.told_committed(conn, epoch, lsn, out),
             Frame::Reject { reason, text } => {
                 self.close(conn, format!("refused by the peer ({reason:?}): {text}"), out);

@@ -18,6 +18,10 @@ pub trait StateMachine: Send {
     /// Applies committed records in order and answers one outcome each. The effects and `applied`
     /// advance atomically. Must be deterministic: no clock, no randomness, no configuration.
     fn apply(&mut self, batch: &[Committed<'_>]) -> Result<Vec<Self::Outcome>, ApplyError>;
+    /// Takes in part of a checkpoint: the batch's records of that kind belong to it if they say that they
+    /// are as of `as_of`; all others are to be passed over. Begins after a [`StateMachine::reset`], and
+    /// `applied` stays zero until `last` is true: then it is `as_of`.
+    fn restore(&mut self, as_of: Lsn, batch: &[Committed<'_>], last: bool) -> Result<(), ApplyError>;
     /// Forgets everything; the log will be applied again from its beginning. Must be durable when
     /// it returns: the log is cut next, and an old index must not come back over a new log.
     fn reset(&mut self) -> Result<(), ApplyError>;
@@ -39,7 +43,7 @@ pub struct Committed<'a> {
     pub epoch: Epoch,
     /// What it is.
     pub kind: RecordKind,
-    /// Its payload; empty for [`RecordKind::Data`], whose bytes stay in the log.
+    /// Its payload; empty for what means nothing to the state machine, whose bytes stay in the log.
     pub payload: &'a [u8],
 }
 
@@ -97,7 +101,7 @@ pub enum Input<R> {
     },
     /// Write a record.
     Submit {
-        /// Data or Op.
+        /// Anything but an epoch start.
         kind: RecordKind,
         /// The payload, in pieces.
         payload: Vec<Bytes>,
@@ -333,6 +337,10 @@ pub struct ReplicaStatus {
     pub applied: Lsn,
     /// Segment files.
     pub segments: usize,
+    /// Bytes of records in them: less than `end` once space was won back.
+    pub log_bytes: u64,
+    /// Whether the log holds all that a replay needs; not so while a new member's copy is under way.
+    pub replayable: bool,
     /// The last reigns in the log and where they began.
     pub history: Vec<(Epoch, Lsn)>,
     /// On a primary, the peers.

@@ -5,6 +5,8 @@
 //!    | Hello ---------------------> |   who I am, what I promised, which reigns my log holds
 //!    | <------------------- Welcome |   cut to here, then my log follows   (or Reject)
 //!    | <-------------------- Append |   whole records, verbatim; what is committed
+//!    | <---------------------- Move |   a record of which you have the bytes
+//!    | <---------------------- Skip |   I gave up what comes next: go on behind it
 //!    | Ack -----------------------> |   durable up to here, under your epoch
 //!    | <----------------- Committed |   when there is nothing to append
 //! ```
@@ -17,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::history::EpochHistory;
+use crate::log::Gap;
 
 /// Largest encoded frame, in bytes: one largest record, or many up to 1 MiB, with room to spare.
 pub const MAX_FRAME: usize = 2 * 1024 * 1024;
@@ -36,6 +39,11 @@ const TAG_APPEND: u8 = 3;
 const TAG_ACK: u8 = 4;
 const TAG_COMMITTED: u8 = 5;
 const TAG_REJECT: u8 = 6;
+const TAG_MOVE: u8 = 7;
+const TAG_SKIP: u8 = 8;
+
+/// Bytes in front of a Move's record.
+const MOVE_HEAD: usize = 17;
 
 /// What a follower says first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +60,8 @@ pub struct Hello {
     pub end: Lsn,
     /// The rolling checksum there.
     pub chain: u32,
+    /// Below here it wants moves with their bytes: it could not make one of them from what it has.
+    pub whole_below: Lsn,
 }
 
 /// The primary's answer to a [`Hello`].
@@ -110,6 +120,22 @@ pub enum Frame {
         /// The records.
         bytes: Bytes,
     },
+    /// A move of which the follower has the bytes: its header and its sources, see [`crate::moves`].
+    Move {
+        /// As in an Append.
+        epoch: Epoch,
+        /// As in an Append.
+        committed: Lsn,
+        /// The record without the moved bytes.
+        record: Bytes,
+    },
+    /// What comes next is gone at the primary.
+    Skip {
+        /// As in an Append.
+        epoch: Epoch,
+        /// Where to go on.
+        gap: Gap,
+    },
     /// Everything below `durable` is on the follower's disk.
     Ack {
         /// The reign under which that is said.
@@ -165,6 +191,15 @@ impl Frame {
                 }
                 out.extend_from_slice(bytes);
             }
+            Frame::Move { epoch, committed, record } => {
+                out.reserve(MOVE_HEAD + record.len());
+                out.push(TAG_MOVE);
+                for number in [epoch.0, committed.0] {
+                    out.extend_from_slice(&number.to_le_bytes());
+                }
+                out.extend_from_slice(record);
+            }
+            Frame::Skip { epoch, gap } => put(out, TAG_SKIP, &(epoch, gap)),
             Frame::Ack { epoch, durable } => put(out, TAG_ACK, &(epoch, durable)),
             Frame::Committed { epoch, lsn } => put(out, TAG_COMMITTED, &(epoch, lsn)),
             Frame::Reject { reason, text } => put(out, TAG_REJECT, &(reason, text)),
@@ -177,6 +212,7 @@ impl Frame {
             return Err(BadFrame);
         }
         let (tag, rest) = bytes.split_first().ok_or(BadFrame)?;
+        let number = |at: usize| u64::from_le_bytes(rest[at..at + 8].try_into().expect("eight bytes"));
         match *tag {
             TAG_HELLO => {
                 let hello: Hello = body(rest)?;
@@ -188,12 +224,25 @@ impl Frame {
                 Ok(Frame::Hello(hello))
             }
             TAG_WELCOME => Ok(Frame::Welcome(body(rest)?)),
+            TAG_MOVE => {
+                if rest.len() < MOVE_HEAD - 1 {
+                    return Err(BadFrame);
+                }
+                let (epoch, committed) = (Epoch(number(0)), Lsn(number(8)));
+                Ok(Frame::Move { epoch, committed, record: bytes.slice(MOVE_HEAD..) })
+            }
+            TAG_SKIP => {
+                let (epoch, gap): (Epoch, Gap) = body(rest)?;
+                let starts = gap.history.starts();
+                if starts.len() > MAX_HISTORY || EpochHistory::new(starts.to_vec()).is_err() {
+                    return Err(BadFrame);
+                }
+                Ok(Frame::Skip { epoch, gap })
+            }
             TAG_APPEND => {
                 if rest.len() < APPEND_HEAD - 1 {
                     return Err(BadFrame);
                 }
-                let number =
-                    |at: usize| u64::from_le_bytes(rest[at..at + 8].try_into().expect("eight bytes"));
                 Ok(Frame::Append {
                     epoch: Epoch(number(0)),
                     lsn: Lsn(number(8)),
@@ -233,6 +282,7 @@ pub(super) mod tests {
                 history,
                 end: Lsn(300),
                 chain: 5,
+                whole_below: Lsn(7),
             }),
             Frame::Welcome(Welcome {
                 epoch: Epoch(5),
@@ -251,6 +301,8 @@ pub(super) mod tests {
             Frame::Ack { epoch: Epoch(5), durable: Lsn(300) },
             Frame::Committed { epoch: Epoch(5), lsn: Lsn(300) },
             Frame::Reject { reason: RejectReason::ForeignLog, text: "another log".into() },
+            Frame::Move { epoch: Epoch(5), committed: Lsn(150), record: Bytes::from(vec![4; 100]) },
+            Frame::Skip { epoch: Epoch(5), gap: Gap::sample() },
         ]
     }
 
@@ -261,7 +313,8 @@ pub(super) mod tests {
             frame.encode(&mut bytes);
             let bytes = Bytes::from(bytes);
             assert_eq!(Frame::decode(&bytes).unwrap(), frame);
-            let head = bytes.len().min(APPEND_HEAD);
+            let head = if matches!(frame, Frame::Move { .. }) { MOVE_HEAD } else { APPEND_HEAD };
+            let head = bytes.len().min(head);
             for cut in 0..head {
                 assert!(Frame::decode(&bytes.slice(..cut)).is_err());
             }
@@ -273,14 +326,22 @@ pub(super) mod tests {
         let Frame::Hello(hello) = samples().remove(0) else { panic!() };
         let mut bytes = vec![TAG_HELLO];
         let unordered = vec![(Epoch(4), Lsn(0)), (Epoch(2), Lsn(5))];
-        let fields = (&hello.member, hello.promised_epoch, hello.log_id, &unordered, hello.end, hello.chain);
+        let fields = (
+            &hello.member,
+            hello.promised_epoch,
+            hello.log_id,
+            &unordered,
+            hello.end,
+            hello.chain,
+            Lsn::ZERO,
+        );
         bytes.extend(postcard::to_stdvec(&fields).unwrap());
         assert_eq!(Frame::decode(&Bytes::from(bytes)), Err(BadFrame));
     }
 
     proptest! {
         #[test]
-        fn garbage_never_panics(tag in 0u8..9, bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn garbage_never_panics(tag in 0u8..11, bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut all = vec![tag];
             all.extend(bytes);
             let _ = Frame::decode(&Bytes::from(all));

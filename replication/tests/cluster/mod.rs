@@ -8,8 +8,9 @@ use bytes::Bytes;
 use holdfast_replication::disk::Disk;
 use holdfast_replication::log::OpenOptions;
 use holdfast_replication::replica::{
-    ApplyError, Committed, ConnId, Input, Output, Replica, ReplicaOptions, StateMachine, Wait,
+    ApplyError, Committed, ConnId, Done, Input, Output, Replica, ReplicaOptions, StateMachine, Wait,
 };
+use holdfast_replication::space::{Checkpoint, Holes, Retirement};
 use holdfast_replication::stream::Frame;
 use holdfast_replication::testing::MemDisk;
 use holdfast_replication::{Epoch, Incarnation, Lsn, Member, NodeId, RecordKind};
@@ -39,6 +40,20 @@ impl StateMachine for Toy {
         }
         Ok(outcomes)
     }
+    fn restore(&mut self, as_of: Lsn, batch: &[Committed<'_>], last: bool) -> Result<(), ApplyError> {
+        assert_eq!(self.applied, Lsn::ZERO, "not before it is whole");
+        for entry in batch.iter().filter(|entry| entry.kind == RecordKind::Checkpoint) {
+            let (of, entries): (Lsn, Vec<(Lsn, RecordKind, Vec<u8>)>) =
+                postcard::from_bytes(entry.payload).expect("a checkpoint of this machine");
+            if of == as_of {
+                self.entries.extend(entries);
+            }
+        }
+        if last {
+            self.applied = as_of;
+        }
+        Ok(())
+    }
     fn reset(&mut self) -> Result<(), ApplyError> {
         *self = Toy { resets: self.resets + 1, ..Toy::default() };
         Ok(())
@@ -59,6 +74,8 @@ pub(crate) struct Node {
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     pub(crate) options: ReplicaOptions,
+    /// Bytes of frames that node `n` was sent, by whether they were moves.
+    pub(crate) sent: BTreeMap<(usize, bool), usize>,
     conns: BTreeMap<ConnId, (usize, usize)>,
     next_conn: u64,
     next_reply: u64,
@@ -90,6 +107,7 @@ impl Cluster {
         Cluster {
             nodes: (0..count).map(node).collect(),
             options,
+            sent: BTreeMap::new(),
             conns: BTreeMap::new(),
             next_conn: 0,
             next_reply: 0,
@@ -162,6 +180,40 @@ impl Cluster {
         reply
     }
 
+    /// Where a confirmed submit has its place.
+    pub(crate) fn place(&self, n: usize, reply: u64) -> (Lsn, Lsn) {
+        match self.answer(n, reply) {
+            Some(Output::Reply {
+                result: Ok(Done::Committed { lsn, end, .. } | Done::Appended { lsn, end }),
+                ..
+            }) => (*lsn, *end),
+            other => panic!("not confirmed: {other:?}"),
+        }
+    }
+
+    /// Writes what the state machine of `n` has now into the log, with another write in the middle of it.
+    pub(crate) fn checkpoint(&mut self, n: usize) -> Checkpoint {
+        let Toy { applied: as_of, entries, .. } = self.nodes[n].replica.machine().clone();
+        let mut places = Vec::new();
+        for part in entries.chunks(entries.len().div_ceil(2).max(1)) {
+            let payload = postcard::to_stdvec(&(as_of, part)).unwrap();
+            let reply = self.submit_as(n, RecordKind::Checkpoint, payload, Wait::Committed);
+            self.submit(n, b"written during the checkpoint".to_vec());
+            self.settle();
+            places.push(self.place(n, reply));
+        }
+        Checkpoint { as_of, from: places[0].0, to: places.last().unwrap().1 }
+    }
+
+    /// Commits a retirement of these ranges.
+    pub(crate) fn retire(&mut self, n: usize, ranges: &[(Lsn, Lsn)], checkpoint: Checkpoint) {
+        let epoch = self.nodes[n].replica.log().last_epoch();
+        let retirement = Retirement { epoch, holes: Holes::new(ranges.iter().copied()), checkpoint };
+        let reply = self.submit_as(n, RecordKind::Retire, retirement.encode(), Wait::Committed);
+        self.settle();
+        self.place(n, reply);
+    }
+
     fn execute(&mut self, n: usize, out: Vec<Event>) {
         for output in out {
             match output {
@@ -170,6 +222,7 @@ impl Cluster {
                     let peer = if a == n { b } else { a };
                     let mut bytes = Vec::new();
                     frame.encode(&mut bytes);
+                    *self.sent.entry((peer, matches!(frame, Frame::Move { .. }))).or_default() += bytes.len();
                     let frame = Frame::decode(&Bytes::from(bytes)).expect("what is sent can be read");
                     self.nodes[peer].inbox.push_back(Input::Frame { conn, frame });
                 }

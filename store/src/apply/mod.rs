@@ -9,6 +9,7 @@
 mod buckets;
 mod events;
 mod extents;
+mod holdings;
 mod objects;
 mod staged;
 mod uploads;
@@ -112,6 +113,8 @@ pub enum Refusal {
     SourceChanged,
     #[error("the bytes were received under an earlier epoch; nothing was stored, send the request again")]
     StaleEpoch,
+    #[error("the bytes were given up before the request was complete; nothing was stored, send it again")]
+    GivenUp,
     #[error("the version is locked: its retention has not ended, or it is under a legal hold")]
     Locked,
     #[error("the bucket would hold more than its quota")]
@@ -209,6 +212,8 @@ pub fn apply(state: &mut Staged<'_>, place: Place, op: &Op) -> Result<Outcome, I
         Op::PutUser { user, exists } => users::put(state, user, *exists)?,
         Op::DeleteUser { name } => users::delete(state, name)?,
         Op::EventsDelivered { up_to } => events::delivered(state, *up_to)?,
+        Op::RaiseFloor { floor } => holdings::raise_floor(state, *floor)?,
+        Op::Relocate { relocations } => holdings::relocate(state, relocations)?,
     };
     Ok(done.unwrap_or_else(Outcome::Refused))
 }

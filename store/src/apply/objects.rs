@@ -43,8 +43,7 @@ pub(super) fn put(state: &mut Staged<'_>, place: Place, op: &PutObject) -> Done 
     let Some(bucket) = state.bucket(&op.bucket)? else { refuse!(NoSuchBucket) };
     let before = state.object(&op.bucket, &op.key)?;
     granted!(check(before.as_ref(), &op.precondition));
-    let extents =
-        granted!(extents::resolve(state, place, &op.source, op.size, op.traits.encryption.is_some())?);
+    let body = granted!(extents::resolve(state, place, &op.source, op.size, op.traits.encryption.is_some())?);
     let object = ObjectState {
         id: place.lsn,
         null: true,
@@ -60,7 +59,7 @@ pub(super) fn put(state: &mut Staged<'_>, place: Place, op: &PutObject) -> Done 
         Source::Object { .. } => EventKind::ObjectCreatedCopy,
         Source::Inline | Source::Extents { .. } => EventKind::ObjectCreatedPut,
     };
-    store(state, place, (&op.bucket, &bucket, &op.key), before, (object, Body::Extents(extents)), kind)
+    store(state, place, (&op.bucket, &bucket, &op.key), before, (object, body), kind)
 }
 
 /// Puts a new object, of that body, in the place of `before`, if the bucket lets it.
@@ -98,7 +97,7 @@ pub(super) fn store(
         version,
         checksums: object.checksums.clone(),
     };
-    object.layout = extents::lay_out(state, object.id, body);
+    object.layout = extents::lay_out(state, object.id, body)?;
     events::stored(state, place, (name, bucket, key), &object, version, kind);
     versions::put(state, Slot { bucket: name, versioning: bucket.versioning, key }, before, object)?;
     Ok(Ok(Outcome::Stored(Box::new(stored))))

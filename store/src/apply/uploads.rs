@@ -42,7 +42,7 @@ pub(super) fn put_part(state: &mut Staged<'_>, place: Place, op: &PutPart) -> Do
         refuse!(Malformed);
     }
     let sealed = begun.traits.encryption.is_some();
-    let extents = granted!(extents::resolve(state, place, &op.source, op.size, sealed)?);
+    let body = granted!(extents::resolve(state, place, &op.source, op.size, sealed)?);
     if let Some(before) = state.part(op.upload, op.number)? {
         extents::forget(state, &before.layout)?;
     }
@@ -51,7 +51,7 @@ pub(super) fn put_part(state: &mut Staged<'_>, place: Place, op: &PutPart) -> Do
         etag: op.etag,
         checksums: op.checksums.clone(),
         modified_ms: op.wall_ms,
-        layout: extents::lay_out(state, place.lsn, Body::Extents(extents)),
+        layout: extents::lay_out(state, place.lsn, body)?,
     };
     state.put(keys::part(op.upload, op.number), &part);
     Ok(Ok(Outcome::Stored(Box::new(Stored {

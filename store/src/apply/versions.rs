@@ -147,6 +147,16 @@ pub(super) enum Found {
     Former(Version),
 }
 
+/// The object that the operation at `id` made, wherever it is by now.
+pub(super) fn made_at(state: &Staged<'_>, slot: Slot<'_>, id: Lsn) -> Result<Option<Found>, IndexError> {
+    if let Some(current) = state.object(slot.bucket, slot.key)?
+        && current.id == id
+    {
+        return Ok(Some(Found::Current(Box::new(current))));
+    }
+    Ok(state.former(slot.bucket, slot.key, id)?.map(Found::Former))
+}
+
 /// Looks a version up by its name.
 pub(super) fn find(
     state: &Staged<'_>,

@@ -96,7 +96,9 @@ pub(super) fn refusal(refusal: Refusal) -> S3Error {
         Refusal::NoSuchUser | Refusal::UserExists | Refusal::AccessKeyTaken | Refusal::UserOwnsBuckets => {
             S3ErrorCode::InvalidRequest
         }
-        Refusal::SourceChanged | Refusal::StaleEpoch => return unavailable(&refusal.to_string()),
+        Refusal::SourceChanged | Refusal::StaleEpoch | Refusal::GivenUp => {
+            return unavailable(&refusal.to_string());
+        }
     };
     S3Error::with_message(code, refusal.to_string())
 }

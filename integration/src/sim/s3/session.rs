@@ -421,7 +421,7 @@ fn answered(outcome: Outcome) -> Step {
         Refusal::NoSuchUpload => Code::NoSuchUpload,
         Refusal::InvalidPart => Code::InvalidPart,
         Refusal::EntityTooSmall => Code::EntityTooSmall,
-        Refusal::SourceChanged | Refusal::StaleEpoch => Code::Unavailable,
+        Refusal::SourceChanged | Refusal::StaleEpoch | Refusal::GivenUp => Code::Unavailable,
         // None of these calls asks for anything that could be refused so.
         _ => Code::Invalid,
     })
