@@ -385,6 +385,16 @@ fn store(out: &mut String, config: &Config) {
             store.max_connections
         ),
     );
+    let space = if store.reclaim {
+        format!(
+            "won back from {} % of garbage on, at {}/s at most",
+            store.reclaim_garbage_percent,
+            show_size(store.reclaim_rate_bytes)
+        )
+    } else {
+        "not won back: what is deleted stays on the disk until `holdfast store reclaim`".to_owned()
+    };
+    line(out, format!("  space             {space}"));
     match store.encryption_keys.len() {
         0 => line(
             out,

@@ -341,6 +341,12 @@ pub struct Store {
     pub virtual_host_domain: Option<String>,
     /// Size of a log segment.
     pub segment_size_bytes: u64,
+    /// Whether space is won back without being asked.
+    pub reclaim: bool,
+    /// Bytes written for it in a second, at most.
+    pub reclaim_rate_bytes: u64,
+    /// The share of garbage at which it begins, in percent of the log.
+    pub reclaim_garbage_percent: u8,
     /// Most connections at a time.
     pub max_connections: u32,
     /// How long a small write may take to be on the disk before the disk counts as stalled.

@@ -25,6 +25,19 @@ pub(crate) const MIN_SEGMENT_SIZE_BYTES: u64 = 64 << 10;
 /// Largest segment: space comes back a segment at a time.
 pub(crate) const MAX_SEGMENT_SIZE_BYTES: u64 = 4 << 30;
 
+/// Bytes written in a second to win space back where the file says nothing: what any disk has beside its
+/// other work.
+pub(crate) const DEFAULT_RECLAIM_RATE_BYTES: u64 = 64 << 20;
+
+/// Slowest pace: below it, little would be won before it is needed.
+pub(crate) const MIN_RECLAIM_RATE_BYTES: u64 = 1 << 20;
+
+/// Fastest: as good as no bound.
+pub(crate) const MAX_RECLAIM_RATE_BYTES: u64 = 64 << 30;
+
+/// The share of garbage at which space is won back, in percent.
+pub(crate) const DEFAULT_RECLAIM_GARBAGE_PERCENT: u8 = 50;
+
 /// Default bound on S3 connections at a time.
 pub(crate) const DEFAULT_MAX_CONNECTIONS: u32 = 1024;
 
@@ -69,6 +82,9 @@ pub(crate) fn default(state_dir: &Path) -> Store {
         root: None,
         virtual_host_domain: None,
         segment_size_bytes: DEFAULT_SEGMENT_SIZE_BYTES,
+        reclaim: true,
+        reclaim_rate_bytes: DEFAULT_RECLAIM_RATE_BYTES,
+        reclaim_garbage_percent: DEFAULT_RECLAIM_GARBAGE_PERCENT,
         max_connections: DEFAULT_MAX_CONNECTIONS,
         disk_timeout: DEFAULT_DISK_TIMEOUT,
         encryption_keys: Vec::new(),
@@ -92,6 +108,14 @@ pub(crate) fn store(
     let segment = section
         .size_bytes(notes, "segment_size", MIN_SEGMENT_SIZE_BYTES..=MAX_SEGMENT_SIZE_BYTES)
         .map_or(DEFAULT_SEGMENT_SIZE_BYTES, |size| size.value);
+    let reclaim = section.flag(notes, "reclaim").is_none_or(|given| given.value);
+    let reclaim_rate = section
+        .size_bytes(notes, "reclaim_rate", MIN_RECLAIM_RATE_BYTES..=MAX_RECLAIM_RATE_BYTES)
+        .map_or(DEFAULT_RECLAIM_RATE_BYTES, |rate| rate.value);
+    let reclaim_garbage = section
+        .integer(notes, "reclaim_garbage_percent", 10..=90)
+        .and_then(|percent| u8::try_from(percent.value).ok())
+        .unwrap_or(DEFAULT_RECLAIM_GARBAGE_PERCENT);
     let connections = section
         .integer(notes, "max_connections", 1..=65_536)
         .and_then(|count| u32::try_from(count.value).ok())
@@ -108,6 +132,9 @@ pub(crate) fn store(
         root,
         virtual_host_domain: domain,
         segment_size_bytes: segment,
+        reclaim,
+        reclaim_rate_bytes: reclaim_rate,
+        reclaim_garbage_percent: reclaim_garbage,
         max_connections: connections,
         disk_timeout,
         encryption_keys,

@@ -12,7 +12,7 @@ use crate::access::{AccessKey, BucketAccess, User};
 use crate::apply::{Outcome, Refusal};
 use crate::backend::{Backend, NotServing, WriteError};
 use crate::bucket::{BucketState, Quota, Setting, Usage, Versioning};
-use crate::index::{Index, IndexError, Lookup, decode};
+use crate::index::{Index, IndexError, Lookup, Tables, decode};
 use crate::keys;
 use crate::op::Op;
 

@@ -66,7 +66,14 @@ pub trait ReadLog: Send + Sync + 'static {
     /// Bytes `offset..offset + len` of the payload of the record at `lsn`, with the record's
     /// checksum verified.
     fn read_slice(&self, lsn: Lsn, offset: u32, len: u32) -> Result<Bytes, ReadError>;
+
+    /// Keeps what can be read now readable for as long as the answer lives, even if it is given up
+    /// meanwhile.
+    fn hold(&self) -> Held;
 }
+
+/// See [`ReadLog::hold`].
+pub type Held = Arc<dyn Send + Sync>;
 
 /// Why a record could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

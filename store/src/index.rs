@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use crate::access::User;
+use crate::backend::Held;
 use crate::bucket::{BucketState, Document, Usage};
 use crate::keys;
 use crate::object::{UploadId, VersionId};
@@ -341,7 +342,37 @@ impl Wanted {
 }
 
 /// A consistent view that can be moved to another thread.
-pub type View = Box<dyn Tables + Send>;
+pub struct View {
+    tables: Box<dyn Tables + Send>,
+    held: Option<Held>,
+}
+
+impl View {
+    /// The same view, with a hold on the log that is older than it: the extents that it names can be read.
+    #[must_use]
+    pub fn holding(self, held: Held) -> View {
+        View { held: Some(held), ..self }
+    }
+
+    /// The hold, for somebody who reads longer than the view lives.
+    pub fn held(&self) -> Option<Held> {
+        self.held.clone()
+    }
+}
+
+impl Tables for View {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        self.tables.get(key)
+    }
+
+    fn scan<'a>(
+        &'a self,
+        from: &[u8],
+        to: Option<&[u8]>,
+    ) -> Box<dyn Iterator<Item = Result<Entry, IndexError>> + 'a> {
+        self.tables.scan(from, to)
+    }
+}
 
 /// Where the index is kept.
 enum Keep {
@@ -448,10 +479,11 @@ impl Index {
 
     /// The state as of now; later changes do not show in it.
     pub fn view(&self) -> View {
-        match &*self.keep {
+        let tables: Box<dyn Tables + Send> = match &*self.keep {
             Keep::Disk { db, tree } => Box::new(DiskView { snapshot: db.snapshot(), tree: tree.clone() }),
             Keep::Memory(map) => Box::new(MemoryView(map.read().clone())),
-        }
+        };
+        View { tables, held: None }
     }
 
     /// Makes all changes at once, or none. Not synced.

@@ -1,7 +1,7 @@
 //! The S3 object store over the replicated log.
 //!
 //! The log is the store: object bytes are records in it, and an operation record names the extents
-//! that make an object. This crate defines the operations ([`op`]), what each one does to the index
+//! that make an object. What is garbage in it by and by is given up ([`space`]). This crate defines the operations ([`op`]), what each one does to the index
 //! ([`apply`], deterministic), the index itself ([`index`], derived and rebuildable), and the S3
 //! endpoint ([`s3`]) that turns requests into operations and reads extents back.
 //!
@@ -27,4 +27,5 @@ pub mod op;
 pub mod replicated;
 pub mod s3;
 pub mod seal;
+pub mod space;
 pub mod state;

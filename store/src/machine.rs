@@ -48,7 +48,7 @@ impl Machine {
         batch: impl Iterator<Item = Entry<'a>>,
     ) -> Result<Vec<Outcome>, ApplyFailed> {
         let view = self.index.view();
-        let mut state = Staged::over(&*view);
+        let mut state = Staged::over(&view);
         let mut outcomes = Vec::new();
         let mut end = self.applied;
         for entry in batch {

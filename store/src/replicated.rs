@@ -1,6 +1,9 @@
 //! Where the store meets the replicated log: the machine that it drives, and its reader.
 //!
-//! The only module that knows the types of `holdfast-replication`; it translates and decides nothing.
+//! It translates and decides nothing; beside it only [`crate::space`] knows the types of
+//! `holdfast-replication`.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_heartbeat::types::Lsn;
@@ -8,7 +11,7 @@ use holdfast_replication::replica::{ApplyError, Committed, StateMachine};
 use holdfast_replication::{LogError, LogReader, RecordKind};
 
 use crate::apply::Outcome;
-use crate::backend::{ReadError, ReadLog};
+use crate::backend::{Held, ReadError, ReadLog};
 use crate::checkpoint;
 use crate::machine::{Entry, Machine};
 
@@ -48,6 +51,10 @@ impl StateMachine for Machine {
 }
 
 impl ReadLog for LogReader {
+    fn hold(&self) -> Held {
+        Arc::new(LogReader::hold(self))
+    }
+
     fn read_slice(&self, lsn: Lsn, offset: u32, len: u32) -> Result<Bytes, ReadError> {
         LogReader::read_slice(self, lsn, offset, len).map_err(|error| match error {
             LogError::Io { .. } | LogError::Poisoned(_) => ReadError::Io(error.to_string()),

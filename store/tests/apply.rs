@@ -5,7 +5,7 @@ use holdfast_heartbeat::types::{Epoch, Lsn};
 use holdfast_store::access::{AccessKey, User};
 use holdfast_store::apply::{Outcome, PART_MIN, Refusal};
 use holdfast_store::bucket::{Document, Quota, Setting};
-use holdfast_store::index::{Index, Lookup};
+use holdfast_store::index::{Index, Lookup, Tables};
 use holdfast_store::machine::{Entry, Machine};
 use holdfast_store::object::{Etag, Lock, Retention, RetentionMode, Traits, UploadId, VersionId};
 use holdfast_store::op::*;

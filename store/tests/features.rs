@@ -9,6 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use holdfast_store::access::{BucketAccess, Reach};
 use holdfast_store::admin::{Admin, BucketChange, MadeKey, NewUser, UserChange};
+use holdfast_store::index::Tables;
 use holdfast_store::s3::{Caretaker, Day, Herald, Post, Store};
 use holdfast_store::seal::{Key, StoreKeys};
 use md5::{Digest, Md5};

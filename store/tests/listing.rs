@@ -88,7 +88,7 @@ fn check(
     let mut after = after.map(str::to_owned);
     loop {
         let query = Query { bucket: "bb", prefix, delimiter, after: after.as_deref(), limit };
-        let page = list(&*index.view(), &query).unwrap();
+        let page = list(&index.view(), &query).unwrap();
         prop_assert!(page.items.len() <= limit);
         got.extend(page.items.iter().map(|i| (i.name().to_owned(), matches!(i, Item::CommonPrefix(_)))));
         if !page.truncated {

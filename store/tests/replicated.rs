@@ -14,7 +14,7 @@ use holdfast_replication::replica::{Done, Input, Output, Replica, ReplicaOptions
 use holdfast_replication::testing::MemDisk;
 use holdfast_store::apply::Outcome;
 use holdfast_store::backend::{Backend, Damage, NotServing, WriteError};
-use holdfast_store::index::Index;
+use holdfast_store::index::{Index, Tables};
 use holdfast_store::machine::Machine;
 use holdfast_store::s3::{Serving, Store};
 use support::sign::{Call, Got, send};

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use holdfast_heartbeat::types::{Epoch, Lsn};
 use holdfast_store::bucket::Setting;
-use holdfast_store::index::{Index, Lookup};
+use holdfast_store::index::{Index, Lookup, Tables};
 use holdfast_store::listing::{Query, VersionItem, VersionQuery, list, list_versions};
 use holdfast_store::machine::{Entry, Machine};
 use holdfast_store::object::{Etag, Traits, VersionId};
@@ -120,7 +120,7 @@ fn listed(index: &Index, page_size: usize) -> Vec<(String, VersionId, bool, bool
             limit: page_size,
             ..VersionQuery::default()
         };
-        let page = list_versions(&*view, &query).unwrap();
+        let page = list_versions(&view, &query).unwrap();
         for item in page.items {
             let VersionItem::Version { key, version, is_latest } = item else { panic!("a group") };
             after = Some((key.clone(), version.version()));
@@ -192,7 +192,7 @@ proptest! {
         prop_assert_eq!(listed(&world.index, page), expected(&model));
         let view = world.index.view();
         let query = Query { bucket: "bucket", limit: 1000, ..Query::default() };
-        let names: Vec<String> = list(&*view, &query).unwrap().items.iter().map(|i| i.name().to_owned()).collect();
+        let names: Vec<String> = list(&view, &query).unwrap().items.iter().map(|i| i.name().to_owned()).collect();
         let mut present: Vec<&str> = (0..KEYS.len())
             .filter(|key| model.keys[*key].first().is_some_and(|newest| !newest.marker))
             .map(|key| KEYS[key])
@@ -232,7 +232,7 @@ proptest! {
                 limit: page,
                 ..VersionQuery::default()
             };
-            let shown = list_versions(&*view, &query).unwrap();
+            let shown = list_versions(&view, &query).unwrap();
             for item in shown.items {
                 let (name, version) = match item {
                     VersionItem::Version { key, version, .. } => (key, Some(version.version())),

@@ -23,6 +23,7 @@ use super::Api;
 use super::error::ApiError;
 use crate::runtime::address::VipStatus;
 use crate::runtime::conntrack::ConntrackStatus;
+use crate::runtime::space::{SpaceBoard, SpaceStatus};
 use crate::runtime::status::Status;
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -32,7 +33,8 @@ const ROLES: [&str; 6] = ["standby", "candidate", "promoting", "primary", "handi
 /// All numbers of this member.
 pub(super) async fn metrics(State(api): State<Api>) -> Result<impl IntoResponse, ApiError> {
     let status = api.status().await?;
-    let text = render(&status, api.handle.replication().as_ref());
+    let space = api.handle.space().map(SpaceBoard::status);
+    let text = render(&status, api.handle.replication().as_ref(), space.as_ref());
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
 }
 
@@ -86,7 +88,7 @@ impl Sheet {
     }
 }
 
-fn render(status: &Status, log: Option<&ReplicaStatus>) -> String {
+fn render(status: &Status, log: Option<&ReplicaStatus>, space: Option<&SpaceStatus>) -> String {
     let mut sheet = Sheet(Registry::with_prefix("holdfast"));
     member(&mut sheet, status);
     health(&mut sheet, status);
@@ -97,6 +99,9 @@ fn render(status: &Status, log: Option<&ReplicaStatus>) -> String {
     }
     if let Some(log) = log {
         replication(&mut sheet, log);
+    }
+    if let Some(space) = space {
+        space_taken(&mut sheet, space);
     }
     let mut text = String::new();
     encode(&mut text, &sheet.0).expect("writing to a string does not fail");
@@ -437,6 +442,18 @@ fn replication(sheet: &mut Sheet, log: &ReplicaStatus) {
     );
 }
 
+fn space_taken(sheet: &mut Sheet, space: &SpaceStatus) {
+    sheet.gauge("log_bytes", "Bytes of the log on this disk", space.log_bytes);
+    sheet.gauge("live_bytes", "Bytes of the log that objects and parts have", space.live_bytes);
+    sheet.gauge("index_bytes", "Bytes of the index on this disk", space.index_bytes);
+    let running = space.running.is_some();
+    sheet.gauge("reclaim_running", "1 while space is won back by this member", running.into());
+    let moved = space.running.map_or(0, |running| running.moved_bytes);
+    sheet.gauge("reclaim_moved_bytes", "Live bytes that were moved so far, while that goes on", moved);
+    sheet.counter("reclaims", "Times that this process won space back", space.completed);
+    sheet.counter("reclaimed_bytes", "Bytes that this process won back", space.won_bytes);
+}
+
 fn seconds_of_ms(ms: u64) -> f64 {
     ms as f64 / 1e3
 }
@@ -448,7 +465,7 @@ mod tests {
 
     #[test]
     fn the_numbers_say_what_the_status_says() {
-        let text = render(&status(), Some(&leading()));
+        let text = render(&status(), Some(&leading()), Some(&space()));
         for line in [
             "holdfast_role{role=\"primary\"} 1\n",
             "holdfast_role{role=\"standby\"} 0\n",
@@ -469,10 +486,18 @@ mod tests {
             "holdfast_heartbeats_dropped_total{reason=\"replayed\"} 0\n",
             "holdfast_log_committed_lsn 4096\n",
             "holdfast_replication_lag_bytes{peer=\"b\"} 96\n",
+            "holdfast_log_bytes 9000\n",
+            "holdfast_live_bytes 5000\n",
+            "holdfast_reclaim_running 0\n",
+            "holdfast_reclaimed_bytes_total 700\n",
             "# EOF\n",
         ] {
             assert!(text.contains(line), "{line:?} is missing in\n{text}");
         }
+    }
+
+    fn space() -> SpaceStatus {
+        SpaceStatus { log_bytes: 9000, live_bytes: 5000, won_bytes: 700, ..SpaceStatus::default() }
     }
 
     /// With connections that are carried over.
@@ -490,7 +515,7 @@ mod tests {
 
     #[test]
     fn connections_have_numbers_where_they_are_carried_over() {
-        let text = render(&a_router(), None);
+        let text = render(&a_router(), None, None);
         for line in [
             "holdfast_conntrack_entries 1200\n",
             "holdfast_conntrack_changes_total{what=\"sent\"} 9000\n",
@@ -499,12 +524,12 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line:?} is missing in\n{text}");
         }
-        assert!(!render(&status(), None).contains("conntrack"));
+        assert!(!render(&status(), None, None).contains("conntrack"));
     }
 
     #[test]
     fn every_number_has_a_help_text() {
-        let text = render(&a_router(), Some(&leading()));
+        let text = render(&a_router(), Some(&leading()), None);
         let named: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         assert!(named.len() > 30);
         for name in named.iter().map(|line| line.split(' ').next().unwrap()) {
@@ -516,7 +541,7 @@ mod tests {
     fn a_member_without_a_lease_has_no_lease_series() {
         let mut status = status();
         status.lease_remaining_ms = None;
-        assert!(!render(&status, None).contains("\nholdfast_lease_remaining_seconds"));
-        assert!(!render(&status, None).contains("\nholdfast_replication"));
+        assert!(!render(&status, None, None).contains("\nholdfast_lease_remaining_seconds"));
+        assert!(!render(&status, None, None).contains("\nholdfast_replication"));
     }
 }

@@ -10,12 +10,14 @@ use axum::extract::{Path, State};
 use holdfast_store::admin::{
     Admin, AdminError, BucketChange, MadeKey, NewUser, ShownBucket, ShownUser, UserChange,
 };
+use holdfast_store::backend::NotServing;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
 use super::commands::stated_body;
 use super::error::ApiError;
 use crate::runtime::log_thread::wall_ms;
+use crate::runtime::space::SpaceStatus;
 
 type Body = Result<Bytes, BytesRejection>;
 
@@ -31,6 +33,24 @@ async fn asked<T: Send + 'static>(
     let admin = store(api)?;
     let answered = tokio::task::spawn_blocking(move || question(admin)).await;
     Ok(Json(answered.map_err(|_| ApiError::Ending)??))
+}
+
+/// What space the store takes.
+pub(super) async fn space(State(api): State<Api>) -> Result<Json<SpaceStatus>, ApiError> {
+    Ok(Json(api.handle.space().ok_or(ApiError::NoStore)?.status()))
+}
+
+/// Asks that what can be won of the space is won now, whatever the share of garbage.
+pub(super) async fn reclaim(State(api): State<Api>) -> Result<Json<Done>, ApiError> {
+    let board = api.handle.space().ok_or(ApiError::NoStore)?;
+    if !api.status().await?.serving {
+        let reason = "this member is not the primary: ask there, since what it gives up every member does";
+        let not_serving = NotServing { redirect: None, reason: reason.to_owned() };
+        return Err(ApiError::Store(AdminError::NotServing(not_serving)));
+    }
+    board.ask();
+    let message = "space is being won back; `holdfast store space` shows how far it is";
+    Ok(Json(Done { message: message.to_owned() }))
 }
 
 /// All users.

@@ -229,6 +229,10 @@ pub enum StoreCommand {
         #[command(subcommand)]
         command: BucketsCommand,
     },
+    /// What space the store takes, and how much of it is garbage.
+    Space,
+    /// Win back now what space can be won, on the primary; every member follows.
+    Reclaim,
 }
 
 /// What `holdfast store users` does.

@@ -1,4 +1,4 @@
-//! `holdfast store`: users and buckets, through the API of the agent on this host.
+//! `holdfast store`: users, buckets and space, through the API of the agent on this host.
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -10,18 +10,24 @@ use serde_json::{Value, json};
 use super::args::{BucketsCommand, StoreArgs, StoreCommand, UsersCommand};
 use super::client::{Client, shaped};
 use super::{say, say_json, store_view};
+use crate::runtime::space::SpaceStatus;
 
 /// The longest secret that is read from standard input, in bytes.
 const MAX_SECRET_BYTES: u64 = 1024;
 
 const USERS: &str = "/api/store/users";
 const BUCKETS: &str = "/api/store/buckets";
+const SPACE: &str = "/api/store/space";
 
 pub(super) fn run(args: StoreArgs) -> Result<ExitCode> {
     let client = Client::new(&args.api)?;
     let (answer, words): (Value, fn(Value) -> Result<String>) = match args.command {
         StoreCommand::Users { command } => users(&client, command)?,
         StoreCommand::Buckets { command } => buckets(&client, command)?,
+        StoreCommand::Space => {
+            (client.get(SPACE)?, |answer| Ok(store_view::space(&shaped::<SpaceStatus>(answer)?)))
+        }
+        StoreCommand::Reclaim => (client.order(&format!("{SPACE}/reclaim"), json!({}))?, message),
     };
     if args.api.json {
         say_json(&answer)?;
@@ -72,10 +78,7 @@ fn users(client: &Client, command: UsersCommand) -> Result<Shown> {
             let path = format!("{}/keys/{}", at(&name), escaped(&id));
             one(client.change(Method::DELETE, &path, json!({}))?)
         }
-        UsersCommand::Remove { name } => {
-            let answer = client.change(Method::DELETE, &at(&name), json!({}))?;
-            Ok((answer, |answer| Ok(format!("{}\n", answer["message"].as_str().unwrap_or_default()))))
-        }
+        UsersCommand::Remove { name } => Ok((client.change(Method::DELETE, &at(&name), json!({}))?, message)),
     }
 }
 
@@ -100,6 +103,10 @@ fn buckets(client: &Client, command: BucketsCommand) -> Result<Shown> {
             Ok((client.change(Method::PATCH, &at(&name), json!({"owner": owner}))?, one))
         }
     }
+}
+
+fn message(answer: Value) -> Result<String> {
+    Ok(format!("{}\n", answer["message"].as_str().unwrap_or_default()))
 }
 
 fn one_user(answer: Value) -> Result<String> {

@@ -1,6 +1,9 @@
-//! Users and buckets in words and columns.
+//! Users, buckets and space in words and columns.
 
 use holdfast_store::admin::{MadeKey, ShownBucket, ShownUser};
+
+use super::words::bytes;
+use crate::runtime::space::SpaceStatus;
 
 /// Columns, each as wide as its widest cell.
 fn table(head: &[&str], rows: &[Vec<String>]) -> String {
@@ -50,6 +53,48 @@ pub(super) fn users(users: &[ShownUser]) -> String {
         })
         .collect();
     table(&["NAME", "ENABLED", "TENANT", "ACCESS KEYS", "REACHES", "DESCRIPTION"], &rows)
+}
+
+/// What space the store takes.
+pub(super) fn space(space: &SpaceStatus) -> String {
+    let row = |name: &str, value: String| format!("{name:<12}{value}\n");
+    let mut out = row("Log", bytes(space.log_bytes));
+    out += &row("Live", format!("{}, what objects and parts have of it", bytes(space.live_bytes)));
+    out += &row("Index", bytes(space.index_bytes));
+    out += &row("Garbage", format!("{} % of the log", space.garbage_percent));
+    out += &row("Free", format!("{} on this disk", bytes(space.free_bytes)));
+    let rate = bytes(space.bytes_per_second);
+    out += &row(
+        "Won back",
+        if space.automatic {
+            format!("by the primary, from {} % of garbage on, at {rate}/s at most", space.begins_at_percent)
+        } else {
+            format!("only when asked (`holdfast store reclaim`), at {rate}/s at most")
+        },
+    );
+    match (&space.running, &space.last) {
+        (Some(now), _) => {
+            out += &row(
+                "Under way",
+                format!(
+                    "{} segments with {} will go; {} moved, {} of the state written down",
+                    now.segments,
+                    bytes(now.segment_bytes),
+                    bytes(now.moved_bytes),
+                    bytes(now.checkpoint_bytes)
+                ),
+            );
+        }
+        (None, Some(last)) => {
+            let seconds = last.took_ms as f64 / 1e3;
+            out += &row(
+                "Last time",
+                format!("{}: {}; {} won in {seconds:.1} s", last.ended, last.outcome, bytes(last.won_bytes)),
+            );
+        }
+        (None, None) => out += &row("Last time", "not since this agent began".into()),
+    }
+    out
 }
 
 pub(super) fn made_key(made: &MadeKey) -> String {

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::history::{Entry, History};
 use super::inquiry::CheckReport;
 use super::recorder::{self, RecordError, Written};
+use super::space::SpaceBoard;
 use super::status::Status;
 use crate::node::event::{Answer, Command, Declined};
 
@@ -30,6 +31,7 @@ pub struct Handle {
     replication: std::sync::Arc<dyn Fn() -> Option<ReplicaStatus> + Send + Sync>,
     history: History,
     store: Option<Admin>,
+    space: Option<SpaceBoard>,
 }
 
 impl Handle {
@@ -44,12 +46,18 @@ impl Handle {
             replication: std::sync::Arc::new(replication),
             history,
             store: None,
+            space: None,
         }
     }
 
-    /// The same handle, with a store that can be administered.
-    pub fn with_store(self, store: Option<Admin>) -> Handle {
-        Handle { store, ..self }
+    /// The same handle, with a store that can be administered, and what space it takes.
+    pub fn with_store(self, store: Option<Admin>, space: Option<SpaceBoard>) -> Handle {
+        Handle { store, space, ..self }
+    }
+
+    /// What space the store takes; `None` on a witness.
+    pub fn space(&self) -> Option<&SpaceBoard> {
+        self.space.as_ref()
     }
 
     /// The store; `None` on a witness, and where the store has no endpoint.

@@ -142,6 +142,17 @@ struct LogThread<R, N> {
     space: Space,
 }
 
+/// Free bytes on the disk of `dir`, and all of them.
+fn room(dir: &Path) -> Option<(u64, u64)> {
+    let disk = nix::sys::statvfs::statvfs(dir).ok()?;
+    Some((disk.blocks_available() * disk.fragment_size(), disk.blocks() * disk.fragment_size()))
+}
+
+/// Free bytes on the disk of `dir`.
+pub fn free_bytes(dir: &Path) -> Option<u64> {
+    room(dir).map(|(free, _)| free)
+}
+
 /// Watches over the reserve.
 struct Space {
     full: DiskFull,
@@ -155,9 +166,7 @@ impl Space {
             return None;
         }
         self.looked = Some(Instant::now());
-        let disk = nix::sys::statvfs::statvfs(dir).ok()?;
-        let (free, total) =
-            (disk.blocks_available() * disk.fragment_size(), disk.blocks() * disk.fragment_size());
+        let (free, total) = room(dir)?;
         let reserve = RESERVE_BYTES.min(total / RESERVE_SHARE);
         let full = free < reserve;
         let changed = self.full.swap(full, Ordering::Relaxed) != full;
@@ -310,6 +319,16 @@ impl LogBackend {
         if self.full.load(Ordering::Relaxed) {
             return Err(WriteError::DiskFull);
         }
+        self.keep_house(kind, payload, wait).await
+    }
+
+    /// Writes a record that is not a client's: also from the reserve, since it is what wins space back.
+    pub(super) async fn keep_house(
+        &self,
+        kind: RecordKind,
+        payload: Vec<Bytes>,
+        wait: Wait,
+    ) -> Result<Done<Outcome>, WriteError> {
         let bytes: usize = payload.iter().map(Bytes::len).sum();
         let weight = bytes.clamp(1, IN_FLIGHT_BYTES) as u32;
         let _place = self.in_flight.acquire_many(weight).await.map_err(|_| WriteError::Overloaded)?;

@@ -48,6 +48,7 @@ pub mod report;
 pub mod secrets;
 pub mod service;
 pub mod sockets;
+pub mod space;
 pub mod state_file;
 pub mod status;
 pub mod stream;
@@ -265,6 +266,7 @@ fn start(path: &Path) -> Result<()> {
     let mut conntracked = None;
     let mut backend = None;
     let mut admin = None;
+    let space_board = space::SpaceBoard::default();
     let guests = s3::Guests::default();
     if let Some(data) = data {
         let (sender, receiver) = channel::<LogInput>();
@@ -273,11 +275,27 @@ fn start(path: &Path) -> Result<()> {
             durable: data.engine.log().durable(),
             last_epoch: data.engine.log().last_epoch(),
         };
-        let reader = data.engine.reader();
+        let (reader, segment_bytes) = (data.engine.reader(), data.engine.log().segment_size());
         let status: SharedStatus = Arc::new(std::sync::Mutex::new(data.engine.status()));
         let full = log_thread::DiskFull::default();
         log_thread::spawn(data.engine, receiver, status.clone(), full.clone(), event.clone(), note.clone())?;
         let write = Arc::new(LogBackend::new(sender.clone(), lease.clone(), full, endpoint.clone()));
+        let receiving = s3::Receiving::default();
+        if let (Some(dir), Some(settings)) = (&data_dir, space_settings(&config)) {
+            let reclaimer = space::Reclaimer {
+                index: data.index.clone(),
+                reader: reader.clone(),
+                log: write.clone(),
+                status: status.clone(),
+                receiving: receiving.clone(),
+                lease: lease.clone(),
+                settings,
+                dir: dir.join("log"),
+                segment_bytes,
+                board: space_board.clone(),
+            };
+            runtime.spawn(reclaimer.run());
+        }
         if let (Some(listener), Some(root)) =
             (s3_listener, config.store.as_ref().and_then(|store| store.root.as_ref()))
         {
@@ -296,6 +314,7 @@ fn start(path: &Path) -> Result<()> {
                 keys: webhooks::store_keys(&config),
                 webhooks: webhooks::names(&config),
                 day: s3::Day(config.store.as_ref().map_or(s3::Day::default().0, |store| store.lifecycle_day)),
+                receiving: receiving.clone(),
             };
             runtime.spawn(s3::Caretaker::new(store.clone()).run());
             if let Some(post) = webhooks::Webhooks::new(&config)? {
@@ -425,9 +444,10 @@ fn start(path: &Path) -> Result<()> {
     }
 
     let handle = {
+        let space = (kind == MemberKind::Data).then_some(space_board);
         let inputs = inputs.clone();
         let requests = requests(inputs, inquiries, show, runtime.handle().clone());
-        Handle::new(requests, move || log_status.as_ref().map(read_status), history).with_store(admin)
+        Handle::new(requests, move || log_status.as_ref().map(read_status), history).with_store(admin, space)
     };
     let token = config.api.token.as_ref().map(|token| token.expose().to_owned());
     let router = crate::api::router(handle, crate::api::ApiOptions { token, audit: audit.clone() });
@@ -552,6 +572,14 @@ fn watch_health(
         _ => None,
     };
     Ok(HealthShown { checks, disk })
+}
+
+fn space_settings(config: &Config) -> Option<space::Settings> {
+    config.store.as_ref().map(|store| space::Settings {
+        automatic: store.reclaim,
+        bytes_per_second: store.reclaim_rate_bytes,
+        garbage: f64::from(store.reclaim_garbage_percent) / 100.0,
+    })
 }
 
 struct Data {

@@ -6,7 +6,7 @@ use s3s::{S3Result, s3_error};
 use super::owner_of;
 use crate::access::{Acl, Canned, Grant, Grantee, Ownership, Permission, PublicAccessBlock};
 use crate::bucket::BucketState;
-use crate::index::{Lookup, View, decode};
+use crate::index::{Lookup, Tables, View, decode};
 use crate::keys;
 
 /// What a request says about access, in one of three ways.

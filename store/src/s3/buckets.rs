@@ -12,7 +12,7 @@ use super::{Answer, Store, answer, owner_of, timestamp, wall_ms};
 use crate::access::{Ownership, Who};
 use crate::apply::{Outcome, Refusal};
 use crate::bucket::{BucketState, Setting};
-use crate::index::{Lookup, View, decode};
+use crate::index::{Lookup, Tables, View, decode};
 use crate::keys;
 use crate::op::Op;
 

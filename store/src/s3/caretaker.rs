@@ -15,7 +15,7 @@ use super::lifecycle::{self, Day, Subject};
 use super::{Store, answer, settings, wall_ms};
 use crate::apply::Outcome;
 use crate::bucket::{BucketState, Document};
-use crate::index::{View, decode};
+use crate::index::{Tables, View, decode};
 use crate::keys;
 use crate::listing::{MAX_PAGE, VersionItem, VersionQuery, list_versions};
 use crate::object::{UploadId, VersionId};
@@ -179,7 +179,7 @@ fn page(
         limit: MAX_PAGE,
         ..VersionQuery::default()
     };
-    let page = list_versions(&**view, &query)?;
+    let page = list_versions(view, &query)?;
     for item in page.items {
         let VersionItem::Version { key, version, is_latest } = item else { continue };
         if walk.key != key {

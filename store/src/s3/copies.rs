@@ -172,7 +172,7 @@ pub(super) async fn object(store: &Arc<Store>, req: S3Request<CopyObjectInput>) 
             let (size, old) = (source.size, source.clone());
             let body = stream(store, sought, source_key, 0, size).await?;
             let expected = Expected::copied(size, wanted.or(old.checksums.first().map(|c| c.kind)));
-            let received = receive(&store.backend, epoch, Some(body), expected, key.as_ref()).await?;
+            let received = receive(store, epoch, Some(body), expected, key.as_ref()).await?;
             let (tag, sums) = (Etag { md5: received.md5, parts: 0 }, received.checksums.clone());
             (received, tag, sums)
         } else {
@@ -182,6 +182,7 @@ pub(super) async fn object(store: &Arc<Store>, req: S3Request<CopyObjectInput>) 
                 size: source.size,
                 md5: source.etag.md5,
                 checksums: Vec::new(),
+                _kept: None,
             };
             (shared, source.etag, source.checksums.clone())
         };
@@ -301,13 +302,13 @@ pub(super) async fn part(
     let received = if source_key.is_some() || target_key.is_some() {
         let body = stream(store, sought, source_key, start, len).await?;
         let expected = Expected::copied(len, kind);
-        receive(&store.backend, epoch, Some(body), expected, target_key.as_ref()).await?
+        receive(store, epoch, Some(body), expected, target_key.as_ref()).await?
     } else {
         // The bytes are not written anew, but they are read once: the part's entity tag is their MD5.
         let source = from.source(&sought, start, len)?;
         let body = stream(store, sought, None, start, len).await?;
         let (md5, checksums) = digest(body, kind).await?;
-        Received { source, inline: Bytes::new(), size: len, md5, checksums }
+        Received { source, inline: Bytes::new(), size: len, md5, checksums, _kept: None }
     };
     let op = Op::PutPart(Box::new(PutPart {
         bucket: input.bucket,

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{Store, answer, notifications, settings};
 use crate::bucket::Document;
-use crate::index::{View, decode};
+use crate::index::{Tables, View, decode};
 use crate::keys;
 use crate::op::Op;
 use crate::state::Event;

@@ -11,7 +11,7 @@ use super::objects::{scope_name, show_checksums};
 use super::uploads::{must_exist, upload_id};
 use super::{Answer, Store, buckets, owner_of, timestamp, version_id};
 use crate::checksum::ChecksumKind;
-use crate::index::{View, decode};
+use crate::index::{Tables, View, decode};
 use crate::keys;
 use crate::listing::{
     Item, MAX_PAGE, Page, Query, VersionItem, VersionPage, VersionQuery, list, list_versions,
@@ -91,7 +91,7 @@ async fn page(
                 after: after.as_deref(),
                 limit,
             };
-            let page = list(&*view, &query)?;
+            let page = list(&view, &query)?;
             let ids = page.items.iter().filter_map(|item| match item {
                 Item::Object(_, object) => Some(object.traits.owner.as_str()),
                 Item::CommonPrefix(_) => None,
@@ -248,7 +248,7 @@ pub(super) async fn versions(
                 after_version,
                 limit,
             };
-            let page = list_versions(&*view, &query)?;
+            let page = list_versions(&view, &query)?;
             let ids = page.items.iter().filter_map(|item| match item {
                 VersionItem::Version { version: Version::Object(object), .. } => {
                     Some(object.traits.owner.as_str())

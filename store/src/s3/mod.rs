@@ -60,6 +60,7 @@ use self::guard::{Guard, Keys};
 pub use self::herald::{Herald, Post};
 pub use self::host::Hosts;
 pub use self::lifecycle::Day;
+pub use self::receive::Receiving;
 pub use self::serve::{Front, Guests, MAX_CONNECTIONS, Serving, serve};
 
 use crate::apply::Outcome;
@@ -92,6 +93,8 @@ pub struct Store {
     pub webhooks: Vec<String>,
     /// How long a day of lifecycle rules is.
     pub day: Day,
+    /// Bodies that are being received.
+    pub receiving: Receiving,
 }
 
 /// How the endpoint presents itself.
@@ -132,8 +135,16 @@ pub fn service(store: Store, options: Options) -> Front {
 impl Store {
     /// A store whose bytes lie in the clear, without webhooks, where a day is a day.
     pub fn new(index: Index, log: Arc<dyn ReadLog>, backend: Arc<dyn Backend>, on_damage: OnDamage) -> Store {
-        let (keys, webhooks, day) = (StoreKeys::default(), Vec::new(), Day::default());
-        Store { index, log, backend, on_damage, keys, webhooks, day }
+        Store {
+            index,
+            log,
+            backend,
+            on_damage,
+            keys: StoreKeys::default(),
+            webhooks: Vec::new(),
+            day: Day::default(),
+            receiving: Receiving::default(),
+        }
     }
 
     /// The epoch under which this member serves, or the answer that sends the client away.
@@ -147,7 +158,12 @@ impl Store {
         question: impl FnOnce(&Store, View) -> S3Result<T> + Send + 'static,
     ) -> S3Result<T> {
         let store = Arc::clone(self);
-        let answered = tokio::task::spawn_blocking(move || question(&store, store.index.view())).await;
+        let asking = move || {
+            // Before the view, so that it covers what the view names.
+            let held = store.log.hold();
+            question(&store, store.index.view().holding(held))
+        };
+        let answered = tokio::task::spawn_blocking(asking).await;
         answered.map_err(|_| answer::internal("a read of the index stopped"))?
     }
 

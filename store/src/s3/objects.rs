@@ -246,7 +246,7 @@ pub(super) async fn put(store: &Arc<Store>, req: S3Request<PutObjectInput>) -> A
     let (bucket, name) = (input.bucket.clone(), input.key.clone());
     let expected =
         Expected::new(input.content_length, input.content_md5, &req.headers, req.trailing_headers.as_ref())?;
-    let body = receive(&store.backend, epoch, input.body, expected, key.as_ref()).await?;
+    let body = receive(store, epoch, input.body, expected, key.as_ref()).await?;
     let mut output = PutObjectOutput::default();
     show_encryption!(output, &traits.encryption);
     let op = Op::PutObject(Box::new(crate::op::PutObject {

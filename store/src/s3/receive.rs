@@ -5,6 +5,7 @@
 //! bytes that nothing refers to. Memory: the chunk that fills and the chunk that is being hashed and
 //! appended, together about 2 MiB for each request.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use futures::StreamExt;
 use holdfast_heartbeat::types::{Epoch, Lsn};
 use http::HeaderMap;
 use md5::{Digest, Md5};
+use parking_lot::Mutex;
 use s3s::checksum::ChecksumHasher;
 use s3s::crypto::Checksum as _;
 use s3s::dto::StreamingBlob;
@@ -20,8 +22,8 @@ use s3s::stream::ByteStream as _;
 use s3s::{S3Result, TrailingHeaders, s3_error};
 use tokio::task::JoinHandle;
 
-use super::answer;
-use crate::backend::{Backend, WriteError};
+use super::{Store, answer};
+use crate::backend::WriteError;
 use crate::checksum::{Checksum, ChecksumKind, ChecksumScope};
 use crate::op::{CHUNK_LEN, Extent, INLINE_MAX, Source};
 use crate::seal::{Key, Sealer};
@@ -59,6 +61,8 @@ pub(super) struct Received {
     pub(super) size: u64,
     pub(super) md5: [u8; 16],
     pub(super) checksums: Vec<Checksum>,
+    /// To be kept until the operation is committed.
+    pub(super) _kept: Option<Kept>,
 }
 
 impl Expected {
@@ -164,10 +168,10 @@ impl Digests {
 }
 
 /// A chunk on its way: hashed on a blocking thread while the log takes it.
-type Passing = JoinHandle<Result<(Digests, Extent), WriteError>>;
+type Passing = JoinHandle<Result<(Digests, Extent, Kept), WriteError>>;
 
-fn pass(backend: &Arc<dyn Backend>, mut digests: Digests, chunk: Bytes, last: bool) -> Passing {
-    let backend = Arc::clone(backend);
+fn pass(store: &Store, mut digests: Digests, chunk: Bytes, last: bool) -> Passing {
+    let (backend, receiving) = (Arc::clone(&store.backend), store.receiving.clone());
     let stopped = |_| WriteError::Failed("hashing stopped".into());
     tokio::spawn(async move {
         if digests.sealer.is_some() {
@@ -175,7 +179,7 @@ fn pass(backend: &Arc<dyn Backend>, mut digests: Digests, chunk: Bytes, last: bo
             let (sealed, digests) = tokio::task::spawn_blocking(sealing).await.map_err(stopped)?;
             let len = sealed.len() as u32;
             let (lsn, _): (Lsn, Lsn) = backend.append(sealed).await?;
-            return Ok((digests, Extent { lsn, offset: 0, len }));
+            return Ok((digests, Extent { lsn, offset: 0, len }, receiving.begin(lsn)));
         }
         let len = chunk.len() as u32;
         let hashed = chunk.clone();
@@ -184,17 +188,74 @@ fn pass(backend: &Arc<dyn Backend>, mut digests: Digests, chunk: Bytes, last: bo
             digests
         });
         let (lsn, _): (Lsn, Lsn) = backend.append(chunk).await?;
-        Ok((hashing.await.map_err(stopped)?, Extent { lsn, offset: 0, len }))
+        let kept = receiving.begin(lsn);
+        Ok((hashing.await.map_err(stopped)?, Extent { lsn, offset: 0, len }, kept))
     })
 }
 
-async fn passed(passing: Passing) -> S3Result<(Digests, Extent)> {
-    passing.await.map_err(|_| answer::internal("receiving the body stopped"))?.map_err(answer::write)
+/// What has become of the chunks so far.
+#[derive(Default)]
+struct Gathered {
+    extents: Vec<Extent>,
+    /// From the first of them on.
+    kept: Option<Kept>,
+}
+
+impl Gathered {
+    /// Waits for the chunk on its way, if there is one, and takes the digests back.
+    async fn settle(
+        &mut self,
+        passing: &mut Option<Passing>,
+        digests: &mut Option<Digests>,
+    ) -> S3Result<Digests> {
+        let Some(passing) = passing.take() else {
+            return digests.take().ok_or_else(|| answer::internal("the digests are lost"));
+        };
+        let passed = passing.await.map_err(|_| answer::internal("receiving the body stopped"))?;
+        let (digests, extent, kept) = passed.map_err(answer::write)?;
+        self.extents.push(extent);
+        self.kept.get_or_insert(kept);
+        Ok(digests)
+    }
+}
+
+/// Where the data lies of bodies that are being received: it is nobody's yet, and must not be given up.
+#[derive(Clone, Default)]
+pub struct Receiving(Arc<Mutex<BTreeMap<Lsn, usize>>>);
+
+impl Receiving {
+    /// The first of it.
+    pub fn first(&self) -> Option<Lsn> {
+        self.0.lock().first_key_value().map(|(lsn, _)| *lsn)
+    }
+
+    fn begin(&self, lsn: Lsn) -> Kept {
+        *self.0.lock().entry(lsn).or_default() += 1;
+        Kept { of: self.clone(), lsn }
+    }
+}
+
+/// As long as this lives, data from there on is not given up.
+pub(super) struct Kept {
+    of: Receiving,
+    lsn: Lsn,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let mut all = self.of.0.lock();
+        if let Some(count) = all.get_mut(&self.lsn) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.lsn);
+            }
+        }
+    }
 }
 
 /// Takes a body in. `epoch` is the reign under which the request began, `key` what the bytes are sealed with.
 pub(super) async fn receive(
-    backend: &Arc<dyn Backend>,
+    store: &Store,
     epoch: Epoch,
     body: Option<StreamingBlob>,
     expected: Expected,
@@ -215,7 +276,7 @@ pub(super) async fn receive(
 
     let mut digests = Some(Digests::new(&expected, key)?);
     let mut passing: Option<Passing> = None;
-    let mut extents = Vec::new();
+    let mut gathered = Gathered::default();
     let mut filling = BytesMut::with_capacity(len.min(CHUNK_LEN as u64) as usize);
     let mut size = 0;
     let mut body = body;
@@ -236,9 +297,9 @@ pub(super) async fn receive(
             piece = &piece[taken..];
             // What comes last is kept back: the end of what is sealed is sealed with it.
             if filling.len() == CHUNK_LEN && size - (piece.len() as u64) < len {
-                let digests = settle(&mut passing, &mut digests, &mut extents).await?;
+                let digests = gathered.settle(&mut passing, &mut digests).await?;
                 let chunk = std::mem::take(&mut filling).freeze();
-                passing = Some(pass(backend, digests, chunk, false));
+                passing = Some(pass(store, digests, chunk, false));
                 filling.reserve((len - (size - piece.len() as u64)).min(CHUNK_LEN as u64) as usize);
             }
         }
@@ -246,36 +307,22 @@ pub(super) async fn receive(
     if size != len {
         return Err(s3_error!(IncompleteBody, "The body is shorter than announced; nothing was stored"));
     }
-    let mut digests = settle(&mut passing, &mut digests, &mut extents).await?;
+    let mut digests = gathered.settle(&mut passing, &mut digests).await?;
     let mut inline_bytes = Bytes::new();
     if inline {
         inline_bytes = digests.pass(filling.freeze(), true);
     } else if !filling.is_empty() {
-        let (done, extent) = passed(pass(backend, digests, filling.freeze(), true)).await?;
-        extents.push(extent);
-        digests = done;
+        passing = Some(pass(store, digests, filling.freeze(), true));
+        digests = gathered.settle(&mut passing, &mut None).await?;
     }
+    let Gathered { extents, kept } = gathered;
     let source = if inline { Source::Inline } else { Source::Extents { epoch, extents } };
     let md5: [u8; 16] = digests.md5.finalize().into();
     if wanted_md5.is_some_and(|wanted| wanted != md5) {
         return Err(s3_error!(BadDigest, "Content-MD5 is not the body's; nothing was stored"));
     }
     let checksums = compare(expected.checksums, digests.extra)?;
-    Ok(Received { source, inline: inline_bytes, size, md5, checksums })
-}
-
-/// Waits for the chunk on its way and takes the digests back.
-async fn settle(
-    passing: &mut Option<Passing>,
-    digests: &mut Option<Digests>,
-    extents: &mut Vec<Extent>,
-) -> S3Result<Digests> {
-    if let Some(done) = passing.take() {
-        let (done, extent) = passed(done).await?;
-        extents.push(extent);
-        return Ok(done);
-    }
-    digests.take().ok_or_else(|| answer::internal("the digests are lost"))
+    Ok(Received { source, inline: inline_bytes, size, md5, checksums, _kept: kept })
 }
 
 fn content_md5(base64: &str) -> S3Result<[u8; 16]> {

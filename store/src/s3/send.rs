@@ -18,7 +18,7 @@ use s3s::stream::{ByteStream, RemainingLength};
 use tokio::task::JoinHandle;
 
 use super::Store;
-use crate::backend::{Damage, ReadError};
+use crate::backend::{Damage, Held, ReadError};
 use crate::index::{IndexError, Lookup, View};
 use crate::op::Extent;
 use crate::seal::{Key, Opener, SALT, SealedRange};
@@ -50,6 +50,8 @@ struct Segment {
 pub(super) struct Bytewise {
     segments: VecDeque<Segment>,
     len: u64,
+    /// Keeps the extents readable, given up meanwhile or not.
+    _held: Option<Held>,
 }
 
 impl Bytewise {
@@ -88,7 +90,7 @@ impl Bytewise {
                 segments.push_back(sealed(view, object, layout, key, (start, len, object.size))?);
             }
         }
-        Ok(Bytewise { segments, len })
+        Ok(Bytewise { segments, len, _held: view.held() })
     }
 
     /// Reads what comes next; to be called where waiting for the disk is allowed.

@@ -112,7 +112,7 @@ pub(super) async fn put_part(
     if let Some(plan) = begun.checksum {
         expected.must_have(plan.kind)?;
     }
-    let body = receive(&store.backend, epoch, input.body, expected, seal.as_ref()).await?;
+    let body = receive(store, epoch, input.body, expected, seal.as_ref()).await?;
     let op = Op::PutPart(Box::new(crate::op::PutPart {
         bucket: input.bucket,
         key: input.key,

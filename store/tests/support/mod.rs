@@ -15,7 +15,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use holdfast_heartbeat::types::{Epoch, Lsn};
 use holdfast_store::apply::Outcome;
-use holdfast_store::backend::{Backend, Damage, NotServing, ReadError, ReadLog, WriteError};
+use holdfast_store::backend::{Backend, Damage, Held, NotServing, ReadError, ReadLog, WriteError};
 use holdfast_store::index::Index;
 use holdfast_store::machine::{Entry, Machine};
 use holdfast_store::s3::{Guests, Options, Serving, Store, serve, service};
@@ -170,6 +170,10 @@ impl Backend for Toy {
 }
 
 impl ReadLog for Toy {
+    fn hold(&self) -> Held {
+        Arc::new(())
+    }
+
     fn read_slice(&self, lsn: Lsn, offset: u32, len: u32) -> Result<Bytes, ReadError> {
         self.with(|s| {
             if s.damaged.contains(&lsn.0) {

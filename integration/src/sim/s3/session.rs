@@ -224,7 +224,7 @@ impl Session {
                 let after = start_after.map(Key::name);
                 let limit = usize::from(*max_keys).min(MAX_PAGE);
                 let query = Query { bucket: BUCKET, prefix, delimiter: None, after: after.as_deref(), limit };
-                let page = list(&*view, &query)?;
+                let page = list(&view, &query)?;
                 let entries = page.items.into_iter().filter_map(|item| match item {
                     Item::Object(name, object) => Some(Listed { name, etag: object.etag, size: object.size }),
                     Item::CommonPrefix(_) => None,
