@@ -3,6 +3,7 @@
 mod support;
 
 use base64::Engine as _;
+use holdfast_store::index::Tables;
 use md5::{Digest, Md5};
 use support::Endpoint;
 use support::sign::Call;

@@ -108,11 +108,12 @@ fn one(seed: u64, event_log: Option<&Path>) -> bool {
     let verdict = run_seed(seed, log);
     println!("{}\n\n{}", verdict.plan, verdict.timeline);
     println!(
-        "seed {seed}: {:.1} s, {} things happened, {} members became primary, {} requests were answered; digest {:016x}",
+        "seed {seed}: {:.1} s, {} things happened, {} members became primary, {} requests were answered, space was won back {} times; digest {:016x}",
         verdict.simulated as f64 / 1e9,
         verdict.happened,
         verdict.reigns,
         verdict.answered,
+        verdict.reclaims,
         verdict.digest
     );
     match &verdict.violation {
@@ -196,12 +197,13 @@ fn report(tally: &Tally) -> bool {
         );
     }
     println!(
-        "{} runs, {} broke a rule; {:.1} simulated hours, {} members became primary, {} requests answered, {} questions undecided; {:.0} simulated hours a minute",
+        "{} runs, {} broke a rule; {:.1} simulated hours, {} members became primary, {} requests answered, space won back {} times, {} questions undecided; {:.0} simulated hours a minute",
         tally.runs,
         tally.failed.len(),
         tally.simulated as f64 / 3.6e12,
         tally.reigns,
         tally.answered,
+        tally.reclaims,
         tally.undecided,
         tally.hours_per_minute()
     );

@@ -195,10 +195,18 @@ pub const ALL: [Bug; COUNT] = [
         "listing",
         "a page of a listing begins with the last entry of the one before",
     ),
+    // Space.
+    bug("gone-segments-not-noted", "R2", "segments are given up, and no map says that they are not damage"),
+    bug(
+        "stragglers-left-behind",
+        "R2",
+        "segments are given up although something was shared or filed away there meanwhile",
+    ),
+    bug("given-up-bytes-taken", "R2", "an object is made of bytes that were given up while it was received"),
 ];
 
 /// How many there are.
-pub const COUNT: usize = 70;
+pub const COUNT: usize = 73;
 
 /// The bug of this name.
 pub fn named(name: &str) -> Option<Bug> {

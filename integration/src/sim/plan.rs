@@ -21,6 +21,10 @@ const GATES: u64 = 0x67617465730053;
 /// Stirs the seed for the question whether there are fence devices.
 const FENCE: u64 = 0x66656e636d;
 
+/// Stirs the seed for the question whether space is won back; likewise one with which none of the seeds of
+/// before does.
+const SPACE: u64 = 0x0073_7061_6365_8b69;
+
 /// What a run is like.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -40,6 +44,8 @@ pub struct Plan {
     pub trouble: Ns,
     /// The usual pause between two of them.
     pub pause: Ns,
+    /// Space is won back, with this pause between two looks.
+    pub reclaim_pause: Option<Ns>,
     /// The clock rates of the hosts, in millionths beyond the world's.
     pub ppm: [i64; MOST_HOSTS],
     /// What the weather is like all the time.
@@ -132,7 +138,22 @@ impl Plan {
         workload.think_most = workload.think_most.max(trouble / 1_000);
         let pause = interval * *dice.pick(&[1, 4, 10, 30]);
         let staggered = *dice.pick(&[0, 10 * MS, 2 * S]);
-        Plan { seed, shape, split, clients, workload, faults, trouble, pause, ppm, weather, staggered }
+        let mut space_dice = Dice(seed ^ SPACE);
+        let reclaim_pause = space_dice.one_in(2).then(|| *space_dice.pick(&[100 * MS, S, 5 * S]));
+        Plan {
+            seed,
+            shape,
+            split,
+            clients,
+            workload,
+            faults,
+            trouble,
+            pause,
+            reclaim_pause,
+            ppm,
+            weather,
+            staggered,
+        }
     }
 
     /// The kinds of faults in this plan, once each.

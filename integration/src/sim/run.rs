@@ -37,6 +37,8 @@ pub struct Verdict {
     pub answered: u64,
     /// Members that became primary.
     pub reigns: u64,
+    /// Times that space was won back.
+    pub reclaims: u64,
     /// Questions about what clients saw that were left open for want of time.
     pub undecided: usize,
     /// The last lines of every host.
@@ -86,6 +88,7 @@ pub fn run_plan(plan: &Plan, log: EventLog) -> Verdict {
         happened: world.counts.happened,
         answered: world.counts.answered,
         reigns: world.counts.reigns,
+        reclaims: world.counts.reclaims,
         undecided,
         timeline: world.story.timeline(&names),
         plan: format!("{:?}; faults {:?}; {:?}", plan.shape, plan.kinds(), plan.weather),
@@ -167,6 +170,7 @@ fn begin(world: &mut World, plan: &Plan) {
         let after = world.dice.up_to(plan.staggered);
         world.power_on_later(h, after);
     }
+    world.reclaim_pause = plan.reclaim_pause;
     world.add_clients(plan.clients, &plan.workload);
 }
 

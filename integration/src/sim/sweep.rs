@@ -36,6 +36,8 @@ pub struct Tally {
     pub answered: u64,
     /// Members that became primary.
     pub reigns: u64,
+    /// Times that space was won back.
+    pub reclaims: u64,
     /// Questions about what clients saw that were left open.
     pub undecided: usize,
     /// How long it took.
@@ -101,6 +103,7 @@ impl Tally {
         self.happened += verdict.happened;
         self.answered += verdict.answered;
         self.reigns += verdict.reigns;
+        self.reclaims += verdict.reclaims;
         self.undecided += verdict.undecided;
         self.took = took;
         if verdict.violation.is_some() {

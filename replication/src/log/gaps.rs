@@ -7,7 +7,7 @@ use holdfast_heartbeat::{Epoch, Lsn, planted};
 use serde::{Deserialize, Serialize};
 
 use super::map::Map;
-use super::{Log, LogError, is_full};
+use super::{Active, Log, LogError, is_full};
 use crate::disk::Disk;
 use crate::history::EpochHistory;
 use crate::record::Position;
@@ -94,18 +94,14 @@ impl<D: Disk> Log<D> {
             checkpoint: retirement.checkpoint,
             abandoned: false,
         };
-        if !planted::is("segments-gone-before-noted") {
-            self.write_map(map)?;
-        } else {
+        if planted::is("gone-segments-not-noted") {
             self.map = map;
+        } else {
+            self.write_map(map)?;
         }
         // From here on readers find nothing of it, save those who held on.
         self.shared.retire(self.map.holes.clone());
         self.sweep();
-        if planted::is("segments-gone-before-noted") {
-            let map = self.map.clone();
-            self.write_map(map)?;
-        }
         Ok(self.map.holes.bytes() - before)
     }
 
@@ -149,12 +145,22 @@ impl<D: Disk> Log<D> {
             let detail = "the primary's gap does not fit this log".into();
             return Err(LogError::Damaged { lsn: end, detail });
         }
-        // What stays must be durable, and the mark must not claim what goes.
+        // What the log goes on with is there before anything says that it does: a crash until then leaves the
+        // log as it is, behind a segment that opening takes for one never born.
         self.sync()?;
-        let keep = self.map.holes.at(from).map_or(from, |(from, _)| from);
-        if keep < end {
-            let chain = self.chain_where_a_segment_begins(keep)?;
-            let mark = self.mark_at(keep, chain);
+        let before = (self.tail, self.active.take());
+        self.tail = gap.at;
+        let created = self.create_segment_file();
+        let file = match created {
+            Ok(file) => file,
+            Err(error) => {
+                (self.tail, self.active) = before;
+                return Err(error);
+            }
+        };
+        // The mark must not claim what goes.
+        if from < end {
+            let mark = self.mark_at(Lsn::ZERO, Position::origin(self.log_id).chain);
             if let Err(error) = self.mark.write_through(&*self.disk, mark) {
                 return Err(self.poison(error.to_string()));
             }
@@ -166,29 +172,21 @@ impl<D: Disk> Log<D> {
             history: gap.history.starts().to_vec(),
             abandoned: false,
         };
-        self.write_map(map)?;
-        self.shared.retire(self.map.holes.clone());
-        self.sweep();
-        self.tail = gap.at;
-        self.history = gap.history.clone();
-        self.active = None;
-        if let Err(error) = self.create_segment() {
-            // What stood there is gone: only opening the log again puts it in order.
+        if let Err(error) = self.write_map(map) {
+            // Two ends, and nothing that says which: opening the log again puts it in order.
             return Err(self.poison(error.to_string()));
         }
+        self.history = gap.history.clone();
+        self.active = Some(Active { base: to, file });
+        self.shared.retire(self.map.holes.clone());
+        self.sweep();
+        self.shared.add_segment(to);
         self.shared.set_end(to);
         self.durable = to;
         self.durable_chain = self.tail.chain;
         self.shared.set_durable(to);
         self.write_mark();
         Ok(())
-    }
-
-    fn chain_where_a_segment_begins(&self, base: Lsn) -> Result<u32, LogError> {
-        if base == Lsn::ZERO {
-            return Ok(Position::origin(self.log_id).chain);
-        }
-        Ok(self.reader().segment_header(base)?.at.chain)
     }
 
     /// Where the log stands at the end of the hole, for a follower that must go on there.

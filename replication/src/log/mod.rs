@@ -448,6 +448,13 @@ impl<D: Disk> Log<D> {
 
     /// Begins a segment at the tail, with its name and header durable before any record.
     fn create_segment(&mut self) -> Result<(), LogError> {
+        let (base, file) = (self.tail.lsn, self.create_segment_file()?);
+        self.shared.add_segment(base);
+        self.active = Some(Active { base, file });
+        Ok(())
+    }
+
+    fn create_segment_file(&mut self) -> Result<Arc<dyn DiskFile>, LogError> {
         let base = self.tail.lsn;
         let header = SegmentHeader { log_id: self.log_id, segment_size: self.segment_size, at: self.tail };
         let name = file_name(base);
@@ -470,9 +477,7 @@ impl<D: Disk> Log<D> {
         if let Err(error) = file.sync_data().and_then(|()| self.disk.sync_dir("")) {
             return Err(self.poison(error.to_string()));
         }
-        self.shared.add_segment(base);
-        self.active = Some(Active { base, file });
-        Ok(())
+        Ok(file)
     }
 
     /// Takes back a roll whose first record could not be written: a smaller record may still belong

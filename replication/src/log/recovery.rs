@@ -280,7 +280,13 @@ fn open_once<D: Disk>(disk: &Arc<D>, options: &OpenOptions) -> Result<(Log<D>, R
         let unborn = file.size().map_err(io_error("reading a segment"))? <= SEGMENT_HEADER_LEN
             && read_header(&*file, base).is_err()
             && known_durable <= base;
-        if unborn {
+        // So is one behind a gap that nothing speaks of: going on there was about to begin.
+        let astray = bases.iter().rev().nth(1).is_some_and(|before| {
+            let sealed = disk.open(&file_name(*before)).and_then(|file| file.size());
+            let end = sealed.map(|len| *before + len.saturating_sub(SEGMENT_HEADER_LEN));
+            map.holes.end() < base && end.is_ok_and(|end| end < base)
+        }) && file.size().map_err(io_error("reading a segment"))? == SEGMENT_HEADER_LEN;
+        if unborn || astray {
             let remove = disk.remove(&file_name(base)).and_then(|()| disk.sync_dir(""));
             remove.map_err(io_error("removing an unborn segment"))?;
             bases.pop();

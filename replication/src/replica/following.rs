@@ -181,6 +181,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         tracing::warn!(node = %self.me, lsn = %cut, "the copy of the log begins anew");
         self.log.abandon()?;
         self.committed = Lsn::ZERO;
+        out.push(Output::BegunAnew { shared: cut });
         Err(LogError::Gone { lsn: cut, next: Lsn::ZERO })
     }
 

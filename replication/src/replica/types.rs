@@ -197,6 +197,11 @@ pub enum Output<R, O> {
         /// The position after the last byte.
         to: Lsn,
     },
+    /// The copy of the log begins from nothing, after all that the primary does not share was archived.
+    BegunAnew {
+        /// Below here the primary has the same.
+        shared: Lsn,
+    },
     /// The log cannot take more.
     LogFailed {
         /// The disk is full: space helps, and everything stored is intact. Else this replica is out

@@ -4,7 +4,6 @@
 //! are counted, so that the last one who goes takes them along; and where a shared extent is moved, the
 //! place is noted for those who still have it at the old one, so that it is moved once.
 
-use holdfast_heartbeat::planted;
 use holdfast_heartbeat::types::Lsn;
 
 use super::versions::{self, Found, Slot};
@@ -134,9 +133,6 @@ fn replace(
 /// Where the extent is from now on, for one who had it at `from`; `None` if it must be moved first.
 fn moved(state: &mut Staged<'_>, from: &Extent, to: Option<Extent>) -> Result<Option<Extent>, IndexError> {
     let Some(mut noted) = state.shared(from)? else { return Ok(to) };
-    if planted::is("shared-extent-moved-apart") {
-        return Ok(to);
-    }
     let known = match noted.moved_to {
         Some(place) if place.len == from.len => state.shared(&place)?.map(|there| (place, there)),
         _ => None,

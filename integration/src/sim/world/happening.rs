@@ -80,6 +80,10 @@ pub enum Happening {
     Logged { request: RequestId, logged: Logged },
     /// The answer of a request is about to leave.
     Leave { request: RequestId, answer: Box<Answer> },
+    /// It is time to look whether space can be won back.
+    LookForGarbage,
+    /// What wins space back goes on.
+    GoOnThinning,
     /// The connector tries to reach the primary.
     Connect { serial: u64 },
     /// A handshake is over on the side that opened the connection.

@@ -98,6 +98,7 @@ impl World {
             log,
             addresses: AddressThread::default(),
             service: Service::default(),
+            space: Default::default(),
             attendants: Default::default(),
             fence_called_off: 0,
             connector: Connector::default(),
@@ -123,6 +124,7 @@ impl World {
         self.tell_core(h, Event::Ticked);
         if self.hosts[h].kind == MemberKind::Data {
             self.schedule(h, 10 * US, Part::Log, Happening::LogTurn);
+            self.look_for_garbage(h);
         }
     }
 

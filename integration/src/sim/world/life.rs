@@ -22,6 +22,7 @@ use super::Ns;
 use super::attendants::AttendantsThread;
 use super::happening::Part;
 use super::service::{RequestId, Underway};
+use super::space::Reclaimer;
 
 /// The replica as a simulated agent runs it.
 pub type Engine = Replica<MemDisk, Machine, RequestId>;
@@ -58,6 +59,8 @@ pub struct Life {
     pub addresses: AddressThread,
     /// The S3 service.
     pub service: Service,
+    /// What wins space back.
+    pub space: Reclaimer,
     /// Hooks and services.
     pub attendants: AttendantsThread,
     /// The newest order to a fence device that was called off.

@@ -24,6 +24,7 @@ pub mod network;
 pub mod queue;
 pub mod service;
 pub mod shape;
+pub mod space;
 pub mod streams;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ use holdfast_replication::replica::{ConnId, Output, Wait};
 use holdfast_replication::stream::Frame;
 use holdfast_replication::testing::{Dice, MemDisk};
 use holdfast_store::apply::Outcome;
+use holdfast_store::space::Told;
 
 use self::clients::WiredClient;
 use self::clock::Clock;
@@ -49,6 +51,7 @@ use self::network::{MS, Network, US};
 use self::queue::Queue;
 use self::service::{RequestId, Route};
 use self::shape::{MOST_HOSTS, Shape};
+use self::space::HOUSEKEEPING;
 use self::streams::Conn;
 use super::checkers::Checkers;
 use super::s3::call::{Answer, Call};
@@ -112,6 +115,8 @@ pub enum Seen<'a> {
     Claimed { host: usize, epoch: Epoch },
     /// A divergent tail was set aside.
     SetAside { host: usize, archive: &'a str, from: Lsn, to: Lsn },
+    /// A copy of the log begins from nothing.
+    BegunAnew { host: usize, shared: Lsn },
     /// A log is out of service until its agent is started anew.
     LogFailed { host: usize, error: &'a str },
     /// An agent has begun to live; its log is open.
@@ -133,6 +138,8 @@ pub struct Counts {
     pub answered: u64,
     /// Members that became primary.
     pub reigns: u64,
+    /// Times that space was won back.
+    pub reclaims: u64,
     /// Things that happened in the world.
     pub happened: u64,
 }
@@ -151,6 +158,8 @@ pub struct World {
     pub network: Network,
     /// Bytes that the disk of each host may hold, where it is limited.
     pub capacity: [Option<u64>; MOST_HOSTS],
+    /// The usual pause between two looks for space that can be won back, if any is.
+    pub reclaim_pause: Option<Ns>,
     /// A thread gets the processor this much later at most.
     pub wake_delay: Ns,
     /// A request is worked on for this long at most.
@@ -237,6 +246,7 @@ impl World {
             hosts,
             network: Network::default(),
             capacity: [None; MOST_HOSTS],
+            reclaim_pause: None,
             wake_delay: 50 * US,
             service_delay: 200 * US,
             slow_bodies_until: 0,
@@ -407,6 +417,9 @@ impl World {
             Happening::Body { request, payload } => {
                 self.submit(h, request, RecordKind::Data, payload, Wait::Appended);
             }
+            Happening::LookForGarbage => self.look_for_garbage(h),
+            Happening::GoOnThinning => self.go_on_thinning(h, Told::Nothing),
+            Happening::Logged { request, logged } if request == HOUSEKEEPING => self.housekept(h, logged),
             Happening::Logged { request, logged } => self.take_logged(h, request, logged),
             Happening::Leave { request, answer } => self.let_leave(h, request, *answer),
             Happening::Connect { serial } => self.connect(h, serial),

@@ -14,6 +14,7 @@ use holdfast_store::apply::Outcome;
 use super::happening::{Happening, Part};
 use super::life::Mode;
 use super::network::{MS, US};
+use super::space::HOUSEKEEPING;
 use super::{Future, Seen, World};
 use crate::sim::chance::Chance;
 use crate::sim::s3::call::{Answer, Call, Code, Doubt};
@@ -132,6 +133,7 @@ impl World {
     ) {
         let logged = match result {
             Ok(Done::Appended { lsn, end }) => Logged::Appended { lsn, end },
+            Ok(Done::Committed { outcome, .. }) if request == HOUSEKEEPING => Logged::Committed(outcome),
             Ok(Done::Committed { lsn, end, outcome }) => {
                 let life = self.hosts[h].life.as_mut();
                 let received_in = life.and_then(|life| life.service.received.remove(&request));
