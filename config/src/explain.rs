@@ -394,6 +394,11 @@ fn store(out: &mut String, config: &Config) {
     } else {
         "not won back: what is deleted stays on the disk until `holdfast store reclaim`".to_owned()
     };
+    let scrub = match store.scrub_interval {
+        Some(interval) => format!("the log is read through every {}", show(interval)),
+        None => "the log is read through only when asked".to_owned(),
+    };
+    line(out, format!("  scrub             {scrub}, at {}/s at most", show_size(store.scrub_rate_bytes)));
     line(out, format!("  space             {space}"));
     match store.encryption_keys.len() {
         0 => line(

@@ -341,6 +341,10 @@ pub struct Store {
     pub virtual_host_domain: Option<String>,
     /// Size of a log segment.
     pub segment_size_bytes: u64,
+    /// Bytes of the log that are read in a second to find damage, at most.
+    pub scrub_rate_bytes: u64,
+    /// How often the log is read through; `None`: only when asked.
+    pub scrub_interval: Option<Duration>,
     /// Whether space is won back without being asked.
     pub reclaim: bool,
     /// Bytes written for it in a second, at most.

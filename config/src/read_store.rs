@@ -25,6 +25,16 @@ pub(crate) const MIN_SEGMENT_SIZE_BYTES: u64 = 64 << 10;
 /// Largest segment: space comes back a segment at a time.
 pub(crate) const MAX_SEGMENT_SIZE_BYTES: u64 = 4 << 30;
 
+/// Bytes read in a second to find damage, where the file says nothing: a terabyte in half a day, and little
+/// enough beside clients on any disk.
+pub(crate) const DEFAULT_SCRUB_RATE_BYTES: u64 = 24 << 20;
+
+/// How often the log is read through, where the file says nothing: as RAID and ZFS are usually scrubbed, or oftener.
+pub(crate) const DEFAULT_SCRUB_INTERVAL: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Shortest interval: below it, a disk would do little else.
+pub(crate) const MIN_SCRUB_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Bytes written in a second to win space back where the file says nothing: what any disk has beside its
 /// other work.
 pub(crate) const DEFAULT_RECLAIM_RATE_BYTES: u64 = 64 << 20;
@@ -82,6 +92,8 @@ pub(crate) fn default(state_dir: &Path) -> Store {
         root: None,
         virtual_host_domain: None,
         segment_size_bytes: DEFAULT_SEGMENT_SIZE_BYTES,
+        scrub_rate_bytes: DEFAULT_SCRUB_RATE_BYTES,
+        scrub_interval: Some(DEFAULT_SCRUB_INTERVAL),
         reclaim: true,
         reclaim_rate_bytes: DEFAULT_RECLAIM_RATE_BYTES,
         reclaim_garbage_percent: DEFAULT_RECLAIM_GARBAGE_PERCENT,
@@ -108,6 +120,10 @@ pub(crate) fn store(
     let segment = section
         .size_bytes(notes, "segment_size", MIN_SEGMENT_SIZE_BYTES..=MAX_SEGMENT_SIZE_BYTES)
         .map_or(DEFAULT_SEGMENT_SIZE_BYTES, |size| size.value);
+    let scrub_rate = section
+        .size_bytes(notes, "scrub_rate", MIN_RECLAIM_RATE_BYTES..=MAX_RECLAIM_RATE_BYTES)
+        .map_or(DEFAULT_SCRUB_RATE_BYTES, |rate| rate.value);
+    let scrub_interval = read_scrub_interval(notes, &mut section);
     let reclaim = section.flag(notes, "reclaim").is_none_or(|given| given.value);
     let reclaim_rate = section
         .size_bytes(notes, "reclaim_rate", MIN_RECLAIM_RATE_BYTES..=MAX_RECLAIM_RATE_BYTES)
@@ -132,6 +148,8 @@ pub(crate) fn store(
         root,
         virtual_host_domain: domain,
         segment_size_bytes: segment,
+        scrub_rate_bytes: scrub_rate,
+        scrub_interval,
         reclaim,
         reclaim_rate_bytes: reclaim_rate,
         reclaim_garbage_percent: reclaim_garbage,
@@ -142,6 +160,23 @@ pub(crate) fn store(
         lifecycle_day,
     };
     (store, place)
+}
+
+fn read_scrub_interval(notes: &mut Notes, section: &mut Section<'_>) -> Option<Duration> {
+    let Some(given) = section.duration(notes, "scrub_interval") else { return Some(DEFAULT_SCRUB_INTERVAL) };
+    if given.value.is_zero() {
+        return None;
+    }
+    if given.value < MIN_SCRUB_INTERVAL {
+        let message = format!("`scrub_interval` {} leaves the disk no rest", show(given.value));
+        let mend = format!(
+            "write \"{}\" or more (\"168h\" is usual), or 0 to read the log through only when asked",
+            show(MIN_SCRUB_INTERVAL)
+        );
+        notes.error(&given.span, message, mend);
+        return Some(DEFAULT_SCRUB_INTERVAL);
+    }
+    Some(given.value)
 }
 
 fn read_disk_timeout(notes: &mut Notes, section: &mut Section<'_>) -> Duration {

@@ -91,6 +91,8 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
             "root_secret_key_file",
             "virtual_host_domain",
             "segment_size",
+            "scrub_rate",
+            "scrub_interval",
             "reclaim",
             "reclaim_rate",
             "reclaim_garbage_percent",

@@ -162,6 +162,11 @@ impl Header {
         Ok(header)
     }
 
+    /// The chain of the log after this record.
+    pub(crate) fn chain_after(&self) -> u32 {
+        u32_at(&self.encode(), 44)
+    }
+
     /// Bytes of the whole record.
     pub fn record_len(&self) -> u64 {
         HEADER_LEN as u64 + u64::from(self.payload_len)
@@ -314,10 +319,9 @@ impl Position {
         if starts && EpochLink::parse(payload) != Some(self.link()) {
             return Err(SequenceError::Link(self.lsn));
         }
-        let bytes = header.encode();
         Ok(Position {
             lsn: header.end(),
-            chain: u32_at(&bytes, 44),
+            chain: header.chain_after(),
             epoch: header.epoch,
             epoch_start: if starts { header.lsn } else { self.epoch_start },
         })

@@ -23,6 +23,7 @@ use super::Api;
 use super::error::ApiError;
 use crate::runtime::address::VipStatus;
 use crate::runtime::conntrack::ConntrackStatus;
+use crate::runtime::scrub::{ScrubBoard, ScrubStatus};
 use crate::runtime::space::{SpaceBoard, SpaceStatus};
 use crate::runtime::status::Status;
 
@@ -34,8 +35,17 @@ const ROLES: [&str; 6] = ["standby", "candidate", "promoting", "primary", "handi
 pub(super) async fn metrics(State(api): State<Api>) -> Result<impl IntoResponse, ApiError> {
     let status = api.status().await?;
     let space = api.handle.space().map(SpaceBoard::status);
-    let text = render(&status, api.handle.replication().as_ref(), space.as_ref());
+    let scrub = api.handle.scrub().map(ScrubBoard::status);
+    let store = StoreNumbers { space, scrub };
+    let text = render(&status, api.handle.replication().as_ref(), &store);
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
+}
+
+/// What is known of the store; nothing on a witness.
+#[derive(Default)]
+struct StoreNumbers {
+    space: Option<SpaceStatus>,
+    scrub: Option<ScrubStatus>,
 }
 
 type Labels = Vec<(&'static str, String)>;
@@ -88,7 +98,7 @@ impl Sheet {
     }
 }
 
-fn render(status: &Status, log: Option<&ReplicaStatus>, space: Option<&SpaceStatus>) -> String {
+fn render(status: &Status, log: Option<&ReplicaStatus>, store: &StoreNumbers) -> String {
     let mut sheet = Sheet(Registry::with_prefix("holdfast"));
     member(&mut sheet, status);
     health(&mut sheet, status);
@@ -100,8 +110,11 @@ fn render(status: &Status, log: Option<&ReplicaStatus>, space: Option<&SpaceStat
     if let Some(log) = log {
         replication(&mut sheet, log);
     }
-    if let Some(space) = space {
+    if let Some(space) = &store.space {
         space_taken(&mut sheet, space);
+    }
+    if let Some(scrub) = &store.scrub {
+        scrubbed(&mut sheet, scrub);
     }
     let mut text = String::new();
     encode(&mut text, &sheet.0).expect("writing to a string does not fail");
@@ -454,6 +467,22 @@ fn space_taken(sheet: &mut Sheet, space: &SpaceStatus) {
     sheet.counter("reclaimed_bytes", "Bytes that this process won back", space.won_bytes);
 }
 
+fn scrubbed(sheet: &mut Sheet, scrub: &ScrubStatus) {
+    sheet.gauge("scrub_running", "1 while the log is read through", scrub.running.into());
+    sheet.gauge("scrub_bytes", "Bytes that the pass under way, or the last one, has read", scrub.bytes);
+    sheet.second(
+        "scrub_last_complete_timestamp",
+        "When the log was last read through without a break, in seconds since 1970; zero if never",
+        seconds_of_ms(scrub.last_complete_ms.unwrap_or(0)),
+    );
+    sheet.counter("scrub_healed", "Damaged places that the scrub had put right from a peer", scrub.healed);
+    sheet.gauge(
+        "scrub_unhealed",
+        "Damaged places that the last pass found and could not put right",
+        scrub.unhealed.len() as u64,
+    );
+}
+
 fn seconds_of_ms(ms: u64) -> f64 {
     ms as f64 / 1e3
 }
@@ -465,7 +494,7 @@ mod tests {
 
     #[test]
     fn the_numbers_say_what_the_status_says() {
-        let text = render(&status(), Some(&leading()), Some(&space()));
+        let text = render(&status(), Some(&leading()), &store());
         for line in [
             "holdfast_role{role=\"primary\"} 1\n",
             "holdfast_role{role=\"standby\"} 0\n",
@@ -490,14 +519,19 @@ mod tests {
             "holdfast_live_bytes 5000\n",
             "holdfast_reclaim_running 0\n",
             "holdfast_reclaimed_bytes_total 700\n",
+            "holdfast_scrub_last_complete_timestamp_seconds 1.5\n",
+            "holdfast_scrub_healed_total 3\n",
             "# EOF\n",
         ] {
             assert!(text.contains(line), "{line:?} is missing in\n{text}");
         }
     }
 
-    fn space() -> SpaceStatus {
-        SpaceStatus { log_bytes: 9000, live_bytes: 5000, won_bytes: 700, ..SpaceStatus::default() }
+    fn store() -> StoreNumbers {
+        let space =
+            SpaceStatus { log_bytes: 9000, live_bytes: 5000, won_bytes: 700, ..SpaceStatus::default() };
+        let scrub = ScrubStatus { last_complete_ms: Some(1500), healed: 3, ..ScrubStatus::default() };
+        StoreNumbers { space: Some(space), scrub: Some(scrub) }
     }
 
     /// With connections that are carried over.
@@ -515,7 +549,7 @@ mod tests {
 
     #[test]
     fn connections_have_numbers_where_they_are_carried_over() {
-        let text = render(&a_router(), None, None);
+        let text = render(&a_router(), None, &StoreNumbers::default());
         for line in [
             "holdfast_conntrack_entries 1200\n",
             "holdfast_conntrack_changes_total{what=\"sent\"} 9000\n",
@@ -524,12 +558,12 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line:?} is missing in\n{text}");
         }
-        assert!(!render(&status(), None, None).contains("conntrack"));
+        assert!(!render(&status(), None, &StoreNumbers::default()).contains("conntrack"));
     }
 
     #[test]
     fn every_number_has_a_help_text() {
-        let text = render(&a_router(), Some(&leading()), None);
+        let text = render(&a_router(), Some(&leading()), &StoreNumbers::default());
         let named: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         assert!(named.len() > 30);
         for name in named.iter().map(|line| line.split(' ').next().unwrap()) {
@@ -541,7 +575,9 @@ mod tests {
     fn a_member_without_a_lease_has_no_lease_series() {
         let mut status = status();
         status.lease_remaining_ms = None;
-        assert!(!render(&status, None, None).contains("\nholdfast_lease_remaining_seconds"));
-        assert!(!render(&status, None, None).contains("\nholdfast_replication"));
+        assert!(
+            !render(&status, None, &StoreNumbers::default()).contains("\nholdfast_lease_remaining_seconds")
+        );
+        assert!(!render(&status, None, &StoreNumbers::default()).contains("\nholdfast_replication"));
     }
 }

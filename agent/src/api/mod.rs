@@ -128,6 +128,8 @@ fn router_with(handle: Handle, options: ApiOptions, patience: Patience) -> Route
         .route("/api/ha/fence-confirmed", guarded(post(commands::fence_confirmed)))
         .route("/api/replication/status", get(reading::replication_status))
         .route("/api/replication/stats", get(reading::replication_stats))
+        .route("/api/store/scrub", get(store::scrub))
+        .route("/api/store/scrub/start", guarded(post(store::start_scrub)))
         .route("/api/store/space", get(store::space))
         .route("/api/store/space/reclaim", guarded(post(store::reclaim)))
         .route("/api/store/users", guarded(get(store::users).post(store::create_user)))

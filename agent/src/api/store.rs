@@ -17,6 +17,7 @@ use super::Api;
 use super::commands::stated_body;
 use super::error::ApiError;
 use crate::runtime::log_thread::wall_ms;
+use crate::runtime::scrub::ScrubStatus;
 use crate::runtime::space::SpaceStatus;
 
 type Body = Result<Bytes, BytesRejection>;
@@ -33,6 +34,18 @@ async fn asked<T: Send + 'static>(
     let admin = store(api)?;
     let answered = tokio::task::spawn_blocking(move || question(admin)).await;
     Ok(Json(answered.map_err(|_| ApiError::Ending)??))
+}
+
+/// How sound the log is, as far as it was read through.
+pub(super) async fn scrub(State(api): State<Api>) -> Result<Json<ScrubStatus>, ApiError> {
+    Ok(Json(api.handle.scrub().ok_or(ApiError::NoStore)?.status()))
+}
+
+/// Begins to read the log through now.
+pub(super) async fn start_scrub(State(api): State<Api>) -> Result<Json<Done>, ApiError> {
+    api.handle.scrub().ok_or(ApiError::NoStore)?.ask();
+    let message = "the log of this member is being read through; `holdfast store scrub` shows how far it is";
+    Ok(Json(Done { message: message.to_owned() }))
 }
 
 /// What space the store takes.

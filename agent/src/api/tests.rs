@@ -152,6 +152,7 @@ pub(crate) fn leading() -> ReplicaStatus {
         applied: Lsn(4096),
         segments: 1,
         log_bytes: 1,
+        healed: 0,
         replayable: true,
         history: vec![(Epoch(7), Lsn(0))],
         peers: vec![LogPeer {

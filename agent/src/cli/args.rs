@@ -229,6 +229,12 @@ pub enum StoreCommand {
         #[command(subcommand)]
         command: BucketsCommand,
     },
+    /// How sound the log of this member is: it is read through in the background, and healed from the peer.
+    Scrub {
+        /// Begin to read it through now.
+        #[arg(long)]
+        now: bool,
+    },
     /// What space the store takes, and how much of it is garbage.
     Space,
     /// Win back now what space can be won, on the primary; every member follows.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::args::{BucketsCommand, StoreArgs, StoreCommand, UsersCommand};
 use super::client::{Client, shaped};
 use super::{say, say_json, store_view};
+use crate::runtime::scrub::ScrubStatus;
 use crate::runtime::space::SpaceStatus;
 
 /// The longest secret that is read from standard input, in bytes.
@@ -17,6 +18,7 @@ const MAX_SECRET_BYTES: u64 = 1024;
 
 const USERS: &str = "/api/store/users";
 const BUCKETS: &str = "/api/store/buckets";
+const SCRUB: &str = "/api/store/scrub";
 const SPACE: &str = "/api/store/space";
 
 pub(super) fn run(args: StoreArgs) -> Result<ExitCode> {
@@ -24,6 +26,10 @@ pub(super) fn run(args: StoreArgs) -> Result<ExitCode> {
     let (answer, words): (Value, fn(Value) -> Result<String>) = match args.command {
         StoreCommand::Users { command } => users(&client, command)?,
         StoreCommand::Buckets { command } => buckets(&client, command)?,
+        StoreCommand::Scrub { now: true } => (client.order(&format!("{SCRUB}/start"), json!({}))?, message),
+        StoreCommand::Scrub { now: false } => {
+            (client.get(SCRUB)?, |answer| Ok(store_view::scrub(&shaped::<ScrubStatus>(answer)?)))
+        }
         StoreCommand::Space => {
             (client.get(SPACE)?, |answer| Ok(store_view::space(&shaped::<SpaceStatus>(answer)?)))
         }

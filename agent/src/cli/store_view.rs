@@ -3,6 +3,7 @@
 use holdfast_store::admin::{MadeKey, ShownBucket, ShownUser};
 
 use super::words::bytes;
+use crate::runtime::scrub::ScrubStatus;
 use crate::runtime::space::SpaceStatus;
 
 /// Columns, each as wide as its widest cell.
@@ -53,6 +54,29 @@ pub(super) fn users(users: &[ShownUser]) -> String {
         })
         .collect();
     table(&["NAME", "ENABLED", "TENANT", "ACCESS KEYS", "REACHES", "DESCRIPTION"], &rows)
+}
+
+/// How sound the log is.
+pub(super) fn scrub(scrub: &ScrubStatus) -> String {
+    let row = |name: &str, value: String| format!("{name:<12}{value}\n");
+    let rate = bytes(scrub.bytes_per_second);
+    let now = match (scrub.running, scrub.every_seconds) {
+        (true, _) => {
+            format!("under way: {} %, {} read, at {rate}/s at most", scrub.percent, bytes(scrub.bytes))
+        }
+        (false, Some(every)) => format!("waits: every {} h, at {rate}/s at most", every.div_ceil(3600)),
+        (false, None) => format!("only when asked (--now), at {rate}/s at most"),
+    };
+    let mut out = row("Scrub", now);
+    out += &row("Complete", scrub.last_complete.clone().unwrap_or_else(|| "never yet".into()));
+    out += &row("Healed", format!("{} damaged places since this agent began", scrub.healed));
+    if scrub.unhealed.is_empty() {
+        out += &row("Damage", "none that is known".into());
+    }
+    for place in &scrub.unhealed {
+        out += &row("Damage", format!("at LSN {}: {}", place.lsn, place.detail));
+    }
+    out
 }
 
 /// What space the store takes.

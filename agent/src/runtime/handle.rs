@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::history::{Entry, History};
 use super::inquiry::CheckReport;
 use super::recorder::{self, RecordError, Written};
+use super::scrub::ScrubBoard;
 use super::space::SpaceBoard;
 use super::status::Status;
 use crate::node::event::{Answer, Command, Declined};
@@ -31,7 +32,7 @@ pub struct Handle {
     replication: std::sync::Arc<dyn Fn() -> Option<ReplicaStatus> + Send + Sync>,
     history: History,
     store: Option<Admin>,
-    space: Option<SpaceBoard>,
+    upkeep: Option<(SpaceBoard, ScrubBoard)>,
 }
 
 impl Handle {
@@ -46,18 +47,23 @@ impl Handle {
             replication: std::sync::Arc::new(replication),
             history,
             store: None,
-            space: None,
+            upkeep: None,
         }
     }
 
-    /// The same handle, with a store that can be administered, and what space it takes.
-    pub fn with_store(self, store: Option<Admin>, space: Option<SpaceBoard>) -> Handle {
-        Handle { store, space, ..self }
+    /// The same handle, with a store that can be administered, and what is done for its log.
+    pub fn with_store(self, store: Option<Admin>, upkeep: Option<(SpaceBoard, ScrubBoard)>) -> Handle {
+        Handle { store, upkeep, ..self }
+    }
+
+    /// How sound the log is; `None` on a witness.
+    pub fn scrub(&self) -> Option<&ScrubBoard> {
+        self.upkeep.as_ref().map(|(_, scrub)| scrub)
     }
 
     /// What space the store takes; `None` on a witness.
     pub fn space(&self) -> Option<&SpaceBoard> {
-        self.space.as_ref()
+        self.upkeep.as_ref().map(|(space, _)| space)
     }
 
     /// The store; `None` on a witness, and where the store has no endpoint.

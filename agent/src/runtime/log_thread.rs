@@ -265,6 +265,9 @@ impl<R: Fn(Event), N: Fn(String)> LogThread<R, N> {
                 Output::SetAside { archive, from, to } => (self.note)(format!(
                     "a divergent tail, LSN {from} to {to}, was set aside as {archive} before following the primary. The in-sync set never acknowledged it; only after a forced promotion, or in a pair that split, may it hold acknowledged writes"
                 )),
+                Output::Healed { from, to } => (self.note)(format!(
+                    "LSN {from} to {to} of the log had changed on this disk and was put right from the peer: look at the disk"
+                )),
                 Output::BegunAnew { shared } => (self.note)(format!(
                     "this member's copy of the log begins anew: the primary shares it up to LSN {shared} only, and what is needed to read it lies beyond. Everything is copied from the primary"
                 )),

@@ -34,6 +34,7 @@ pub mod core;
 pub mod disk;
 pub mod fence;
 pub mod handle;
+pub mod healing;
 pub mod history;
 pub mod hooks;
 pub mod identity;
@@ -45,6 +46,7 @@ mod programs;
 pub mod realtime;
 pub mod recorder;
 pub mod report;
+pub mod scrub;
 pub mod secrets;
 pub mod service;
 pub mod sockets;
@@ -266,7 +268,7 @@ fn start(path: &Path) -> Result<()> {
     let mut conntracked = None;
     let mut backend = None;
     let mut admin = None;
-    let space_board = space::SpaceBoard::default();
+    let (space_board, scrub_board) = (space::SpaceBoard::default(), scrub::ScrubBoard::default());
     let guests = s3::Guests::default();
     if let Some(data) = data {
         let (sender, receiver) = channel::<LogInput>();
@@ -281,10 +283,14 @@ fn start(path: &Path) -> Result<()> {
         log_thread::spawn(data.engine, receiver, status.clone(), full.clone(), event.clone(), note.clone())?;
         let write = Arc::new(LogBackend::new(sender.clone(), lease.clone(), full, endpoint.clone()));
         let receiving = s3::Receiving::default();
+        let healer = healing::Healer::new(sender.clone());
+        if let (Some(dir), Some(settings)) = (&data_dir, scrub_settings(&config)) {
+            scrub::spawn(reader.clone(), healer.clone(), settings, dir, scrub_board.clone())?;
+        }
         if let (Some(dir), Some(settings)) = (&data_dir, space_settings(&config)) {
             let reclaimer = space::Reclaimer {
                 index: data.index.clone(),
-                reader: reader.clone(),
+                reader: healing::HealingReader { reader: reader.clone(), healer: healer.clone() },
                 log: write.clone(),
                 status: status.clone(),
                 receiving: receiving.clone(),
@@ -306,7 +312,7 @@ fn start(path: &Path) -> Result<()> {
             ));
             let store = s3::Store {
                 index: data.index,
-                log: Arc::new(reader) as Arc<dyn ReadLog>,
+                log: Arc::new(healing::HealingReader { reader, healer }) as Arc<dyn ReadLog>,
                 backend: write.clone() as Arc<dyn Backend>,
                 on_damage: Arc::new(
                     |damage| tracing::error!(lsn = damage.extent.lsn.0, error = %damage.error, "the disk gave back other bytes than were written"),
@@ -444,10 +450,10 @@ fn start(path: &Path) -> Result<()> {
     }
 
     let handle = {
-        let space = (kind == MemberKind::Data).then_some(space_board);
+        let upkeep = (kind == MemberKind::Data).then_some((space_board, scrub_board));
         let inputs = inputs.clone();
         let requests = requests(inputs, inquiries, show, runtime.handle().clone());
-        Handle::new(requests, move || log_status.as_ref().map(read_status), history).with_store(admin, space)
+        Handle::new(requests, move || log_status.as_ref().map(read_status), history).with_store(admin, upkeep)
     };
     let token = config.api.token.as_ref().map(|token| token.expose().to_owned());
     let router = crate::api::router(handle, crate::api::ApiOptions { token, audit: audit.clone() });
@@ -572,6 +578,13 @@ fn watch_health(
         _ => None,
     };
     Ok(HealthShown { checks, disk })
+}
+
+fn scrub_settings(config: &Config) -> Option<scrub::Settings> {
+    config.store.as_ref().map(|store| scrub::Settings {
+        bytes_per_second: store.scrub_rate_bytes,
+        interval: store.scrub_interval,
+    })
 }
 
 fn space_settings(config: &Config) -> Option<space::Settings> {

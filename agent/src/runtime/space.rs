@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holdfast_heartbeat::{Epoch, Lsn};
+use holdfast_replication::RecordKind;
 use holdfast_replication::replica::{Done, Wait};
-use holdfast_replication::{LogReader, RecordKind};
 use holdfast_store::backend::{ReadLog, WriteError};
 use holdfast_store::index::{Index, IndexError, Lookup};
 use holdfast_store::s3::Receiving;
@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::address;
+use super::healing::HealingReader;
 use super::lease::Lease;
 use super::log_thread::{LogBackend, SharedStatus, free_bytes, wall_ms};
 
@@ -129,7 +130,7 @@ pub struct Reclaimer {
     /// The store's index.
     pub index: Index,
     /// The log.
-    pub reader: LogReader,
+    pub reader: HealingReader,
     /// Where it is written.
     pub log: Arc<LogBackend>,
     /// The log's own figures.
@@ -229,7 +230,7 @@ impl Reclaimer {
     fn plan(&self, epoch: Epoch) -> Result<Option<Thinning>, IndexError> {
         let view = self.index.view();
         let applied = view.applied()?;
-        let (bases, holes) = (self.reader.segments(), self.reader.holes());
+        let (bases, holes) = (self.reader.reader.segments(), self.reader.reader.holes());
         let untouched = self.receiving.first().unwrap_or(Lsn(u64::MAX)).min(applied);
         let ends = bases.windows(2).map(|two| holes.next(two[0]).map_or(two[1], |hole| hole.min(two[1])));
         let sealed: Vec<_> = bases.iter().copied().zip(ends).filter(|(_, end)| *end <= untouched).collect();

@@ -50,7 +50,7 @@ fn holds(frame: &Frame) {
             assert!(starts.len() <= MAX_HISTORY && EpochHistory::new(starts.to_vec()).is_ok());
         }
         Frame::Append { .. } | Frame::Move { .. } | Frame::Welcome(_) | Frame::Ack { .. } => {}
-        Frame::Committed { .. } => {}
+        Frame::Committed { .. } | Frame::Fetch { .. } | Frame::Fetched { .. } => {}
     }
     let mut again = Vec::new();
     frame.encode(&mut again);
@@ -132,6 +132,8 @@ fn frames() -> Vec<Frame> {
         Frame::Committed { epoch: Epoch(5), lsn: Lsn(300) },
         Frame::Reject { reason: RejectReason::ForeignLog, text: "another log".into() },
         Frame::Move { epoch: Epoch(5), committed: Lsn(150), record: vec![3; 70].into() },
+        Frame::Fetch { lsn: Lsn(300) },
+        Frame::Fetched { lsn: Lsn(300), bytes: vec![3; 70].into() },
         Frame::Skip {
             epoch: Epoch(5),
             gap: Gap {

@@ -14,6 +14,7 @@ mod map;
 mod mark;
 mod reader;
 mod recovery;
+mod scrub;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,7 @@ use self::mark::{Mark, MarkFile};
 use self::reader::Shared;
 pub use self::reader::{Hold, LogReader, Record, Verified};
 pub use self::recovery::{OpenOptions, Recovery};
+pub use self::scrub::Walk;
 use crate::disk::{Disk, DiskFile};
 use crate::history::EpochHistory;
 use crate::record::{HEADER_LEN, Header, MAX_PAYLOAD, Position, RecordError, RecordKind, SequenceError};

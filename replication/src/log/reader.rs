@@ -304,7 +304,7 @@ impl LogReader {
     }
 
     /// The segment that holds `lsn`, and where its records end.
-    fn locate(&self, lsn: Lsn) -> Result<(Lsn, Lsn), LogError> {
+    pub(super) fn locate(&self, lsn: Lsn) -> Result<(Lsn, Lsn), LogError> {
         let end = self.end();
         if lsn >= end {
             return Err(LogError::OutOfRange { lsn, end });

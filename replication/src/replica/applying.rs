@@ -3,7 +3,7 @@
 
 use holdfast_heartbeat::{Epoch, Lsn, planted};
 
-use super::{Committed, Out, Replica, Role, StateMachine};
+use super::{ApplyError, Committed, Out, Replica, Role, StateMachine};
 use crate::disk::Disk;
 use crate::log::{LogError, Record};
 use crate::record::RecordKind;
@@ -18,13 +18,27 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Most batches per flush: a long replay must not hold up acknowledgements.
 const BATCHES_PER_FLUSH: usize = 16;
 
+/// Why a batch was not applied.
+enum Trouble {
+    /// What is next cannot be read from the disk.
+    Unreadable(LogError),
+    Other(String),
+}
+
+impl From<ApplyError> for Trouble {
+    fn from(error: ApplyError) -> Trouble {
+        Trouble::Other(error.to_string())
+    }
+}
+
 impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
     pub(super) fn apply_committed(&mut self, out: &mut Out<R, M>) {
         for _ in 0..BATCHES_PER_FLUSH {
             match self.apply_batch(out) {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(error) => return self.fail(error, out),
+                Err(Trouble::Unreadable(error)) => return self.heal_for_apply(error, out),
+                Err(Trouble::Other(error)) => return self.fail(error, out),
             }
         }
     }
@@ -32,7 +46,9 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
     /// Whether committed records wait to be applied, and can be.
     pub(super) fn has_to_apply(&self) -> bool {
         let (applied, upto) = (self.machine.applied(), self.applicable());
-        applied < upto && (applied >= self.log.checkpoint().as_of || self.log.checkpoint().to <= upto)
+        self.apply_waits.is_none()
+            && applied < upto
+            && (applied >= self.log.checkpoint().as_of || self.log.checkpoint().to <= upto)
     }
 
     /// How far records may be applied: what is not durable here may be told committed by a peer, but could
@@ -45,14 +61,11 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
     }
 
     /// Records from `at` on, as many as one batch takes, all of them before `upto`.
-    fn read_batch(&mut self, mut at: Lsn, upto: Lsn, restoring: bool) -> Result<Vec<Record>, String> {
+    fn read_batch(&self, mut at: Lsn, upto: Lsn, restoring: bool) -> Result<Vec<Record>, Trouble> {
         let mut records: Vec<Record> = Vec::new();
         let mut bytes = 0;
         while at < upto && records.len() < BATCH_RECORDS && bytes < BATCH_BYTES {
-            let record = self.reader.read_for_apply(at, restoring).map_err(|error| {
-                self.note_damage(&error);
-                error.to_string()
-            })?;
+            let record = self.reader.read_for_apply(at, restoring).map_err(Trouble::Unreadable)?;
             if record.end > upto {
                 break;
             }
@@ -68,7 +81,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
     }
 
     /// Applies one batch; says whether there was anything to apply.
-    fn apply_batch(&mut self, out: &mut Out<R, M>) -> Result<bool, String> {
+    fn apply_batch(&mut self, out: &mut Out<R, M>) -> Result<bool, Trouble> {
         if !self.has_to_apply() {
             return Ok(false);
         }
@@ -81,9 +94,9 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         let at = last.end;
         if last.kind == RecordKind::Retire {
             let (epoch, payload) = (last.epoch, last.payload.clone());
-            self.retire(epoch, &payload)?;
+            self.retire(epoch, &payload).map_err(Trouble::Other)?;
         }
-        let outcomes = self.machine.apply(&committed(&records)).map_err(|e| e.to_string())?;
+        let outcomes = self.machine.apply(&committed(&records))?;
         assert_eq!(outcomes.len(), records.len(), "one outcome per record");
         assert_eq!(self.machine.applied(), at, "the batch and `applied` advance together");
         if let Role::Leading(leading) = &mut self.role {
@@ -95,19 +108,19 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
     }
 
     /// Takes in part of the checkpoint that the state machine begins with.
-    fn restore_batch(&mut self) -> Result<bool, String> {
+    fn restore_batch(&mut self) -> Result<bool, Trouble> {
         let checkpoint = self.log.checkpoint();
         let from = match self.restoring {
             Some(at) if at >= checkpoint.from => at,
             _ => {
-                self.machine.reset().map_err(|e| e.to_string())?;
+                self.machine.reset()?;
                 checkpoint.from
             }
         };
         let records = self.read_batch(from, checkpoint.to, true)?;
         let at = records.last().map_or(checkpoint.to, |last| last.end);
         let last = at >= checkpoint.to;
-        self.machine.restore(checkpoint.as_of, &committed(&records), last).map_err(|e| e.to_string())?;
+        self.machine.restore(checkpoint.as_of, &committed(&records), last)?;
         self.restoring = (!last).then_some(at);
         if last {
             assert_eq!(self.machine.applied(), checkpoint.as_of, "a restored checkpoint is applied");

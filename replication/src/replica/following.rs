@@ -100,6 +100,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                 following.upstream = Some(conn);
                 following.acked = None;
                 following.told = following.told.max(welcome.committed);
+                self.look_again();
             }
             Err(LogError::Full) => {
                 let error = LogError::Full.to_string();

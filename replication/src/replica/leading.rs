@@ -53,6 +53,16 @@ impl<R> Leading<R> {
         !self.peers.is_empty()
     }
 
+    /// Whether that connection carries a stream of this reign.
+    pub(super) fn streams(&self, conn: ConnId) -> bool {
+        self.peers.contains_key(&conn)
+    }
+
+    /// A stream to a member that acknowledged what is at `lsn`.
+    pub(super) fn who_has(&self, lsn: Lsn) -> Option<ConnId> {
+        self.peers.iter().find(|(_, peer)| peer.acked > lsn).map(|(conn, _)| *conn)
+    }
+
     pub(super) fn pending(&self) -> usize {
         self.pending.len()
     }
@@ -98,6 +108,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             return;
         }
         self.become_idle("a new epoch begins here", out);
+        self.look_again();
         self.promised = epoch;
         self.wall_ms = wall_ms;
         match self.start_epoch(epoch, wall_ms) {

@@ -18,6 +18,7 @@
 
 mod applying;
 mod following;
+mod healing;
 mod leading;
 mod types;
 
@@ -26,6 +27,7 @@ use std::collections::BTreeMap;
 use holdfast_heartbeat::{Epoch, Lsn, Member};
 
 use self::following::Following;
+use self::healing::Healing;
 use self::leading::Leading;
 pub use self::types::{
     ApplyError, Committed, ConnId, Damage, Done, Input, Output, PeerStatus, ReplicaOptions, ReplicaRole,
@@ -72,6 +74,12 @@ pub struct Replica<D: Disk, M: StateMachine, R> {
     archives: Vec<Archive>,
     /// How far the checkpoint has been read that the state machine begins with.
     restoring: Option<Lsn>,
+    /// What is being fetched because it is damaged here.
+    healing: Healing<R>,
+    /// How often that was put right.
+    healed: u64,
+    /// The state machine waits for what is being fetched there.
+    apply_waits: Option<Lsn>,
     /// Moves below here could not be made from this log's own copy.
     whole_below: Lsn,
     wall_ms: u64,
@@ -116,6 +124,9 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             damaged: None,
             archives,
             restoring: None,
+            healing: Healing::new(),
+            healed: 0,
+            apply_waits: None,
             whole_below: Lsn::ZERO,
             wall_ms: options.log.wall_ms,
             log,
@@ -170,9 +181,13 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                 Input::Promise { epoch } => self.promise(epoch, out),
                 Input::WaitFor { epoch, version, members } => self.wait_for(epoch, version, members),
                 Input::Submit { kind, payload, wait, reply } => self.submit(kind, &payload, wait, reply, out),
+                Input::Heal { lsn, reply } => self.heal(lsn, Some(reply), out),
                 Input::Connected { conn, initiated } => self.connected(conn, initiated, out),
                 Input::Frame { conn, frame } => self.frame(conn, frame, out),
-                Input::Disconnected { conn } => self.forget(conn),
+                Input::Disconnected { conn } => {
+                    self.forget(conn);
+                    self.give_up_healing(Some(conn), out);
+                }
             }
         }
         self.pump(out);
@@ -231,6 +246,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             pending,
             set_aside: self.archives.clone(),
             damaged: self.damaged.clone(),
+            healed: self.healed,
             failure: self.failure.clone(),
         }
     }
@@ -313,6 +329,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
 
     fn close(&mut self, conn: ConnId, reason: impl Into<String>, out: &mut Out<R, M>) {
         self.forget(conn);
+        self.give_up_healing(Some(conn), out);
         out.push(Output::Close { conn, reason: reason.into() });
     }
 
@@ -338,6 +355,8 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             Frame::Move { epoch, committed, record } => {
                 self.append_move(conn, epoch, committed, &record, out)
             }
+            Frame::Fetch { lsn } => self.fetch(conn, lsn, out),
+            Frame::Fetched { lsn, bytes } => self.fetched(conn, lsn, &bytes, out),
             Frame::Skip { epoch, gap } => self.skip(conn, epoch, &gap, out),
             Frame::Committed { epoch, lsn } => self.told_committed(conn, epoch, lsn, out),
             Frame::Reject { reason, text } => {

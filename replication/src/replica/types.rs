@@ -110,6 +110,14 @@ pub enum Input<R> {
         /// Whom to answer.
         reply: R,
     },
+    /// Put the record at this position right: it was found to be damaged. Answered with where it is, or why
+    /// it stays as it is.
+    Heal {
+        /// Where it begins.
+        lsn: Lsn,
+        /// Whom to answer.
+        reply: R,
+    },
     /// A connection stands, encrypted. Who opened it says Hello once it follows somebody.
     Connected {
         /// Its name.
@@ -201,6 +209,13 @@ pub enum Output<R, O> {
     BegunAnew {
         /// Below here the primary has the same.
         shared: Lsn,
+    },
+    /// Damaged bytes were replaced by a peer's.
+    Healed {
+        /// The first byte's position.
+        from: Lsn,
+        /// The position after the last byte.
+        to: Lsn,
     },
     /// The log cannot take more.
     LogFailed {
@@ -358,6 +373,8 @@ pub struct ReplicaStatus {
     pub set_aside: Vec<Archive>,
     /// The first damaged place noticed while reading.
     pub damaged: Option<Damage>,
+    /// How often damage was put right from a peer since the agent began.
+    pub healed: u64,
     /// Why the replica is out of service, if it is.
     pub failure: Option<String>,
 }

@@ -8,6 +8,7 @@
 //!    | <---------------------- Move |   a record of which you have the bytes
 //!    | <---------------------- Skip |   I gave up what comes next: go on behind it
 //!    | Ack -----------------------> |   durable up to here, under your epoch
+//!    | Fetch <--------------------> |   my copy of this is damaged      (answered by Fetched)
 //!    | <----------------- Committed |   when there is nothing to append
 //! ```
 //!
@@ -41,6 +42,11 @@ const TAG_COMMITTED: u8 = 5;
 const TAG_REJECT: u8 = 6;
 const TAG_MOVE: u8 = 7;
 const TAG_SKIP: u8 = 8;
+const TAG_FETCH: u8 = 9;
+const TAG_FETCHED: u8 = 10;
+
+/// Bytes in front of a Fetched's records.
+const FETCHED_HEAD: usize = 9;
 
 /// Bytes in front of a Move's record.
 const MOVE_HEAD: usize = 17;
@@ -136,6 +142,18 @@ pub enum Frame {
         /// Where to go on.
         gap: Gap,
     },
+    /// Either way: the sender's own copy of the record there is damaged.
+    Fetch {
+        /// Where it begins.
+        lsn: Lsn,
+    },
+    /// The answer.
+    Fetched {
+        /// As asked.
+        lsn: Lsn,
+        /// Whole records from there on; nothing if there is none.
+        bytes: Bytes,
+    },
     /// Everything below `durable` is on the follower's disk.
     Ack {
         /// The reign under which that is said.
@@ -200,6 +218,13 @@ impl Frame {
                 out.extend_from_slice(record);
             }
             Frame::Skip { epoch, gap } => put(out, TAG_SKIP, &(epoch, gap)),
+            Frame::Fetch { lsn } => put(out, TAG_FETCH, lsn),
+            Frame::Fetched { lsn, bytes } => {
+                out.reserve(FETCHED_HEAD + bytes.len());
+                out.push(TAG_FETCHED);
+                out.extend_from_slice(&lsn.0.to_le_bytes());
+                out.extend_from_slice(bytes);
+            }
             Frame::Ack { epoch, durable } => put(out, TAG_ACK, &(epoch, durable)),
             Frame::Committed { epoch, lsn } => put(out, TAG_COMMITTED, &(epoch, lsn)),
             Frame::Reject { reason, text } => put(out, TAG_REJECT, &(reason, text)),
@@ -238,6 +263,13 @@ impl Frame {
                     return Err(BadFrame);
                 }
                 Ok(Frame::Skip { epoch, gap })
+            }
+            TAG_FETCH => body(rest).map(|lsn| Frame::Fetch { lsn }),
+            TAG_FETCHED => {
+                if rest.len() < FETCHED_HEAD - 1 {
+                    return Err(BadFrame);
+                }
+                Ok(Frame::Fetched { lsn: Lsn(number(0)), bytes: bytes.slice(FETCHED_HEAD..) })
             }
             TAG_APPEND => {
                 if rest.len() < APPEND_HEAD - 1 {
@@ -303,6 +335,8 @@ pub(super) mod tests {
             Frame::Reject { reason: RejectReason::ForeignLog, text: "another log".into() },
             Frame::Move { epoch: Epoch(5), committed: Lsn(150), record: Bytes::from(vec![4; 100]) },
             Frame::Skip { epoch: Epoch(5), gap: Gap::sample() },
+            Frame::Fetch { lsn: Lsn(300) },
+            Frame::Fetched { lsn: Lsn(300), bytes: Bytes::from(vec![5; 100]) },
         ]
     }
 
@@ -313,7 +347,11 @@ pub(super) mod tests {
             frame.encode(&mut bytes);
             let bytes = Bytes::from(bytes);
             assert_eq!(Frame::decode(&bytes).unwrap(), frame);
-            let head = if matches!(frame, Frame::Move { .. }) { MOVE_HEAD } else { APPEND_HEAD };
+            let head = match frame {
+                Frame::Move { .. } => MOVE_HEAD,
+                Frame::Fetched { .. } => FETCHED_HEAD,
+                _ => APPEND_HEAD,
+            };
             let head = bytes.len().min(head);
             for cut in 0..head {
                 assert!(Frame::decode(&bytes.slice(..cut)).is_err());
@@ -341,7 +379,7 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn garbage_never_panics(tag in 0u8..11, bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn garbage_never_panics(tag in 0u8..13, bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut all = vec![tag];
             all.extend(bytes);
             let _ = Frame::decode(&Bytes::from(all));

@@ -591,7 +591,7 @@ mod tests {
         }
 
         #[test]
-        fn swapped_and_repeated_frames_end_the_session(first in 0usize..8, second in 0usize..8) {
+        fn swapped_and_repeated_frames_end_the_session(first in 0usize..10, second in 0usize..10) {
             let (mut a, mut b) = pair();
             let mut wires = Vec::new();
             for frame in samples() {

@@ -128,6 +128,11 @@ impl Cluster {
         self.conns.values().any(|ends| *ends == (a, b) || *ends == (b, a))
     }
 
+    /// The connections, and whom each joins.
+    pub(crate) fn conns(&self) -> impl Iterator<Item = (ConnId, (usize, usize))> {
+        self.conns.iter().map(|(conn, ends)| (*conn, *ends))
+    }
+
     /// Breaks every connection between two nodes; what is under way is lost.
     pub(crate) fn cut(&mut self, a: usize, b: usize) {
         let broken: Vec<ConnId> = self
@@ -203,6 +208,26 @@ impl Cluster {
             places.push(self.place(n, reply));
         }
         Checkpoint { as_of, from: places[0].0, to: places.last().unwrap().1 }
+    }
+
+    /// Turns over a bit of node `n`'s disk, `at` bytes behind LSN `lsn`.
+    pub(crate) fn flip(&self, n: usize, lsn: Lsn, at: u64) {
+        let segments = self.nodes[n].replica.reader().segments();
+        let base = segments[segments.partition_point(|base| *base <= lsn) - 1];
+        let bit = 8 * (64 + lsn.0 - base.0 + at);
+        self.nodes[n].disk.flip_bit(&format!("{:016x}.log", base.0), bit);
+    }
+
+    /// Has node `n` heal what is at `lsn`; whether it was.
+    pub(crate) fn heal(&mut self, n: usize, lsn: Lsn) -> Result<(), String> {
+        self.next_reply += 1;
+        let reply = self.next_reply;
+        self.tell(n, Input::Heal { lsn, reply });
+        self.settle();
+        match self.answer(n, reply) {
+            Some(Output::Reply { result, .. }) => result.as_ref().map(drop).map_err(ToString::to_string),
+            other => panic!("no answer: {other:?}"),
+        }
     }
 
     /// Commits a retirement of these ranges.

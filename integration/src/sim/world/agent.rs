@@ -371,6 +371,10 @@ impl World {
                     self.see(Seen::SetAside { host: h, archive: &archive, from, to });
                     self.tell_story(h, format!("LSN {from} to {to} set aside as {archive}"));
                 }
+                Output::Healed { from, to } => {
+                    self.counts.healed += 1;
+                    self.tell_story(h, format!("LSN {from} to {to} were put right"));
+                }
                 Output::BegunAnew { shared } => {
                     self.see(Seen::BegunAnew { host: h, shared });
                     self.tell_story(h, format!("the copy of the log begins anew; LSN {shared} was shared"));

@@ -140,6 +140,8 @@ pub struct Counts {
     pub reigns: u64,
     /// Times that space was won back.
     pub reclaims: u64,
+    /// Damaged places that were put right.
+    pub healed: u64,
     /// Things that happened in the world.
     pub happened: u64,
 }

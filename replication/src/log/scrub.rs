@@ -1,0 +1,143 @@
+//! Checking what lies on the disk, piece by piece, and putting right what changed there.
+//!
+//! A replacement is taken only if it continues the bytes before it: the rolling checksum is followed from
+//! the segment's beginning, so whoever sends other bytes than were written is found out.
+
+use holdfast_heartbeat::{Epoch, Lsn};
+
+use super::reader::damaged;
+use super::{Log, LogError, LogReader, is_full};
+use crate::disk::Disk;
+use crate::record::{HEADER_LEN, Position};
+use crate::segment::{SEGMENT_HEADER_LEN, SegmentHeader, file_name};
+
+/// How far a check has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Walk {
+    at: Position,
+}
+
+impl Walk {
+    /// Everything before was as it was written.
+    pub fn lsn(&self) -> Lsn {
+        self.at.lsn
+    }
+}
+
+impl LogReader {
+    /// A check that begins with the first segment that does not begin before `from`; `None` behind the
+    /// last one.
+    pub fn walk_from(&self, from: Lsn) -> Result<Option<Walk>, LogError> {
+        let bases = self.segments();
+        let Some(base) = bases.get(bases.partition_point(|base| *base < from)) else { return Ok(None) };
+        self.segment_header(*base).map(|header| Some(Walk { at: header.at }))
+    }
+
+    /// Checks about `max` bytes more: checksums, their order, the chain, and the segments' own headers. The
+    /// answer is `None` at the end of what is durable.
+    pub fn walk_on(&self, walk: &Walk, max: usize) -> Result<Option<Walk>, LogError> {
+        let mut at = walk.at;
+        if let Some((_, next)) = self.hole_at(at.lsn) {
+            return self.walk_from(next);
+        }
+        if at.lsn >= self.durable() {
+            return Ok(None);
+        }
+        let begins = self.segments().binary_search(&at.lsn).is_ok();
+        if begins && self.segment_header(at.lsn)?.at != at {
+            let detail = "the segment's header does not continue the segment before".into();
+            return Err(LogError::Damaged { lsn: at.lsn, detail });
+        }
+        let run = self.read_run(at.lsn, max)?;
+        let mut rest = &run[..];
+        while !rest.is_empty() {
+            let (header, payload) = crate::record::parse(rest).map_err(|e| damaged(at.lsn, e))?;
+            at = at
+                .follow(&header, payload)
+                .map_err(|e| LogError::Damaged { lsn: at.lsn, detail: e.to_string() })?;
+            rest = &rest[header.record_len() as usize..];
+        }
+        Ok(Some(Walk { at }))
+    }
+
+    /// Where the log stands at `lsn`, by the headers of the records before it in its segment.
+    fn position_by_headers(&self, base: Lsn, lsn: Lsn) -> Result<Position, LogError> {
+        let mut at = self.segment_header(base)?.at;
+        while at.lsn < lsn {
+            let header = self.header(at.lsn)?;
+            if header.chain != at.chain {
+                let detail = "the record continues other bytes than come before it".into();
+                return Err(LogError::Damaged { lsn: at.lsn, detail });
+            }
+            let epoch_start = if header.epoch == at.epoch { at.epoch_start } else { header.lsn };
+            at =
+                Position { lsn: header.end(), chain: header.chain_after(), epoch: header.epoch, epoch_start };
+        }
+        if at.lsn == lsn { Ok(at) } else { Err(damaged(lsn, crate::record::RecordError::NotARecord)) }
+    }
+}
+
+impl<D: Disk> Log<D> {
+    /// Whether the record at `lsn`, and the header of the segment that it begins, are as they were written.
+    pub fn is_sound_at(&self, lsn: Lsn) -> bool {
+        let reader = self.reader();
+        let begins = reader.segments().binary_search(&lsn).is_ok();
+        (!begins || reader.segment_header(lsn).is_ok()) && reader.read(lsn).is_ok()
+    }
+
+    /// Writes a segment's header anew where the one on the disk is damaged: all that it says is also said
+    /// elsewhere.
+    pub fn mend_segment_header(&mut self, base: Lsn) -> Result<(), LogError> {
+        self.usable()?;
+        let reader = self.reader();
+        if reader.segments().binary_search(&base).is_err() || reader.segment_header(base).is_ok() {
+            return Ok(());
+        }
+        let chain = if base == self.tail.lsn { self.tail.chain } else { reader.header(base)?.chain };
+        let before = self.history.starts().iter().rev().find(|(_, start)| *start < base);
+        let (epoch, epoch_start) = before.copied().unwrap_or((Epoch::ZERO, Lsn::ZERO));
+        let at = Position { lsn: base, chain, epoch, epoch_start };
+        let header = SegmentHeader { log_id: self.log_id, segment_size: self.segment_size, at };
+        self.overwrite(base, 0, &header.encode())
+    }
+
+    /// Puts whole records, as another replica has them, in the place of what changed on this disk from
+    /// `lsn` on. Returns where they end.
+    pub fn replace(&mut self, lsn: Lsn, bytes: &[u8]) -> Result<Lsn, LogError> {
+        self.usable()?;
+        let reader = self.reader();
+        let (base, end) = reader.locate(lsn)?;
+        let mut at = reader.position_by_headers(base, lsn)?;
+        let (mut rest, mut whole) = (bytes, 0);
+        while rest.len() >= HEADER_LEN {
+            let (header, payload) =
+                crate::record::parse(rest).map_err(|error| LogError::NotARecord { lsn: at.lsn, error })?;
+            let next = at.follow(&header, payload)?;
+            if next.lsn > end || next.lsn > self.durable {
+                break;
+            }
+            at = next;
+            whole += header.record_len() as usize;
+            rest = &rest[header.record_len() as usize..];
+        }
+        if whole == 0 {
+            let error = crate::record::RecordError::Short;
+            return Err(LogError::NotARecord { lsn, error });
+        }
+        self.overwrite(base, SEGMENT_HEADER_LEN + lsn.bytes_since(base), &bytes[..whole])?;
+        Ok(at.lsn)
+    }
+
+    fn overwrite(&mut self, base: Lsn, offset: u64, bytes: &[u8]) -> Result<(), LogError> {
+        let doing = "writing what was healed";
+        let written = self.disk.open(&file_name(base)).and_then(|file| {
+            file.write_at(bytes, offset)?;
+            file.sync_data()
+        });
+        match written {
+            Ok(()) => Ok(()),
+            Err(error) if is_full(&error) => Err(LogError::Full),
+            Err(source) => Err(LogError::Io { doing, source }),
+        }
+    }
+}
