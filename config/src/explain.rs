@@ -379,10 +379,11 @@ fn store(out: &mut String, config: &Config) {
     line(
         out,
         format!(
-            "  data              {} (segments of {}, at most {} connections)",
+            "  data              {} (segments of {}, at most {} connections and {} for their bodies)",
             store.data_dir.display(),
             show_size(store.segment_size_bytes),
-            store.max_connections
+            store.max_connections,
+            show_size(store.request_memory_bytes)
         ),
     );
     let space = if store.reclaim {

@@ -353,6 +353,8 @@ pub struct Store {
     pub reclaim_garbage_percent: u8,
     /// Most connections at a time.
     pub max_connections: u32,
+    /// Memory for the bodies of requests and answers together.
+    pub request_memory_bytes: u64,
     /// How long a small write may take to be on the disk before the disk counts as stalled.
     pub disk_timeout: Duration,
     /// What objects at rest are encrypted with, 64 hexadecimal digits each; the first one encrypts. With none,

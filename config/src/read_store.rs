@@ -51,6 +51,15 @@ pub(crate) const DEFAULT_RECLAIM_GARBAGE_PERCENT: u8 = 50;
 /// Default bound on S3 connections at a time.
 pub(crate) const DEFAULT_MAX_CONNECTIONS: u32 = 1024;
 
+/// Memory for bodies on their way in and out where the file says nothing: 256 large ones at a time.
+pub(crate) const DEFAULT_REQUEST_MEMORY_BYTES: u64 = 512 << 20;
+
+/// Least memory for bodies: four large ones.
+pub(crate) const MIN_REQUEST_MEMORY_BYTES: u64 = 8 << 20;
+
+/// Most memory for bodies.
+pub(crate) const MAX_REQUEST_MEMORY_BYTES: u64 = 1 << 40;
+
 /// How long a small write may take where the file says nothing. A healthy disk answers within milliseconds, and
 /// within two or three seconds while it collects garbage or a controller writes its cache out; clients give
 /// up after half a minute or a minute. Five seconds lie well beyond the one and well within the other.
@@ -98,6 +107,7 @@ pub(crate) fn default(state_dir: &Path) -> Store {
         reclaim_rate_bytes: DEFAULT_RECLAIM_RATE_BYTES,
         reclaim_garbage_percent: DEFAULT_RECLAIM_GARBAGE_PERCENT,
         max_connections: DEFAULT_MAX_CONNECTIONS,
+        request_memory_bytes: DEFAULT_REQUEST_MEMORY_BYTES,
         disk_timeout: DEFAULT_DISK_TIMEOUT,
         encryption_keys: Vec::new(),
         webhooks: Vec::new(),
@@ -136,6 +146,9 @@ pub(crate) fn store(
         .integer(notes, "max_connections", 1..=65_536)
         .and_then(|count| u32::try_from(count.value).ok())
         .unwrap_or(DEFAULT_MAX_CONNECTIONS);
+    let request_memory = section
+        .size_bytes(notes, "request_memory", MIN_REQUEST_MEMORY_BYTES..=MAX_REQUEST_MEMORY_BYTES)
+        .map_or(DEFAULT_REQUEST_MEMORY_BYTES, |bytes| bytes.value);
     let disk_timeout = read_disk_timeout(notes, &mut section);
     let encryption_keys = read_keys(notes, &mut section, dir);
     let webhooks = read_webhooks(notes, &mut section, dir);
@@ -154,6 +167,7 @@ pub(crate) fn store(
         reclaim_rate_bytes: reclaim_rate,
         reclaim_garbage_percent: reclaim_garbage,
         max_connections: connections,
+        request_memory_bytes: request_memory,
         disk_timeout,
         encryption_keys,
         webhooks,

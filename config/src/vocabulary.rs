@@ -97,6 +97,7 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
             "reclaim_rate",
             "reclaim_garbage_percent",
             "max_connections",
+            "request_memory",
             "disk_timeout",
             "encryption_key_file",
             "lifecycle_day",

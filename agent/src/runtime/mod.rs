@@ -269,7 +269,8 @@ fn start(path: &Path) -> Result<()> {
     let mut backend = None;
     let mut admin = None;
     let (space_board, scrub_board) = (space::SpaceBoard::default(), scrub::ScrubBoard::default());
-    let guests = s3::Guests::default();
+    let guests =
+        s3::Guests::new(config.store.as_ref().map_or(s3::MAX_CONNECTIONS, |store| store.max_connections));
     if let Some(data) = data {
         let (sender, receiver) = channel::<LogInput>();
         log_position = LogPosition {
@@ -321,6 +322,9 @@ fn start(path: &Path) -> Result<()> {
                 webhooks: webhooks::names(&config),
                 day: s3::Day(config.store.as_ref().map_or(s3::Day::default().0, |store| store.lifecycle_day)),
                 receiving: receiving.clone(),
+                budget: s3::Budget::new(
+                    config.store.as_ref().map_or(s3::DEFAULT_BYTES, |store| store.request_memory_bytes),
+                ),
             };
             runtime.spawn(s3::Caretaker::new(store.clone()).run());
             if let Some(post) = webhooks::Webhooks::new(&config)? {

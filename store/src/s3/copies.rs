@@ -94,7 +94,9 @@ async fn stream(
 ) -> S3Result<StreamingBlob> {
     let bytes =
         store.ask(move |_, view| Ok(Bytewise::of(&view, &sought.object, key.as_ref(), start, len)?)).await?;
-    Ok(Outgoing::body(store, Bytes::new(), bytes))
+    // Its share is that of where it goes: two shares for one request could wait for each other.
+    let share = store.budget.share(1).await?;
+    Ok(Outgoing::body(store, Bytes::new(), bytes, share))
 }
 
 pub(super) async fn object(store: &Arc<Store>, req: S3Request<CopyObjectInput>) -> Answer<CopyObjectOutput> {

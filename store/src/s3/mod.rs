@@ -21,6 +21,7 @@ mod acl;
 mod annotations;
 mod answer;
 mod buckets;
+mod budget;
 mod caretaker;
 mod conditions;
 mod copies;
@@ -35,6 +36,7 @@ mod lifecycle;
 mod listings;
 mod notifications;
 mod objects;
+mod patience;
 mod receive;
 mod send;
 mod serve;
@@ -53,6 +55,7 @@ use s3s::dto::{Owner, Timestamp};
 use s3s::service::S3ServiceBuilder;
 use s3s::{S3Response, S3Result, s3_error};
 
+pub use self::budget::{Budget, DEFAULT_BYTES, MIN_BYTES};
 pub use self::caretaker::Caretaker;
 use self::cors::Cors;
 use self::endpoint::Endpoint;
@@ -95,6 +98,8 @@ pub struct Store {
     pub day: Day,
     /// Bodies that are being received.
     pub receiving: Receiving,
+    /// Memory for bodies.
+    pub budget: Budget,
 }
 
 /// How the endpoint presents itself.
@@ -144,6 +149,7 @@ impl Store {
             webhooks: Vec::new(),
             day: Day::default(),
             receiving: Receiving::default(),
+            budget: Budget::default(),
         }
     }
 

@@ -8,6 +8,7 @@ use http::{HeaderValue, header};
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
+use super::budget::BODY_BYTES;
 use super::conditions::{Conditions, etag, precondition};
 use super::encryption::{customer_of, key_of, show_encryption};
 use super::guard::{Scope, asker, scope};
@@ -300,6 +301,7 @@ pub(super) async fn get(store: &Arc<Store>, req: S3Request<GetObjectInput>) -> A
     let who = scope(&req)?;
     let input = req.input;
     let with_checksums = wants_checksums(input.checksum_mode.as_ref());
+    let share = store.budget.share(BODY_BYTES).await?;
     // Index, plan and the first bytes in one go: a small object then leaves in one write, and damage
     // in the first extent is still an honest error.
     let (mut output, first, rest) = store
@@ -329,7 +331,7 @@ pub(super) async fn get(store: &Arc<Store>, req: S3Request<GetObjectInput>) -> A
             Ok((output, first, bytes))
         })
         .await?;
-    output.body = Some(Outgoing::body(store, first, rest));
+    output.body = Some(Outgoing::body(store, first, rest, share));
     Ok(S3Response::new(output))
 }
 

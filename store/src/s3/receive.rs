@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -22,6 +21,7 @@ use s3s::stream::ByteStream as _;
 use s3s::{S3Result, TrailingHeaders, s3_error};
 use tokio::task::JoinHandle;
 
+use super::patience::{PROGRESS, WINDOW};
 use super::{Store, answer};
 use crate::backend::WriteError;
 use crate::checksum::{Checksum, ChecksumKind, ChecksumScope};
@@ -30,9 +30,6 @@ use crate::seal::{Key, Sealer};
 
 /// The largest body of one request, in bytes (5 GiB, as S3 has it).
 pub(super) const BODY_MAX: u64 = 5 << 30;
-
-/// How long a body may make no progress.
-const STALL: Duration = Duration::from_secs(60);
 
 /// What the request says about its body.
 pub(super) struct Expected {
@@ -273,6 +270,7 @@ pub(super) async fn receive(
     }
     let wanted_md5 = expected.md5.as_deref().map(content_md5).transpose()?;
     let inline = len <= INLINE_MAX as u64;
+    let _share = store.budget.share(len).await?;
 
     let mut digests = Some(Digests::new(&expected, key)?);
     let mut passing: Option<Passing> = None;
@@ -280,13 +278,18 @@ pub(super) async fn receive(
     let mut filling = BytesMut::with_capacity(len.min(CHUNK_LEN as u64) as usize);
     let mut size = 0;
     let mut body = body;
+    // Of the pace: where it was counted from, and what had come by then.
+    let mut counted = (tokio::time::Instant::now(), 0);
     while let Some(body) = body.as_mut() {
-        let piece = match tokio::time::timeout(STALL, body.next()).await {
+        let piece = match tokio::time::timeout_at(counted.0 + WINDOW, body.next()).await {
             Err(_) => return Err(s3_error!(RequestTimeout, "The body stalled; nothing was stored")),
             Ok(None) => break,
             Ok(Some(piece)) => piece.map_err(|e| answer::body(&e))?,
         };
         size += piece.len() as u64;
+        if size - counted.1 >= PROGRESS {
+            counted = (tokio::time::Instant::now(), size);
+        }
         if size > len {
             return Err(s3_error!(InvalidRequest, "The body is longer than announced; nothing was stored"));
         }

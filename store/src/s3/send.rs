@@ -18,6 +18,7 @@ use s3s::stream::{ByteStream, RemainingLength};
 use tokio::task::JoinHandle;
 
 use super::Store;
+use super::budget::Share;
 use crate::backend::{Damage, Held, ReadError};
 use crate::index::{IndexError, Lookup, View};
 use crate::op::Extent;
@@ -159,16 +160,20 @@ pub(super) struct Outgoing {
     todo: Option<Bytewise>,
     reading: Option<Reading>,
     remaining: usize,
+    /// Memory for what is read and not sent.
+    _share: Share,
 }
 
 impl Outgoing {
     /// A body that begins with `first`, already read, and goes on with `rest`.
-    pub(super) fn body(store: &Arc<Store>, first: Bytes, rest: Bytewise) -> StreamingBlob {
+    pub(super) fn body(store: &Arc<Store>, first: Bytes, rest: Bytewise, mut share: Share) -> StreamingBlob {
+        share.shrink(rest.len);
         let remaining = usize::try_from(rest.len).unwrap_or(usize::MAX);
         let more = remaining > first.len();
         let first = (!first.is_empty()).then_some(first);
         let store = Arc::clone(store);
-        StreamingBlob::new(Outgoing { store, first, todo: more.then_some(rest), reading: None, remaining })
+        let todo = more.then_some(rest);
+        StreamingBlob::new(Outgoing { store, first, todo, reading: None, remaining, _share: share })
     }
 
     fn read_ahead(&mut self) {

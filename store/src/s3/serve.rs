@@ -39,11 +39,11 @@ use super::answer;
 use super::cors::{Begun, Cors};
 use super::edge::{self, Asked, Ids};
 use super::guard::Peer;
+use super::patience::{Patient, WINDOW};
 use crate::backend::{Backend, NotServing};
 
-/// Connections open at once; more wait in the listener's backlog. With about 2 MiB for each request
-/// in flight this bounds the endpoint's memory.
-pub const MAX_CONNECTIONS: usize = 1024;
+/// Connections open at once where the configuration says nothing; more wait in the listener's backlog.
+pub const MAX_CONNECTIONS: u32 = 1024;
 
 /// How long a request's head may take, and an idle connection may stay.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -57,25 +57,33 @@ const QUIET: Duration = Duration::from_millis(50);
 
 /// The connections that began while the member served or drained. Clones share them.
 #[derive(Debug, Clone)]
-pub struct Guests(Arc<Semaphore>);
+pub struct Guests {
+    places: Arc<Semaphore>,
+    most: u32,
+}
 
 impl Default for Guests {
     fn default() -> Guests {
-        Guests(Arc::new(Semaphore::new(MAX_CONNECTIONS)))
+        Guests::new(MAX_CONNECTIONS)
     }
 }
 
 impl Guests {
+    /// Room for so many connections, which is also how many are let in at once.
+    pub fn new(most: u32) -> Guests {
+        Guests { places: Arc::new(Semaphore::new(most as usize)), most }
+    }
+
     /// Resolves when none of them is open.
     pub async fn gone(&self) {
         // Nobody closes the semaphore.
-        let _ = self.0.acquire_many(MAX_CONNECTIONS as u32).await;
+        let _ = self.places.acquire_many(self.most).await;
     }
 
     /// There is a place for each connection that was accepted; while somebody waits for the last one to leave,
     /// nobody is counted any more.
     fn enter(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.0).try_acquire_owned().ok()
+        Arc::clone(&self.places).try_acquire_owned().ok()
     }
 }
 
@@ -256,7 +264,7 @@ fn and_close(mut response: Response<Body>) -> Response<Body> {
 
 /// Runs the endpoint until the sender of `gate` is dropped, which closes everything.
 pub async fn serve(listener: TcpListener, front: Front, mut gate: watch::Receiver<Serving>, guests: Guests) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(guests.most as usize));
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &places) => accepted,
@@ -316,7 +324,7 @@ async fn connection(stream: TcpStream, front: Front, mut gate: watch::Receiver<S
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Patient::new(stream, WINDOW)), service);
     let mut served = std::pin::pin!(served);
     let mut began_before_no = !matches!(*gate.borrow_and_update(), Serving::No { .. });
     guest = began_before_no.then(|| guests.enter()).flatten();
