@@ -52,6 +52,27 @@ fn both_members_give_up_the_same_and_read_the_rest() {
 }
 
 #[test]
+fn who_holds_on_reads_what_is_given_up_and_its_files_go_with_him() {
+    let (mut c, segments) = filled();
+    let reader = c.nodes[0].replica.reader();
+    let (early, kept) = (reader.hold(), reader.read(segments[1]).unwrap());
+    let checkpoint = c.checkpoint(0);
+    c.retire(0, &[(segments[1], segments[2])], checkpoint);
+    let late = reader.hold();
+    assert_eq!(reader.read(segments[1]).unwrap(), kept);
+    assert!(c.log_files(0).len() > c.log_files(1).len(), "the other member has no readers");
+    c.submit(0, b"more".to_vec());
+    c.settle();
+    assert!(c.log_files(0).len() > c.log_files(1).len());
+    drop(early);
+    c.submit(0, b"and more".to_vec());
+    c.settle();
+    assert_eq!(c.log_files(0), c.log_files(1), "who came later needs nothing of it");
+    assert!(reader.read(segments[1]).is_err());
+    drop(late);
+}
+
+#[test]
 fn an_index_that_is_lost_is_restored_from_the_checkpoint_and_what_came_after() {
     let (mut c, _) = thinned();
     let before = c.nodes[1].replica.machine().clone();

@@ -153,6 +153,7 @@ pub(crate) fn leading() -> ReplicaStatus {
         segments: 1,
         log_bytes: 1,
         healed: 0,
+        checkpoint_bytes: 0,
         replayable: true,
         history: vec![(Epoch(7), Lsn(0))],
         peers: vec![LogPeer {

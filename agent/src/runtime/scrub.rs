@@ -100,6 +100,14 @@ impl ScrubBoard {
     }
 }
 
+/// What a pass came upon.
+#[derive(Default)]
+struct Found {
+    unhealed: Vec<Unhealed>,
+    /// Where the walk broke off last.
+    suspect: Option<Lsn>,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Remembered {
     last_complete_ms: u64,
@@ -168,10 +176,12 @@ impl Scrubber {
             shared.status.running = true;
             (shared.status.percent, shared.status.bytes) = (0, 0);
         }
-        let (mut unhealed, mut from, mut bytes) = (Vec::new(), Lsn::ZERO, 0);
-        while let Some(end) = self.segments_from(from, &mut unhealed, &mut bytes, &mut free_at) {
+        let mut found = Found::default();
+        let (mut from, mut bytes) = (Lsn::ZERO, 0);
+        while let Some(end) = self.segments_from(from, &mut found, &mut bytes, &mut free_at) {
             from = end;
         }
+        let unhealed = found.unhealed;
         let mut shared = self.board.lock();
         shared.status.running = false;
         shared.status.percent = 100;
@@ -196,7 +206,7 @@ impl Scrubber {
     fn segments_from(
         &self,
         from: Lsn,
-        unhealed: &mut Vec<Unhealed>,
+        found: &mut Found,
         bytes: &mut u64,
         free_at: &mut Instant,
     ) -> Option<Lsn> {
@@ -213,7 +223,7 @@ impl Scrubber {
                     walk = Some(next);
                 }
                 Ok(None) => return None,
-                Err(LogError::Damaged { lsn, detail }) => return self.mend(lsn, &detail, from, unhealed),
+                Err(LogError::Damaged { lsn, detail }) => return self.mend(lsn, &detail, from, found),
                 // It was given up meanwhile: its neighbours are looked up anew.
                 Err(LogError::Gone { next, .. }) => return Some(next),
                 Err(error) => {
@@ -232,8 +242,13 @@ impl Scrubber {
     }
 
     /// Has it put right, and goes on in the same segment; where that fails, with the next one.
-    fn mend(&self, lsn: Lsn, detail: &str, from: Lsn, unhealed: &mut Vec<Unhealed>) -> Option<Lsn> {
+    fn mend(&self, lsn: Lsn, detail: &str, from: Lsn, found: &mut Found) -> Option<Lsn> {
         let segment = self.segment_of(lsn);
+        if found.suspect.replace(lsn) != Some(lsn) {
+            // The end of the log may have been cut and written anew under the walk: a second look tells.
+            return Some(segment.max(from));
+        }
+        let unhealed = &mut found.unhealed;
         match self.healer.heal(lsn) {
             Ok(()) => {
                 self.board.lock().status.healed += 1;

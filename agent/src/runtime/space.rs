@@ -213,7 +213,8 @@ impl Reclaimer {
     fn look(&self) -> Result<bool, IndexError> {
         let log_bytes = self.status.lock().unwrap_or_else(PoisonError::into_inner).log_bytes;
         let (live, index) = (self.index.view().live_bytes()?, self.index.size_bytes());
-        let garbage = log_bytes.saturating_sub(live + index);
+        let checkpoint = self.checkpoint_bytes();
+        let garbage = log_bytes.saturating_sub(live + checkpoint);
         let mut board = self.board.lock();
         board.log_bytes = log_bytes;
         board.live_bytes = live;
@@ -223,7 +224,13 @@ impl Reclaimer {
         board.automatic = self.settings.automatic;
         board.begins_at_percent = (self.settings.garbage * 100.0).round() as u64;
         board.bytes_per_second = self.settings.bytes_per_second;
-        Ok(plan::is_due(log_bytes, live, index, self.segment_bytes, self.settings.garbage))
+        Ok(plan::is_due(log_bytes, live, checkpoint, self.segment_bytes, self.settings.garbage))
+    }
+
+    /// What a checkpoint takes, about: the index, which is compressed, or what the last one took.
+    fn checkpoint_bytes(&self) -> u64 {
+        let last = self.status.lock().unwrap_or_else(PoisonError::into_inner).checkpoint_bytes;
+        self.index.size_bytes().max(last)
     }
 
     /// The segments that are worth giving up; none if nothing is.
@@ -236,7 +243,7 @@ impl Reclaimer {
         let sealed: Vec<_> = bases.iter().copied().zip(ends).filter(|(_, end)| *end <= untouched).collect();
         let found = plan::survey(&view, &sealed)?;
         let means = Means {
-            checkpoint_bytes: self.index.size_bytes(),
+            checkpoint_bytes: self.checkpoint_bytes(),
             spare_bytes: free_bytes(&self.dir).unwrap_or(0) / 2,
         };
         let chosen = plan::choose(&found, means);

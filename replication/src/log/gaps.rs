@@ -11,6 +11,7 @@ use super::{Active, Log, LogError, is_full};
 use crate::disk::Disk;
 use crate::history::EpochHistory;
 use crate::record::Position;
+use crate::segment::file_name;
 use crate::space::{Checkpoint, Holes, Retirement};
 
 /// How a follower's log goes on behind a hole of the primary's.
@@ -116,12 +117,21 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Removes the files that lie in holes. One that stays is in nobody's way, and goes when the log is
-    /// opened.
-    fn sweep(&self) {
-        if let Err(error) = self.map.sweep(&*self.disk).and_then(|_| self.disk.sync_dir("")) {
+    /// Removes the files of segments that are gone and that nobody reads any more. One that stays is in
+    /// nobody's way, and goes when the log is opened.
+    pub fn sweep(&self) {
+        let mut bases = self.shared.take_let_go();
+        // A copy that began anew may have a segment there again.
+        bases.retain(|base| self.map.holes.at(*base).is_some());
+        if bases.is_empty() {
+            return;
+        }
+        let removed = bases.iter().try_for_each(|base| self.disk.remove(&file_name(*base)));
+        if let Err(error) = removed.and_then(|()| self.disk.sync_dir("")) {
             tracing::warn!(%error, "a segment that was given up is still there");
         }
+        // Open handles would keep the space.
+        self.shared.forget_files();
     }
 
     /// Goes on behind a hole of the primary's: the log ends at the gap's end then, and is not

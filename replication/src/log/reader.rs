@@ -48,7 +48,6 @@ struct OpenFiles {
 struct Gone {
     base: Lsn,
     end: Lsn,
-    file: Arc<dyn DiskFile>,
     /// Nobody who held on later needs it.
     generation: u64,
 }
@@ -63,6 +62,8 @@ struct Segments {
     holds: BTreeMap<u64, usize>,
     /// Raised each time that segments go.
     generation: u64,
+    /// Gone, and asked for by nobody any more: their files can be removed.
+    let_go: Vec<Lsn>,
 }
 
 impl Segments {
@@ -75,7 +76,14 @@ impl Segments {
     /// Lets go of what nobody can ask for any more.
     fn forget_gone(&mut self) {
         let oldest = self.holds.first_key_value().map_or(u64::MAX, |(generation, _)| *generation);
-        self.gone.retain(|gone| gone.generation >= oldest);
+        let let_go = &mut self.let_go;
+        self.gone.retain(|gone| {
+            let held = gone.generation >= oldest;
+            if !held {
+                let_go.push(gone.base);
+            }
+            held
+        });
     }
 }
 
@@ -131,6 +139,14 @@ impl Shared {
         self.forget_files();
     }
 
+    /// The segments whose files can be removed now; each is named once.
+    pub(super) fn take_let_go(&self) -> Vec<Lsn> {
+        if self.map().let_go.is_empty() {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.map_mut().let_go)
+    }
+
     pub(super) fn set_holes(&self, holes: Holes) {
         self.map_mut().holes = holes;
     }
@@ -148,24 +164,16 @@ impl Shared {
     }
 
     /// Takes the segments out of sight that lie in these holes, the only ones from now on. Whoever
-    /// holds on still reads what was there.
+    /// holds on still reads what was there: their files stay until [`Shared::take_let_go`] names them.
     pub(super) fn retire(&self, holes: Holes) {
-        let held = !self.map().holds.is_empty();
-        let going: Vec<(Lsn, Lsn)> = {
-            let map = self.map();
-            let end = Lsn(self.end.load(Ordering::Acquire));
-            let all = map.bases.iter().enumerate().map(|(i, base)| (*base, map.end_of(i, end)));
-            all.filter(|(base, _)| holes.at(*base).is_some()).collect()
-        };
-        let opened: Vec<_> = going
-            .iter()
-            .filter(|_| held)
-            .filter_map(|(base, end)| Some((*base, *end, self.file(*base).ok()?)))
-            .collect();
         let mut map = self.map_mut();
+        let end = Lsn(self.end.load(Ordering::Acquire));
         let generation = map.generation;
         map.generation += 1;
-        map.gone.extend(opened.into_iter().map(|(base, end, file)| Gone { base, end, file, generation }));
+        let all = map.bases.iter().enumerate().map(|(i, base)| (*base, map.end_of(i, end)));
+        let going = all.filter(|(base, _)| holes.at(*base).is_some());
+        let going: Vec<Gone> = going.map(|(base, end)| Gone { base, end, generation }).collect();
+        map.gone.extend(going);
         map.bases.retain(|base| holes.at(*base).is_none());
         map.holes = holes;
         map.forget_gone();
@@ -186,9 +194,6 @@ impl Shared {
     }
 
     fn file(&self, base: Lsn) -> io::Result<Arc<dyn DiskFile>> {
-        if let Some(gone) = self.map().gone.iter().find(|gone| gone.base == base) {
-            return Ok(gone.file.clone());
-        }
         let generation = {
             let mut open = self.open_files();
             open.uses += 1;

@@ -199,6 +199,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         if self.failure.is_some() {
             return;
         }
+        self.log.sweep();
         if self.log.durable() < self.log.end()
             && let Err(error) = self.log.sync()
         {
@@ -240,6 +241,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             segments: self.log.segment_count(),
             log_bytes: self.log.bytes_kept(),
             replayable: self.log.is_replayable(),
+            checkpoint_bytes: self.log.checkpoint().to.bytes_since(self.log.checkpoint().from),
             history: self.log.history().latest(STATUS_HISTORY).starts().to_vec(),
             peers: self.peer_status(),
             streaming,

@@ -359,6 +359,8 @@ pub struct ReplicaStatus {
     pub segments: usize,
     /// Bytes of records in them: less than `end` once space was won back.
     pub log_bytes: u64,
+    /// Bytes of the log that the last checkpoint takes, with what was written meanwhile.
+    pub checkpoint_bytes: u64,
     /// Whether the log holds all that a replay needs; not so while a new member's copy is under way.
     pub replayable: bool,
     /// The last reigns in the log and where they began.

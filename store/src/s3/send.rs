@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{FutureExt, Stream};
@@ -51,9 +52,12 @@ struct Segment {
 pub(super) struct Bytewise {
     segments: VecDeque<Segment>,
     len: u64,
-    /// Keeps the extents readable, given up meanwhile or not.
-    _held: Option<Held>,
+    /// Keeps the extents readable, given up meanwhile or not: since when.
+    held: Option<(Instant, Held)>,
 }
+
+/// How long an answer keeps what was given up since it began. A client that takes longer asks for the rest.
+const HELD_FOR: Duration = Duration::from_secs(3600);
 
 impl Bytewise {
     /// Bytes `start..start + len` of the object, which must have them; `key` opens them where they are
@@ -91,11 +95,13 @@ impl Bytewise {
                 segments.push_back(sealed(view, object, layout, key, (start, len, object.size))?);
             }
         }
-        Ok(Bytewise { segments, len, _held: view.held() })
+        let held = view.held().map(|held| (Instant::now(), held));
+        Ok(Bytewise { segments, len, held })
     }
 
     /// Reads what comes next; to be called where waiting for the disk is allowed.
     pub(super) fn next(&mut self, store: &Store) -> Option<Result<Bytes, ReadError>> {
+        self.held.take_if(|(since, _)| since.elapsed() > HELD_FOR);
         loop {
             let segment = self.segments.front_mut()?;
             match segment.next(store) {
