@@ -44,8 +44,12 @@ impl Budget {
 
     /// A share for a body of `len` bytes.
     pub(super) async fn share(&self, len: u64) -> S3Result<Share> {
+        self.share_within(PATIENCE, len).await
+    }
+
+    async fn share_within(&self, patience: Duration, len: u64) -> S3Result<Share> {
         let units = len.clamp(1, BODY_BYTES).div_ceil(UNIT) as u32;
-        match tokio::time::timeout(PATIENCE, Arc::clone(&self.0).acquire_many_owned(units)).await {
+        match tokio::time::timeout(patience, Arc::clone(&self.0).acquire_many_owned(units)).await {
             Ok(Ok(permit)) => Ok(Share(permit)),
             _ => Err(s3_error!(SlowDown, "Too many bodies are on their way; nothing was stored. Try again")),
         }
@@ -69,7 +73,7 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn large_bodies_wait_for_each_other_and_small_ones_find_room() {
         let budget = Budget::new(MIN_BYTES);
         let mut large = Vec::new();
@@ -81,7 +85,8 @@ mod tests {
         last.shrink(4096);
         assert!(budget.share(BODY_BYTES - 4096).now_or_never().is_some());
         // Who waits too long is told so; who leaves makes room.
-        let error = budget.share(BODY_BYTES).await.err().expect("there is no room");
+        let waited = budget.share_within(Duration::from_millis(10), BODY_BYTES).await;
+        let error = waited.err().expect("there is no room");
         assert_eq!(error.code().as_str(), "SlowDown");
         drop(large.pop());
         budget.share(BODY_BYTES).await.unwrap();
