@@ -471,7 +471,7 @@ fn scrubbed(sheet: &mut Sheet, scrub: &ScrubStatus) {
     sheet.gauge("scrub_running", "1 while the log is read through", scrub.running.into());
     sheet.gauge("scrub_bytes", "Bytes that the pass under way, or the last one, has read", scrub.bytes);
     sheet.second(
-        "scrub_last_complete_timestamp",
+        "scrub_last_complete_timestamp_seconds",
         "When the log was last read through without a break, in seconds since 1970; zero if never",
         seconds_of_ms(scrub.last_complete_ms.unwrap_or(0)),
     );
