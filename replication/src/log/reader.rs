@@ -452,21 +452,14 @@ impl LogReader {
             if last_base != Some(base) {
                 let header = self.segment_header(base)?;
                 if header.at != at || header.log_id != self.log_id() {
-                    let detail = "the segment's header does not continue the segment before".into();
-                    return Err(LogError::Damaged { lsn: base, detail });
+                    return Err(misplaced(base));
                 }
                 last_base = Some(base);
             }
             let run = self.read_run(at.lsn, 4 * MAX_RECORD)?;
-            let mut rest = &run[..];
-            while !rest.is_empty() {
-                let (header, payload) = crate::record::parse(rest).map_err(|e| damaged(at.lsn, e))?;
-                at = at
-                    .follow(&header, payload)
-                    .map_err(|e| LogError::Damaged { lsn: at.lsn, detail: e.to_string() })?;
-                rest = &rest[header.record_len() as usize..];
-                verified.records += 1;
-            }
+            let records;
+            (at, records) = follow_run(at, &run)?;
+            verified.records += records;
             verified.bytes += run.len() as u64;
         }
         Ok(verified)
@@ -481,6 +474,26 @@ impl LogReader {
         SegmentHeader::parse(&bytes[..got])
             .map_err(|e| LogError::Damaged { lsn: base, detail: e.to_string() })
     }
+}
+
+/// Checks that whole records follow each other from `at` on; where they end, and how many they are.
+pub(super) fn follow_run(mut at: Position, run: &[u8]) -> Result<(Position, u64), LogError> {
+    let (mut rest, mut records) = (run, 0);
+    while !rest.is_empty() {
+        let (header, payload) = crate::record::parse(rest).map_err(|e| damaged(at.lsn, e))?;
+        at = at
+            .follow(&header, payload)
+            .map_err(|e| LogError::Damaged { lsn: at.lsn, detail: e.to_string() })?;
+        rest = &rest[header.record_len() as usize..];
+        records += 1;
+    }
+    Ok((at, records))
+}
+
+/// The header of the segment at `base` is whole, and that of another place.
+pub(super) fn misplaced(base: Lsn) -> LogError {
+    let detail = "the segment's header does not continue the segment before".into();
+    LogError::Damaged { lsn: base, detail }
 }
 
 pub(super) fn damaged(lsn: Lsn, error: RecordError) -> LogError {

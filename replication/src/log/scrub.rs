@@ -5,7 +5,7 @@
 
 use holdfast_heartbeat::{Epoch, Lsn};
 
-use super::reader::damaged;
+use super::reader::{damaged, follow_run, misplaced};
 use super::{Log, LogError, LogReader, is_full};
 use crate::disk::Disk;
 use crate::record::{HEADER_LEN, Position};
@@ -36,7 +36,7 @@ impl LogReader {
     /// Checks about `max` bytes more: checksums, their order, the chain, and the segments' own headers. The
     /// answer is `None` at the end of what is durable.
     pub fn walk_on(&self, walk: &Walk, max: usize) -> Result<Option<Walk>, LogError> {
-        let mut at = walk.at;
+        let at = walk.at;
         if let Some((_, next)) = self.hole_at(at.lsn) {
             return self.walk_from(next);
         }
@@ -45,18 +45,10 @@ impl LogReader {
         }
         let begins = self.segments().binary_search(&at.lsn).is_ok();
         if begins && self.segment_header(at.lsn)?.at != at {
-            let detail = "the segment's header does not continue the segment before".into();
-            return Err(LogError::Damaged { lsn: at.lsn, detail });
+            return Err(misplaced(at.lsn));
         }
         let run = self.read_run(at.lsn, max)?;
-        let mut rest = &run[..];
-        while !rest.is_empty() {
-            let (header, payload) = crate::record::parse(rest).map_err(|e| damaged(at.lsn, e))?;
-            at = at
-                .follow(&header, payload)
-                .map_err(|e| LogError::Damaged { lsn: at.lsn, detail: e.to_string() })?;
-            rest = &rest[header.record_len() as usize..];
-        }
+        let (at, _) = follow_run(at, &run)?;
         Ok(Some(Walk { at }))
     }
 

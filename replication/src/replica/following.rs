@@ -13,6 +13,9 @@ use crate::stream::{Frame, Hello, MAX_HISTORY, Welcome};
 /// Largest segment size taken over from a primary, in bytes: beyond it something is wrong.
 const MAX_SEGMENT_SIZE: u64 = 1 << 40;
 
+/// Why a stream ends whose records do not continue this log.
+const MISFIT: &str = "the stream does not fit this log";
+
 /// Following one primary in one epoch.
 pub(super) struct Following {
     pub(super) epoch: Epoch,
@@ -102,15 +105,9 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                 following.told = following.told.max(welcome.committed);
                 self.look_again();
             }
-            Err(LogError::Full) => {
-                let error = LogError::Full.to_string();
-                out.push(Output::LogFailed { full: true, error: error.clone() });
-                self.close(conn, error, out);
-            }
-            Err(error @ LogError::Poisoned(_)) => self.fail(error.to_string(), out),
             Err(error) => {
                 self.note_damage(&error);
-                self.close(conn, format!("cannot follow: {error}"), out);
+                self.end_stream(conn, &error, "cannot follow", out);
             }
         }
     }
@@ -157,6 +154,18 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             self.archives.push(archive);
         }
         Ok(())
+    }
+
+    /// The log did not take what came: the stream ends, and with a log that is out of service everything.
+    fn end_stream(&mut self, conn: ConnId, error: &LogError, otherwise: &str, out: &mut Out<R, M>) {
+        match error {
+            LogError::Full => {
+                out.push(Output::LogFailed { full: true, error: error.to_string() });
+                self.close(conn, error.to_string(), out);
+            }
+            LogError::Poisoned(_) => self.fail(error.to_string(), out),
+            _ => self.close(conn, format!("{otherwise}: {error}"), out),
+        }
     }
 
     fn forget_applied(&mut self) -> Result<(), LogError> {
@@ -222,13 +231,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                 let (from, to) = gap.hole;
                 tracing::info!(node = %self.me, %from, %to, "the primary gave up what comes next; going on behind it");
             }
-            Err(LogError::Full) => {
-                let error = LogError::Full.to_string();
-                out.push(Output::LogFailed { full: true, error: error.clone() });
-                self.close(conn, error, out);
-            }
-            Err(error @ LogError::Poisoned(_)) => self.fail(error.to_string(), out),
-            Err(error) => self.close(conn, format!("the stream does not fit this log: {error}"), out),
+            Err(error) => self.end_stream(conn, &error, MISFIT, out),
         }
     }
 
@@ -251,13 +254,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                 }
                 self.told_committed(conn, epoch, committed, out);
             }
-            Err(LogError::Full) => {
-                let error = LogError::Full.to_string();
-                out.push(Output::LogFailed { full: true, error: error.clone() });
-                self.close(conn, error, out);
-            }
-            Err(error @ LogError::Poisoned(_)) => self.fail(error.to_string(), out),
-            Err(error) => self.close(conn, format!("the stream does not fit this log: {error}"), out),
+            Err(error) => self.end_stream(conn, &error, MISFIT, out),
         }
     }
 

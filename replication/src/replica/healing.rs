@@ -8,13 +8,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use holdfast_heartbeat::Lsn;
 
+use super::leading::MAX_RUN;
 use super::{ConnId, Done, Out, Output, Replica, Role, StateMachine, SubmitError};
 use crate::disk::Disk;
 use crate::log::LogError;
 use crate::stream::Frame;
-
-/// Most bytes of records in one answer, unless a single record is larger.
-const MAX_RUN: usize = 1024 * 1024;
 
 /// What was asked for: of whom, and who waits for it.
 pub(super) struct Asked<R> {
@@ -108,14 +106,10 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         }
     }
 
-    /// Nobody will answer on that connection any more; or on any.
-    pub(super) fn give_up_healing(&mut self, conn: Option<ConnId>, out: &mut Out<R, M>) {
-        let over: Vec<Lsn> = self
-            .healing
-            .iter()
-            .filter(|(_, asked)| conn.is_none_or(|conn| asked.conn == conn))
-            .map(|(lsn, _)| *lsn)
-            .collect();
+    /// Nobody will answer on that connection any more.
+    pub(super) fn give_up_healing(&mut self, conn: ConnId, out: &mut Out<R, M>) {
+        let asked_there = self.healing.iter().filter(|(_, asked)| asked.conn == conn);
+        let over: Vec<Lsn> = asked_there.map(|(lsn, _)| *lsn).collect();
         for lsn in over {
             for reply in self.healing.remove(&lsn).into_iter().flat_map(|asked| asked.waiting) {
                 let error =

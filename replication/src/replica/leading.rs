@@ -14,8 +14,8 @@ use crate::progress::Progress;
 use crate::record::{EpochStartBody, MAX_RECORD, RecordKind};
 use crate::stream::{Frame, Hello, MAX_HISTORY, RejectReason, Welcome};
 
-/// Most bytes of records in one Append, unless a single record is larger.
-const MAX_RUN: usize = 1024 * 1024;
+/// Most bytes of records in one frame, unless a single record is larger.
+pub(super) const MAX_RUN: usize = 1024 * 1024;
 
 struct Pending<R> {
     lsn: Lsn,

@@ -186,7 +186,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                 Input::Frame { conn, frame } => self.frame(conn, frame, out),
                 Input::Disconnected { conn } => {
                     self.forget(conn);
-                    self.give_up_healing(Some(conn), out);
+                    self.give_up_healing(conn, out);
                 }
             }
         }
@@ -331,7 +331,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
 
     fn close(&mut self, conn: ConnId, reason: impl Into<String>, out: &mut Out<R, M>) {
         self.forget(conn);
-        self.give_up_healing(Some(conn), out);
+        self.give_up_healing(conn, out);
         out.push(Output::Close { conn, reason: reason.into() });
     }
 
