@@ -100,12 +100,23 @@ impl ScrubBoard {
     }
 }
 
-/// What a pass came upon.
-#[derive(Default)]
-struct Found {
-    unhealed: Vec<Unhealed>,
+/// One reading of the log from its beginning to its end.
+struct Pass {
+    /// Bytes that were read.
+    bytes: u64,
+    /// When the pace allows to read on.
+    free_at: Instant,
     /// Where the walk broke off last.
     suspect: Option<Lsn>,
+    /// Where healing last said that the place is sound.
+    healed: Option<Lsn>,
+    unhealed: Vec<Unhealed>,
+}
+
+impl Pass {
+    fn new() -> Self {
+        Self { bytes: 0, free_at: Instant::now(), suspect: None, healed: None, unhealed: Vec::new() }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -170,18 +181,17 @@ impl Scrubber {
 
     /// Reads everything once.
     fn pass(&self) {
-        let (begun, mut free_at) = (wall_ms(), Instant::now());
+        let begun = wall_ms();
         {
             let mut shared = self.board.lock();
             shared.status.running = true;
             (shared.status.percent, shared.status.bytes) = (0, 0);
         }
-        let mut found = Found::default();
-        let (mut from, mut bytes) = (Lsn::ZERO, 0);
-        while let Some(end) = self.segments_from(from, &mut found, &mut bytes, &mut free_at) {
+        let (mut pass, mut from) = (Pass::new(), Lsn::ZERO);
+        while let Some(end) = self.segments_from(from, &mut pass) {
             from = end;
         }
-        let unhealed = found.unhealed;
+        let Pass { bytes, unhealed, .. } = pass;
         let mut shared = self.board.lock();
         shared.status.running = false;
         shared.status.percent = 100;
@@ -203,13 +213,7 @@ impl Scrubber {
     }
 
     /// Reads on until something is damaged, and has it put right. Where to go on; `None` at the end.
-    fn segments_from(
-        &self,
-        from: Lsn,
-        found: &mut Found,
-        bytes: &mut u64,
-        free_at: &mut Instant,
-    ) -> Option<Lsn> {
+    fn segments_from(&self, from: Lsn, pass: &mut Pass) -> Option<Lsn> {
         let mut walk: Option<Walk> = None;
         loop {
             let next = match &walk {
@@ -219,11 +223,11 @@ impl Scrubber {
             let before = walk.map_or(from, |walk| walk.lsn());
             match next {
                 Ok(Some(next)) => {
-                    self.spend(next.lsn().0.saturating_sub(before.0).min(4 * PIECE as u64), bytes, free_at);
+                    self.spend(next.lsn().0.saturating_sub(before.0).min(4 * PIECE as u64), pass);
                     walk = Some(next);
                 }
                 Ok(None) => return None,
-                Err(LogError::Damaged { lsn, detail }) => return self.mend(lsn, &detail, from, found),
+                Err(LogError::Damaged { lsn, detail }) => return self.mend(lsn, &detail, from, pass),
                 // It was given up meanwhile: its neighbours are looked up anew.
                 Err(LogError::Gone { next, .. }) => return Some(next),
                 Err(error) => {
@@ -242,41 +246,45 @@ impl Scrubber {
     }
 
     /// Has it put right, and goes on in the same segment; where that fails, with the next one.
-    fn mend(&self, lsn: Lsn, detail: &str, from: Lsn, found: &mut Found) -> Option<Lsn> {
+    fn mend(&self, lsn: Lsn, detail: &str, from: Lsn, pass: &mut Pass) -> Option<Lsn> {
         let segment = self.segment_of(lsn);
-        if found.suspect.replace(lsn) != Some(lsn) {
+        if pass.suspect.replace(lsn) != Some(lsn) {
             // The end of the log may have been cut and written anew under the walk: a second look tells.
             return Some(segment.max(from));
         }
-        let unhealed = &mut found.unhealed;
-        match self.healer.heal(lsn) {
+        let healed = match pass.healed {
+            Some(before) if before == lsn => Err("it was put right, and is damaged still".to_owned()),
+            _ => self.healer.heal(lsn),
+        };
+        match healed {
             Ok(()) => {
+                pass.healed = Some(lsn);
                 self.board.lock().status.healed += 1;
                 Some(segment.max(from))
             }
             Err(why) => {
                 tracing::error!(%lsn, reason = detail, %why, "the log is damaged, and could not be healed");
-                if unhealed.len() < MOST_LISTED {
-                    unhealed.push(Unhealed { lsn: lsn.0, detail: format!("{detail}; {why}") });
+                if pass.unhealed.len() < MOST_LISTED {
+                    pass.unhealed.push(Unhealed { lsn: lsn.0, detail: format!("{detail}; {why}") });
                 }
-                self.board.lock().status.unhealed.clone_from(unhealed);
+                self.board.lock().status.unhealed.clone_from(&pass.unhealed);
                 Some(segment + 1)
             }
         }
     }
 
     /// Keeps to the pace, and shows how far it is.
-    fn spend(&self, read: u64, bytes: &mut u64, free_at: &mut Instant) {
-        *bytes += read;
+    fn spend(&self, read: u64, pass: &mut Pass) {
+        pass.bytes += read;
         let kept = self.reader.end().0.saturating_sub(self.reader.holes().bytes());
         {
             let mut shared = self.board.lock();
-            shared.status.bytes = *bytes;
-            shared.status.percent = (*bytes * 100).checked_div(kept).unwrap_or(100).min(99);
+            shared.status.bytes = pass.bytes;
+            shared.status.percent = (pass.bytes * 100).checked_div(kept).unwrap_or(100).min(99);
         }
         let now = Instant::now();
-        *free_at = (*free_at).max(now)
+        pass.free_at = pass.free_at.max(now)
             + Duration::from_secs_f64(read as f64 / self.settings.bytes_per_second as f64);
-        std::thread::sleep(free_at.saturating_duration_since(now));
+        std::thread::sleep(pass.free_at.saturating_duration_since(now));
     }
 }
