@@ -13,6 +13,7 @@
 
 pub mod fuzz;
 pub mod measure;
+pub mod metronome;
 pub mod model;
 pub mod packets;
 pub mod pressure;

@@ -1,5 +1,5 @@
 //! How long a client is not served. The medians of ten that are promised come from the bench; here each bound has
-//! room for a machine that does other things besides.
+//! room for a machine that does other things besides: what it was late by itself in a round is forgiven there.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use holdfast_agent::lab::settings::ClusterSpec;
 use holdfast_integration::measure::{
     median, outage_after, outage_of_deletion, outage_of_switchover, restore,
 };
+use holdfast_integration::metronome::Metronome;
 use holdfast_integration::promise;
 use holdfast_integration::stage::ensure;
 
@@ -29,11 +30,18 @@ fn median_of(
     limit_ms: u64,
     outage: impl Fn(&Cluster) -> Result<Duration>,
 ) -> Result<()> {
-    let seen = (0..ROUNDS).map(|_| outage(cluster)).collect::<Result<Vec<_>>>()?;
-    println!("{what}: {seen:?}");
-    let middle = median(seen.clone());
+    let round = || {
+        let metronome = Metronome::start(cluster.dir())?;
+        let seen = outage(cluster)?;
+        Ok((seen, metronome.stop()?))
+    };
+    let seen = (0..ROUNDS).map(|_| round()).collect::<Result<Vec<_>>>()?;
+    println!("{what}, and what the machine was late by itself: {seen:?}");
+    let middle = median(seen.iter().map(|(outage, late)| outage.saturating_sub(*late)).collect());
     let limit = Duration::from_millis(limit_ms) + cluster.gate_slack();
-    ensure(middle <= limit, || format!("the median outage is {middle:?}, promised are {limit:?}: {seen:?}"))
+    ensure(middle <= limit, || {
+        format!("the median outage is {middle:?}, promised are {limit:?}; each with what the machine was late: {seen:?}")
+    })
 }
 
 #[test]
