@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use crate::Loaded;
 use crate::hooks::{HookEvent, OnFailure};
-use crate::model::{CheckKind, Config, FailbackMode, GateChoice, Mode, Peer, PeerKind, Route, Rule, TwoNode};
+use crate::model::{
+    CheckKind, Config, FailbackMode, GateChoice, Mode, Peer, PeerKind, Route, Rule, StandbyReads, TwoNode,
+};
 use crate::quantity::{show, show_size};
 use crate::read_virtual_ip::MAIN_TABLE;
 use crate::timers::{Derived, GateInUse};
@@ -401,6 +403,17 @@ fn store(out: &mut String, config: &Config) {
     };
     line(out, format!("  scrub             {scrub}, at {}/s at most", show_size(store.scrub_rate_bytes)));
     line(out, format!("  space             {space}"));
+    let standby = match store.standby_reads {
+        StandbyReads::Off => "sends clients on to the primary".to_owned(),
+        StandbyReads::HandOn => "hands requests on to the primary".to_owned(),
+        StandbyReads::Bounded if store.standby_staleness.is_zero() => {
+            "answers reads, as new as at the primary; hands on the rest".to_owned()
+        }
+        StandbyReads::Bounded => {
+            format!("answers reads, at most {} old; hands on the rest", show(store.standby_staleness))
+        }
+    };
+    line(out, format!("  as standby        {standby}"));
     match store.encryption_keys.len() {
         0 => line(
             out,

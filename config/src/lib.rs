@@ -49,7 +49,8 @@ pub use crate::fence::{FenceDevice, FenceTarget};
 pub use crate::hooks::{DEFAULT_HOOK_TIMEOUT, DEFAULT_UNIT_TIMEOUT, Hook, HookEvent, OnFailure, Service};
 pub use crate::model::{
     Api, Check, CheckKind, Config, ConntrackSync, Failback, FailbackMode, GateChoice, Ha, HeartbeatPath,
-    Keys, Mode, Peer, PeerKind, RootCredentials, Route, Rule, Store, TwoNode, VirtualIp, WatchdogDevice,
+    Keys, Mode, Peer, PeerKind, RootCredentials, Route, Rule, StandbyReads, Store, TwoNode, VirtualIp,
+    WatchdogDevice,
 };
 pub use crate::quantity::{MAX_DURATION, show as show_duration};
 pub use crate::read::{DEFAULT_STATE_DIR, MIN_SECRET_BYTES, SHORTEST_SECRET_BYTES};

@@ -355,6 +355,10 @@ pub struct Store {
     pub max_connections: u32,
     /// Memory for the bodies of requests and answers together.
     pub request_memory_bytes: u64,
+    /// What the member does with requests while it is not the primary.
+    pub standby_reads: StandbyReads,
+    /// How old what a standby shows may be when a request comes.
+    pub standby_staleness: Duration,
     /// How long a small write may take to be on the disk before the disk counts as stalled.
     pub disk_timeout: Duration,
     /// What objects at rest are encrypted with, 64 hexadecimal digits each; the first one encrypts. With none,
@@ -364,6 +368,18 @@ pub struct Store {
     pub webhooks: Vec<Webhook>,
     /// How long a day of lifecycle rules is.
     pub lifecycle_day: Duration,
+}
+
+/// What a member does with S3 requests while it is not the primary.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StandbyReads {
+    /// It sends clients on to the primary (307).
+    #[default]
+    Off,
+    /// It hands requests on to the primary, and the answers back.
+    HandOn,
+    /// It answers reads itself where what it has is new enough, and hands on everything else.
+    Bounded,
 }
 
 /// A place that events of buckets may be sent to.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::address;
-use crate::model::{RootCredentials, Store, Webhook};
+use crate::model::{RootCredentials, StandbyReads, Store, Webhook};
 use crate::quantity::show;
 use crate::read::{either_secret, warn_short};
 use crate::report::Notes;
@@ -60,6 +60,12 @@ pub(crate) const MIN_REQUEST_MEMORY_BYTES: u64 = 8 << 20;
 /// Most memory for bodies.
 pub(crate) const MAX_REQUEST_MEMORY_BYTES: u64 = 1 << 40;
 
+/// How old what a standby shows may be, where the file says nothing.
+pub(crate) const DEFAULT_STANDBY_STALENESS: Duration = Duration::from_secs(1);
+
+/// The most: beyond it, nobody would call it bounded.
+pub(crate) const MAX_STANDBY_STALENESS: Duration = Duration::from_secs(3600);
+
 /// How long a small write may take where the file says nothing. A healthy disk answers within milliseconds, and
 /// within two or three seconds while it collects garbage or a controller writes its cache out; clients give
 /// up after half a minute or a minute. Five seconds lie well beyond the one and well within the other.
@@ -108,6 +114,8 @@ pub(crate) fn default(state_dir: &Path) -> Store {
         reclaim_garbage_percent: DEFAULT_RECLAIM_GARBAGE_PERCENT,
         max_connections: DEFAULT_MAX_CONNECTIONS,
         request_memory_bytes: DEFAULT_REQUEST_MEMORY_BYTES,
+        standby_reads: StandbyReads::Off,
+        standby_staleness: DEFAULT_STANDBY_STALENESS,
         disk_timeout: DEFAULT_DISK_TIMEOUT,
         encryption_keys: Vec::new(),
         webhooks: Vec::new(),
@@ -149,6 +157,7 @@ pub(crate) fn store(
     let request_memory = section
         .size_bytes(notes, "request_memory", MIN_REQUEST_MEMORY_BYTES..=MAX_REQUEST_MEMORY_BYTES)
         .map_or(DEFAULT_REQUEST_MEMORY_BYTES, |bytes| bytes.value);
+    let (standby_reads, standby_staleness) = read_standby(notes, &mut section);
     let disk_timeout = read_disk_timeout(notes, &mut section);
     let encryption_keys = read_keys(notes, &mut section, dir);
     let webhooks = read_webhooks(notes, &mut section, dir);
@@ -168,6 +177,8 @@ pub(crate) fn store(
         reclaim_garbage_percent: reclaim_garbage,
         max_connections: connections,
         request_memory_bytes: request_memory,
+        standby_reads,
+        standby_staleness,
         disk_timeout,
         encryption_keys,
         webhooks,
@@ -207,6 +218,30 @@ fn read_disk_timeout(notes: &mut Notes, section: &mut Section<'_>) -> Duration {
     );
     notes.error(&given.span, message, mend);
     DEFAULT_DISK_TIMEOUT
+}
+
+fn read_standby(notes: &mut Notes, section: &mut Section<'_>) -> (StandbyReads, Duration) {
+    let choices =
+        [("off", StandbyReads::Off), ("bounded", StandbyReads::Bounded), ("hand_on", StandbyReads::HandOn)];
+    let reads =
+        section.choice(notes, "standby_reads", &choices).map_or(StandbyReads::Off, |given| given.value);
+    let Some(given) = section.duration(notes, "standby_staleness") else {
+        return (reads, DEFAULT_STANDBY_STALENESS);
+    };
+    if given.value > MAX_STANDBY_STALENESS {
+        let message = format!("`standby_staleness` {} is no bound any more", show(given.value));
+        let mend = format!(
+            "write from \"0s\" (as new as at the primary) to \"{}\"; \"{}\" is usual",
+            show(MAX_STANDBY_STALENESS),
+            show(DEFAULT_STANDBY_STALENESS)
+        );
+        notes.error(&given.span, message, mend);
+    } else if reads != StandbyReads::Bounded {
+        let message =
+            "`standby_staleness` is not used: it bounds what a standby shows that answers reads itself";
+        notes.warn(&given.span, message, "add `standby_reads = \"bounded\"`, or leave it out");
+    }
+    (reads, given.value)
 }
 
 fn read_root(notes: &mut Notes, section: &mut Section<'_>, dir: &Path) -> Option<RootCredentials> {

@@ -98,6 +98,8 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
             "reclaim_garbage_percent",
             "max_connections",
             "request_memory",
+            "standby_reads",
+            "standby_staleness",
             "disk_timeout",
             "encryption_key_file",
             "lifecycle_day",

@@ -40,7 +40,9 @@ fn median_of(
     let middle = median(seen.iter().map(|(outage, late)| outage.saturating_sub(*late)).collect());
     let limit = Duration::from_millis(limit_ms) + cluster.gate_slack();
     ensure(middle <= limit, || {
-        format!("the median outage is {middle:?}, promised are {limit:?}; each with what the machine was late: {seen:?}")
+        format!(
+            "the median outage is {middle:?}, promised are {limit:?}; each with what the machine was late: {seen:?}"
+        )
     })
 }
 

@@ -21,6 +21,7 @@ use holdfast_heartbeat::types::Lsn;
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 
 use crate::access::User;
 use crate::backend::Held;
@@ -380,10 +381,21 @@ enum Keep {
     Memory(RwLock<Arc<BTreeMap<Vec<u8>, Vec<u8>>>>),
 }
 
+/// How far the index is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The end of the last applied record.
+    pub applied: Lsn,
+    /// How often it began anew from nothing since it was opened: where this differs, what was applied meanwhile
+    /// may have been less.
+    pub resets: u64,
+}
+
 /// A shared handle of the index.
 #[derive(Clone)]
 pub struct Index {
     keep: Arc<Keep>,
+    progress: Arc<watch::Sender<Progress>>,
 }
 
 impl Index {
@@ -409,7 +421,7 @@ impl Index {
     pub fn in_memory() -> Index {
         let mut map = BTreeMap::new();
         map.insert(keys::FORMAT.to_vec(), FORMAT.to_vec());
-        Index { keep: Arc::new(Keep::Memory(RwLock::new(Arc::new(map)))) }
+        Index::of(Keep::Memory(RwLock::new(Arc::new(map))))
     }
 
     /// The state as of now as an index of its own, for an index in memory: what a simulated disk kept of
@@ -418,9 +430,26 @@ impl Index {
         match &*self.keep {
             Keep::Disk { .. } => None,
             Keep::Memory(map) => {
-                Some(Index { keep: Arc::new(Keep::Memory(RwLock::new(map.read().clone()))) })
+                let fork = Index::of(Keep::Memory(RwLock::new(map.read().clone())));
+                fork.progress.send_replace(self.progress());
+                Some(fork)
             }
         }
+    }
+
+    fn of(keep: Keep) -> Index {
+        Index { keep: Arc::new(keep), progress: Arc::default() }
+    }
+
+    /// How far it is. A view that is taken after this has at least that much in it, unless the index begins anew
+    /// meanwhile.
+    pub fn progress(&self) -> Progress {
+        *self.progress.borrow()
+    }
+
+    /// Tells of each step.
+    pub fn watch(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
     }
 
     fn open_as_it_is(path: &Path) -> Result<Index, Unopened> {
@@ -440,7 +469,7 @@ impl Index {
             Ok(Err(error)) => return Err(Unopened::sort(path, error)),
             Ok(Ok(pair)) => pair,
         };
-        let index = Index { keep: Arc::new(Keep::Disk { db, tree }) };
+        let index = Index::of(Keep::Disk { db, tree });
         let view = index.view();
         let format = view.get(keys::FORMAT).map_err(|e| Unopened::Damaged(e.to_string()))?;
         match format.as_deref() {
@@ -456,7 +485,8 @@ impl Index {
                 index.write(vec![(keys::FORMAT.to_vec(), Some(FORMAT.to_vec()))]).map_err(Unopened::Fatal)?
             }
         }
-        view.applied().map_err(|e| Unopened::Damaged(e.to_string()))?;
+        let applied = view.applied().map_err(|e| Unopened::Damaged(e.to_string()))?;
+        index.progress.send_modify(|progress| progress.applied = applied);
         drop(view);
         Ok(index)
     }
@@ -488,6 +518,16 @@ impl Index {
 
     /// Makes all changes at once, or none. Not synced.
     pub fn write(&self, changes: Vec<Change>) -> Result<(), IndexError> {
+        let applied = changes.iter().rev().find(|(key, _)| key == keys::APPLIED);
+        let applied = applied.and_then(|(_, value)| <[u8; 8]>::try_from(value.as_deref()?).ok());
+        self.write_all(changes)?;
+        if let Some(applied) = applied {
+            self.progress.send_modify(|progress| progress.applied = Lsn(u64::from_be_bytes(applied)));
+        }
+        Ok(())
+    }
+
+    fn write_all(&self, changes: Vec<Change>) -> Result<(), IndexError> {
         match &*self.keep {
             Keep::Disk { db, tree } => {
                 let mut batch = db.batch();
@@ -516,6 +556,10 @@ impl Index {
     /// Forgets everything, at once; the applied LSN is zero afterwards. Durable when it returns: an
     /// index from before must not come back over a log that was cut since.
     pub fn reset(&self) -> Result<(), IndexError> {
+        // First, so that whoever looks after having read notices.
+        self.progress.send_modify(|progress| {
+            *progress = Progress { applied: Lsn::ZERO, resets: progress.resets + 1 };
+        });
         match &*self.keep {
             Keep::Disk { tree, .. } => tree.clear().map_err(storage)?,
             Keep::Memory(map) => *map.write() = Arc::default(),

@@ -3,7 +3,7 @@
 //! Everything is taken from the same snapshots as `ha status` and `replication status`, at the moment
 //! of the scrape: there is no second set of books. A name, once given, stays.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::State;
 use axum::http::header;
@@ -36,7 +36,16 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<impl IntoResponse,
     let status = api.status().await?;
     let space = api.handle.space().map(SpaceBoard::status);
     let scrub = api.handle.scrub().map(ScrubBoard::status);
-    let store = StoreNumbers { space, scrub };
+    let standby = api.handle.standby().map(|counts| {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        StandbyNumbers {
+            answered: of(&counts.answered),
+            handed_on: of(&counts.handed_on),
+            sent_on: of(&counts.sent_on),
+            too_old: of(&counts.too_old),
+        }
+    });
+    let store = StoreNumbers { space, scrub, standby };
     let text = render(&status, api.handle.replication().as_ref(), &store);
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
 }
@@ -46,6 +55,16 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<impl IntoResponse,
 struct StoreNumbers {
     space: Option<SpaceStatus>,
     scrub: Option<ScrubStatus>,
+    standby: Option<StandbyNumbers>,
+}
+
+/// What became of the requests that came while this member was not the primary.
+#[derive(Default)]
+struct StandbyNumbers {
+    answered: u64,
+    handed_on: u64,
+    sent_on: u64,
+    too_old: u64,
 }
 
 type Labels = Vec<(&'static str, String)>;
@@ -115,6 +134,9 @@ fn render(status: &Status, log: Option<&ReplicaStatus>, store: &StoreNumbers) ->
     }
     if let Some(scrub) = &store.scrub {
         scrubbed(&mut sheet, scrub);
+    }
+    if let Some(numbers) = &store.standby {
+        as_standby(&mut sheet, numbers);
     }
     let mut text = String::new();
     encode(&mut text, &sheet.0).expect("writing to a string does not fail");
@@ -483,6 +505,21 @@ fn scrubbed(sheet: &mut Sheet, scrub: &ScrubStatus) {
     );
 }
 
+fn as_standby(sheet: &mut Sheet, numbers: &StandbyNumbers) {
+    let outcomes =
+        [("answered", numbers.answered), ("handed_on", numbers.handed_on), ("sent_on", numbers.sent_on)];
+    sheet.counters(
+        "standby_requests",
+        "S3 requests that came while this member was not the primary, by what became of them",
+        outcomes.map(|(outcome, count)| (vec![("outcome", outcome.to_owned())], count)),
+    );
+    sheet.counter(
+        "standby_reads_too_old",
+        "Reads that this member could not answer as a standby in time, for it was not as far as they had to show",
+        numbers.too_old,
+    );
+}
+
 fn seconds_of_ms(ms: u64) -> f64 {
     ms as f64 / 1e3
 }
@@ -499,6 +536,7 @@ mod tests {
             "holdfast_role{role=\"primary\"} 1\n",
             "holdfast_role{role=\"standby\"} 0\n",
             "holdfast_epoch 7\n",
+            "holdfast_standby_requests_total{outcome=\"handed_on\"} 4\n",
             "holdfast_lease_remaining_seconds 0.212\n",
             "holdfast_in_sync_members 2\n",
             "holdfast_in_sync{member=\"b\"} 1\n",
@@ -531,7 +569,11 @@ mod tests {
         let space =
             SpaceStatus { log_bytes: 9000, live_bytes: 5000, won_bytes: 700, ..SpaceStatus::default() };
         let scrub = ScrubStatus { last_complete_ms: Some(1500), healed: 3, ..ScrubStatus::default() };
-        StoreNumbers { space: Some(space), scrub: Some(scrub) }
+        StoreNumbers {
+            space: Some(space),
+            scrub: Some(scrub),
+            standby: Some(StandbyNumbers { handed_on: 4, ..StandbyNumbers::default() }),
+        }
     }
 
     /// With connections that are carried over.

@@ -178,6 +178,11 @@ fn refusal(answer: &str) -> Option<String> {
     answer.pointer("/error/code")?.as_str().map(str::to_owned)
 }
 
+/// What the agent in `host` answers to `GET path`, as it stands.
+pub fn text(host: &NetNs, path: &str) -> Result<String> {
+    Ok(request(host, reqwest::Method::GET, path, None)?.1)
+}
+
 /// The status code of `GET path`.
 pub fn probe(host: &NetNs, path: &str) -> Result<u16> {
     Ok(request(host, reqwest::Method::GET, path, None)?.0)

@@ -60,6 +60,8 @@ pub struct ClusterSpec {
     pub extra: BTreeMap<String, String>,
     /// The size of a log segment, if it is to be stated, as the config file writes it.
     pub segment_size: Option<String>,
+    /// Lines for the `store` block of each data member.
+    pub extra_store: String,
     /// Hosts whose store is on a disk of limited size, in bytes.
     pub small_disks: BTreeMap<String, u64>,
     /// Config files that replace the generated ones, by host. `{DIR}` stands for the host's directory.
@@ -89,6 +91,7 @@ impl Default for ClusterSpec {
             extra_ha: BTreeMap::new(),
             extra: BTreeMap::new(),
             segment_size: None,
+            extra_store: String::new(),
             small_disks: BTreeMap::new(),
             verbatim: BTreeMap::new(),
             hosts: None,
@@ -211,6 +214,9 @@ impl ClusterSpec {
             writeln!(out, "  listen   = \"0.0.0.0:{S3_PORT}\"")?;
             if let Some(size) = &self.segment_size {
                 writeln!(out, "  segment_size = \"{size}\"")?;
+            }
+            if !self.extra_store.is_empty() {
+                writeln!(out, "  {}", self.extra_store)?;
             }
             writeln!(out, "  root_access_key = \"{ACCESS_KEY}\"")?;
             writeln!(out, "  root_secret_key = \"{SECRET_KEY}\"\n}}")?;

@@ -2,6 +2,7 @@
 
 use holdfast_replication::replica::ReplicaStatus;
 use holdfast_store::admin::Admin;
+use holdfast_store::s3::StandbyCounts;
 use tokio::sync::oneshot;
 
 use super::history::{Entry, History};
@@ -25,6 +26,17 @@ pub enum Request {
     Command(Command, oneshot::Sender<Answer>),
 }
 
+/// What goes on around a data member's store. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Upkeep {
+    /// What wins space back.
+    pub space: SpaceBoard,
+    /// What reads the log through.
+    pub scrub: ScrubBoard,
+    /// What became of the requests that came to it as a standby.
+    pub standby: std::sync::Arc<StandbyCounts>,
+}
+
 /// A running member. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
@@ -32,7 +44,7 @@ pub struct Handle {
     replication: std::sync::Arc<dyn Fn() -> Option<ReplicaStatus> + Send + Sync>,
     history: History,
     store: Option<Admin>,
-    upkeep: Option<(SpaceBoard, ScrubBoard)>,
+    upkeep: Option<Upkeep>,
 }
 
 impl Handle {
@@ -52,18 +64,23 @@ impl Handle {
     }
 
     /// The same handle, with a store that can be administered, and what is done for its log.
-    pub fn with_store(self, store: Option<Admin>, upkeep: Option<(SpaceBoard, ScrubBoard)>) -> Handle {
+    pub fn with_store(self, store: Option<Admin>, upkeep: Option<Upkeep>) -> Handle {
         Handle { store, upkeep, ..self }
     }
 
     /// How sound the log is; `None` on a witness.
     pub fn scrub(&self) -> Option<&ScrubBoard> {
-        self.upkeep.as_ref().map(|(_, scrub)| scrub)
+        self.upkeep.as_ref().map(|upkeep| &upkeep.scrub)
+    }
+
+    /// What became of the requests that came to the store as a standby's; `None` on a witness.
+    pub fn standby(&self) -> Option<&StandbyCounts> {
+        self.upkeep.as_ref().map(|upkeep| &*upkeep.standby)
     }
 
     /// What space the store takes; `None` on a witness.
     pub fn space(&self) -> Option<&SpaceBoard> {
-        self.upkeep.as_ref().map(|(space, _)| space)
+        self.upkeep.as_ref().map(|upkeep| &upkeep.space)
     }
 
     /// The store; `None` on a witness, and where the store has no endpoint.

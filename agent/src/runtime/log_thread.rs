@@ -27,8 +27,8 @@ use holdfast_store::machine::Machine;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::address;
 use super::lease::Lease;
+use super::{address, freshness};
 use crate::node::event::Event;
 
 /// Inputs that one sync may cover.
@@ -122,12 +122,13 @@ pub fn spawn(
     inputs: Receiver<LogInput>,
     status: SharedStatus,
     full: DiskFull,
+    (lease, answers): (Lease, freshness::Answers),
     report: impl Fn(Event) + Send + 'static,
     note: impl Fn(String) + Send + 'static,
 ) -> std::io::Result<()> {
     std::thread::Builder::new().name("log".into()).spawn(move || {
-        let space = Space { full, looked: None };
-        LogThread { engine, conns: HashMap::new(), status, report, note, said: None, space }.run(&inputs);
+        let (space, conns) = (Space { full, looked: None }, HashMap::new());
+        LogThread { engine, conns, status, lease, answers, report, note, said: None, space }.run(&inputs);
     })?;
     Ok(())
 }
@@ -136,6 +137,8 @@ struct LogThread<R, N> {
     engine: Engine,
     conns: HashMap<ConnId, UnboundedSender<ToPeer>>,
     status: SharedStatus,
+    lease: Lease,
+    answers: freshness::Answers,
     report: R,
     note: N,
     said: Option<(Lsn, Lsn, Epoch)>,
@@ -262,6 +265,15 @@ impl<R: Fn(Event), N: Fn(String)> LogThread<R, N> {
                     (self.report)(Event::FollowerProgressed { member, streaming, durable });
                 }
                 Output::Following { .. } => {}
+                Output::Asked { conn, token, epoch, committed } => {
+                    let held = self.lease.held(address::now());
+                    if let (Some(frame), Some(frames)) =
+                        (freshness::word(held, token, epoch, committed), self.conns.get(&conn))
+                    {
+                        let _ = frames.send(ToPeer::Frame(frame));
+                    }
+                }
+                Output::Told { token, committed, .. } => self.answers.told(token, committed),
                 Output::SetAside { archive, from, to } => (self.note)(format!(
                     "a divergent tail, LSN {from} to {to}, was set aside as {archive} before following the primary. The in-sync set never acknowledged it; only after a forced promotion, or in a pair that split, may it hold acknowledged writes"
                 )),

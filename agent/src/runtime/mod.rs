@@ -33,6 +33,7 @@ pub mod conntrack;
 pub mod core;
 pub mod disk;
 pub mod fence;
+pub mod freshness;
 pub mod handle;
 pub mod healing;
 pub mod history;
@@ -65,7 +66,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
 use anyhow::{Context, Result, anyhow};
-use holdfast_config::{Config, FailbackMode, GateChoice};
+use holdfast_config::{Config, FailbackMode, GateChoice, StandbyReads};
 use holdfast_heartbeat::{BootNonce, MemberKind, Message, NodeId};
 use holdfast_replication::replica::ReplicaStatus;
 use holdfast_store::admin::Admin;
@@ -268,7 +269,7 @@ fn start(path: &Path) -> Result<()> {
     let mut conntracked = None;
     let mut backend = None;
     let mut admin = None;
-    let (space_board, scrub_board) = (space::SpaceBoard::default(), scrub::ScrubBoard::default());
+    let upkeep = handle::Upkeep::default();
     let guests =
         s3::Guests::new(config.store.as_ref().map_or(s3::MAX_CONNECTIONS, |store| store.max_connections));
     if let Some(data) = data {
@@ -281,12 +282,21 @@ fn start(path: &Path) -> Result<()> {
         let (reader, segment_bytes) = (data.engine.reader(), data.engine.log().segment_size());
         let status: SharedStatus = Arc::new(std::sync::Mutex::new(data.engine.status()));
         let full = log_thread::DiskFull::default();
-        log_thread::spawn(data.engine, receiver, status.clone(), full.clone(), event.clone(), note.clone())?;
+        let answers = freshness::Answers::default();
+        log_thread::spawn(
+            data.engine,
+            receiver,
+            status.clone(),
+            full.clone(),
+            (lease.clone(), answers.clone()),
+            event.clone(),
+            note.clone(),
+        )?;
         let write = Arc::new(LogBackend::new(sender.clone(), lease.clone(), full, endpoint.clone()));
         let receiving = s3::Receiving::default();
         let healer = healing::Healer::new(sender.clone());
         if let (Some(dir), Some(settings)) = (&data_dir, scrub_settings(&config)) {
-            scrub::spawn(reader.clone(), healer.clone(), settings, dir, scrub_board.clone())?;
+            scrub::spawn(reader.clone(), healer.clone(), settings, dir, upkeep.scrub.clone())?;
         }
         if let (Some(dir), Some(settings)) = (&data_dir, space_settings(&config)) {
             let reclaimer = space::Reclaimer {
@@ -299,7 +309,7 @@ fn start(path: &Path) -> Result<()> {
                 settings,
                 dir: dir.join("log"),
                 segment_bytes,
-                board: space_board.clone(),
+                board: upkeep.space.clone(),
             };
             runtime.spawn(reclaimer.run());
         }
@@ -331,11 +341,15 @@ fn start(path: &Path) -> Result<()> {
                 runtime.spawn(s3::Herald::new(store.clone(), Arc::new(post)).run());
             }
             let domains = config.store.as_ref().and_then(|store| store.virtual_host_domain.clone());
+            let seal_keys = secrets::seal_keys(keys.clone());
             let options = s3::Options {
                 root_access_key: root.access_key.clone(),
                 root_secret_key: root.secret_key.expose().to_owned(),
                 domains: domains.into_iter().collect(),
                 region: "us-east-1".to_owned(),
+                standby: standby_reads(&config, sender.clone(), answers, &seal_keys),
+                seal_keys: Some(seal_keys),
+                counts: upkeep.standby.clone(),
             };
             let front = s3::service(store, options);
             runtime.spawn(s3::serve(listener, front, serving_receiver, guests.clone()));
@@ -454,7 +468,7 @@ fn start(path: &Path) -> Result<()> {
     }
 
     let handle = {
-        let upkeep = (kind == MemberKind::Data).then_some((space_board, scrub_board));
+        let upkeep = (kind == MemberKind::Data).then_some(upkeep);
         let inputs = inputs.clone();
         let requests = requests(inputs, inquiries, show, runtime.handle().clone());
         Handle::new(requests, move || log_status.as_ref().map(read_status), history).with_store(admin, upkeep)
@@ -597,6 +611,25 @@ fn space_settings(config: &Config) -> Option<space::Settings> {
         bytes_per_second: store.reclaim_rate_bytes,
         garbage: f64::from(store.reclaim_garbage_percent) / 100.0,
     })
+}
+
+/// What the S3 endpoint does while this member is not the primary.
+fn standby_reads(
+    config: &Config,
+    log: Sender<LogInput>,
+    answers: freshness::Answers,
+    seal_keys: &s3::SealKeys,
+) -> s3::StandbyReads {
+    let Some(store) = &config.store else { return s3::StandbyReads::Off };
+    let hand_on = || s3::HandOn::new(seal_keys.clone());
+    match store.standby_reads {
+        StandbyReads::Off => s3::StandbyReads::Off,
+        StandbyReads::HandOn => s3::StandbyReads::HandOn(hand_on()),
+        StandbyReads::Bounded => {
+            let freshness = freshness::Freshness::new(log, answers, store.standby_staleness);
+            s3::StandbyReads::Bounded(Arc::new(freshness), hand_on())
+        }
+    }
 }
 
 struct Data {

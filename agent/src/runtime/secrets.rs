@@ -7,8 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
+use hmac::{Hmac, KeyInit, Mac};
 use holdfast_config::{Config, Keys};
 use holdfast_heartbeat::Keyring;
+use holdfast_store::s3::SealKeys;
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 /// The secrets of one moment.
@@ -87,6 +90,18 @@ impl Secrets {
         }
         Ok((said, loaded.digest))
     }
+}
+
+/// What the members seal requests with that they hand on to each other: of each secret in force, under a label of
+/// its own.
+pub fn seal_keys(secrets: Secrets) -> SealKeys {
+    Arc::new(move || {
+        let derived = |secret: &Zeroizing<Vec<u8>>| {
+            let mac = Hmac::<Sha256>::new_from_slice(secret).expect("a key of any length will do");
+            mac.chain_update(b"holdfast handed-on request v1").finalize().into_bytes().into()
+        };
+        secrets.now().plain.iter().map(derived).collect()
+    })
 }
 
 /// The identifiers of keys, the signing one first. They stand in each packet and give nothing away.

@@ -51,6 +51,7 @@ fn holds(frame: &Frame) {
         }
         Frame::Append { .. } | Frame::Move { .. } | Frame::Welcome(_) | Frame::Ack { .. } => {}
         Frame::Committed { .. } | Frame::Fetch { .. } | Frame::Fetched { .. } => {}
+        Frame::Ask { .. } | Frame::Told { .. } => {}
     }
     let mut again = Vec::new();
     frame.encode(&mut again);

@@ -25,6 +25,9 @@ const FENCE: u64 = 0x66656e636d;
 /// before does.
 const SPACE: u64 = 0x0073_7061_6365_8b69;
 
+/// Stirs the seed for the question whether standbys ask how far the primary is; likewise.
+const FRESH: u64 = 0x0066_7265_7368_9bf6;
+
 /// What a run is like.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -46,6 +49,8 @@ pub struct Plan {
     pub pause: Ns,
     /// Space is won back, with this pause between two looks.
     pub reclaim_pause: Option<Ns>,
+    /// Standbys ask how far the primary is, with this pause between two questions.
+    pub ask_pause: Option<Ns>,
     /// The clock rates of the hosts, in millionths beyond the world's.
     pub ppm: [i64; MOST_HOSTS],
     /// What the weather is like all the time.
@@ -140,6 +145,8 @@ impl Plan {
         let staggered = *dice.pick(&[0, 10 * MS, 2 * S]);
         let mut space_dice = Dice(seed ^ SPACE);
         let reclaim_pause = space_dice.one_in(2).then(|| *space_dice.pick(&[100 * MS, S, 5 * S]));
+        let mut fresh_dice = Dice(seed ^ FRESH);
+        let ask_pause = fresh_dice.one_in(2).then(|| *fresh_dice.pick(&[5 * MS, 50 * MS, S]));
         Plan {
             seed,
             shape,
@@ -150,6 +157,7 @@ impl Plan {
             trouble,
             pause,
             reclaim_pause,
+            ask_pause,
             ppm,
             weather,
             staggered,

@@ -171,6 +171,7 @@ fn begin(world: &mut World, plan: &Plan) {
         world.power_on_later(h, after);
     }
     world.reclaim_pause = plan.reclaim_pause;
+    world.ask_pause = plan.ask_pause;
     world.add_clients(plan.clients, &plan.workload);
 }
 

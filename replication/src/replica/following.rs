@@ -270,6 +270,20 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         following.told = following.told.max(lsn);
     }
 
+    /// Asks the primary what is committed.
+    pub(super) fn ask(&mut self, token: u64, out: &mut Out<R, M>) {
+        if let Role::Following(Following { upstream: Some(conn), .. }) = &self.role {
+            out.push(Output::Send { conn: *conn, frame: Frame::Ask { token } });
+        }
+    }
+
+    /// The answer.
+    pub(super) fn told(&mut self, conn: ConnId, token: u64, epoch: Epoch, lsn: Lsn, out: &mut Out<R, M>) {
+        if self.is_upstream(conn, epoch) {
+            out.push(Output::Told { token, epoch, committed: lsn });
+        }
+    }
+
     /// After the sync: tells the primary, under the epoch that is followed.
     pub(super) fn acknowledge(&mut self, out: &mut Out<R, M>) {
         let durable = self.log.durable();

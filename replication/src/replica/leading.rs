@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use holdfast_heartbeat::{Epoch, Lsn, Member};
+use holdfast_heartbeat::{Epoch, Lsn, Member, planted};
 
 use super::{ConnId, Done, Out, Output, PeerStatus, Replica, Role, StateMachine, SubmitError, Wait};
 use crate::disk::Disk;
@@ -304,6 +304,17 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         }
         peer.acked = peer.acked.max(durable);
         leading.progress.acknowledge(epoch, &peer.member, durable);
+    }
+
+    /// A follower wants to know what is committed. Before the reign's first record is committed, more may have
+    /// been acknowledged by the reign before than this member knows.
+    pub(super) fn asked(&mut self, conn: ConnId, token: u64, out: &mut Out<R, M>) {
+        let Role::Leading(leading) = &self.role else { return };
+        let ready = leading.started || planted::is("freshness-before-the-first-record");
+        if ready && leading.streams(conn) {
+            let (epoch, committed) = (leading.progress.epoch(), self.committed);
+            out.push(Output::Asked { conn, token, epoch, committed });
+        }
     }
 
     /// Sends each peer what its window allows.

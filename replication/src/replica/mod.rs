@@ -182,6 +182,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                 Input::WaitFor { epoch, version, members } => self.wait_for(epoch, version, members),
                 Input::Submit { kind, payload, wait, reply } => self.submit(kind, &payload, wait, reply, out),
                 Input::Heal { lsn, reply } => self.heal(lsn, Some(reply), out),
+                Input::Ask { token } => self.ask(token, out),
                 Input::Connected { conn, initiated } => self.connected(conn, initiated, out),
                 Input::Frame { conn, frame } => self.frame(conn, frame, out),
                 Input::Disconnected { conn } => {
@@ -361,6 +362,11 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             Frame::Fetched { lsn, bytes } => self.fetched(conn, lsn, &bytes, out),
             Frame::Skip { epoch, gap } => self.skip(conn, epoch, &gap, out),
             Frame::Committed { epoch, lsn } => self.told_committed(conn, epoch, lsn, out),
+            Frame::Ask { token } => self.asked(conn, token, out),
+            Frame::Told { token, epoch, committed } => {
+                self.told_committed(conn, epoch, committed, out);
+                self.told(conn, token, epoch, committed, out);
+            }
             Frame::Reject { reason, text } => {
                 self.close(conn, format!("refused by the peer ({reason:?}): {text}"), out);
             }

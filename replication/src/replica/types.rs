@@ -118,6 +118,11 @@ pub enum Input<R> {
         /// Whom to answer.
         reply: R,
     },
+    /// Ask the primary what is committed; nothing happens without a stream from it.
+    Ask {
+        /// Comes back in `Told`.
+        token: u64,
+    },
     /// A connection stands, encrypted. Who opened it says Hello once it follows somebody.
     Connected {
         /// Its name.
@@ -194,6 +199,27 @@ pub enum Output<R, O> {
         /// Durable here.
         durable: Lsn,
         /// Committed, as far as told and durable here.
+        committed: Lsn,
+    },
+    /// A follower wants to know what is committed. To be answered with `Frame::Told`, if the lease of this
+    /// reign is held when this is looked at: only then nobody else can have acknowledged more.
+    Asked {
+        /// On which connection.
+        conn: ConnId,
+        /// As asked.
+        token: u64,
+        /// The reign.
+        epoch: Epoch,
+        /// What is committed.
+        committed: Lsn,
+    },
+    /// What was acknowledged by anybody before the question was asked lies below `committed`.
+    Told {
+        /// As asked.
+        token: u64,
+        /// The reign that is followed.
+        epoch: Epoch,
+        /// How far.
         committed: Lsn,
     },
     /// A divergent tail was archived and then cut.

@@ -10,6 +10,7 @@
 //!    | Ack -----------------------> |   durable up to here, under your epoch
 //!    | Fetch <--------------------> |   my copy of this is damaged      (answered by Fetched)
 //!    | <----------------- Committed |   when there is nothing to append
+//!    | Ask -----------------------> |   what is committed at this moment?  (answered by Told, under the lease)
 //! ```
 //!
 //! One byte of tag, then the body. Decoding never panics and never allocates more than it was given.
@@ -44,6 +45,8 @@ const TAG_MOVE: u8 = 7;
 const TAG_SKIP: u8 = 8;
 const TAG_FETCH: u8 = 9;
 const TAG_FETCHED: u8 = 10;
+const TAG_ASK: u8 = 11;
+const TAG_TOLD: u8 = 12;
 
 /// Bytes in front of a Fetched's records.
 const FETCHED_HEAD: usize = 9;
@@ -168,6 +171,20 @@ pub enum Frame {
         /// How far.
         lsn: Lsn,
     },
+    /// Follower to primary: what is committed, now that this has arrived?
+    Ask {
+        /// Comes back in the answer.
+        token: u64,
+    },
+    /// The answer, from whoever held the lease after the question had come.
+    Told {
+        /// As asked.
+        token: u64,
+        /// The reign.
+        epoch: Epoch,
+        /// Everything that was acknowledged before the question was sent lies below.
+        committed: Lsn,
+    },
     /// No stream; the connection will be closed.
     Reject {
         /// Why, for programs.
@@ -227,6 +244,8 @@ impl Frame {
             }
             Frame::Ack { epoch, durable } => put(out, TAG_ACK, &(epoch, durable)),
             Frame::Committed { epoch, lsn } => put(out, TAG_COMMITTED, &(epoch, lsn)),
+            Frame::Ask { token } => put(out, TAG_ASK, token),
+            Frame::Told { token, epoch, committed } => put(out, TAG_TOLD, &(token, epoch, committed)),
             Frame::Reject { reason, text } => put(out, TAG_REJECT, &(reason, text)),
         }
     }
@@ -284,6 +303,8 @@ impl Frame {
             }
             TAG_ACK => body(rest).map(|(epoch, durable)| Frame::Ack { epoch, durable }),
             TAG_COMMITTED => body(rest).map(|(epoch, lsn)| Frame::Committed { epoch, lsn }),
+            TAG_ASK => body(rest).map(|token| Frame::Ask { token }),
+            TAG_TOLD => body(rest).map(|(token, epoch, committed)| Frame::Told { token, epoch, committed }),
             TAG_REJECT => {
                 let (reason, text): (RejectReason, String) = body(rest)?;
                 if text.len() > MAX_TEXT {
@@ -332,6 +353,8 @@ pub(super) mod tests {
             },
             Frame::Ack { epoch: Epoch(5), durable: Lsn(300) },
             Frame::Committed { epoch: Epoch(5), lsn: Lsn(300) },
+            Frame::Ask { token: 3 },
+            Frame::Told { token: 3, epoch: Epoch(5), committed: Lsn(150) },
             Frame::Reject { reason: RejectReason::ForeignLog, text: "another log".into() },
             Frame::Move { epoch: Epoch(5), committed: Lsn(150), record: Bytes::from(vec![4; 100]) },
             Frame::Skip { epoch: Epoch(5), gap: Gap::sample() },

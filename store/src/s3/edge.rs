@@ -77,6 +77,16 @@ impl Asked {
             empty: req.headers().get(header::CONTENT_LENGTH).is_none_or(|len| len == "0"),
         }
     }
+
+    /// Closes the connection where the answer may have come instead of `100 Continue`: clients of the botocore
+    /// family take its first line for that of the next request on the connection, too, and a failure could be
+    /// read as a success.
+    pub(super) fn close_if_unread(&self, answer: &mut Response<Body>) {
+        let is_error = answer.status().is_client_error() || answer.status().is_server_error();
+        if self.expects && (is_error || self.empty) {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
 }
 
 /// Refuses a presigned URL that is good for longer than a week, or was never good.
@@ -106,11 +116,7 @@ pub(super) async fn finish(mut answer: Response<Body>, asked: &Asked, id: &str) 
         answer.headers_mut().insert(REQUEST_ID, id);
     }
     let is_error = answer.status().is_client_error() || answer.status().is_server_error();
-    if asked.expects && (is_error || asked.empty) {
-        // Clients of the botocore family take the first line of an answer that comes instead of `100 Continue`
-        // for that of the next request on the connection, too: a failure could be read as a success.
-        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
+    asked.close_if_unread(&mut answer);
     let is_xml = answer.headers().get(header::CONTENT_TYPE).is_some_and(|t| t == "application/xml");
     if !is_xml || !(is_error || asked.attributes) {
         return answer;

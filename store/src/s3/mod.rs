@@ -30,6 +30,7 @@ mod edge;
 mod encryption;
 mod endpoint;
 mod guard;
+mod hand_on;
 mod herald;
 mod host;
 mod lifecycle;
@@ -41,6 +42,7 @@ mod receive;
 mod send;
 mod serve;
 mod settings;
+mod standby;
 mod traits;
 mod uploads;
 
@@ -60,11 +62,15 @@ pub use self::caretaker::Caretaker;
 use self::cors::Cors;
 use self::endpoint::Endpoint;
 use self::guard::{Guard, Keys};
+pub use self::hand_on::{HandOn, SealKeys};
 pub use self::herald::{Herald, Post};
 pub use self::host::Hosts;
 pub use self::lifecycle::Day;
 pub use self::receive::Receiving;
+use self::serve::Desk;
 pub use self::serve::{Front, Guests, MAX_CONNECTIONS, Serving, serve};
+use self::standby::ReadOnly;
+pub use self::standby::{Follow, StandbyCounts, StandbyReads};
 
 use crate::apply::Outcome;
 use crate::backend::{Backend, OnDamage, ReadLog};
@@ -113,28 +119,43 @@ pub struct Options {
     pub domains: Vec<String>,
     /// The region that `GetBucketLocation` shows. `us-east-1` is what clients assume.
     pub region: String,
+    /// What the member does while it is not the primary.
+    pub standby: StandbyReads,
+    /// The members' keys for requests that they hand on to each other; without, the primary sees those as coming
+    /// from the member.
+    pub seal_keys: Option<SealKeys>,
+    /// What became of them.
+    pub counts: Arc<StandbyCounts>,
 }
 
 /// Makes the service that [`serve`] runs.
 pub fn service(store: Store, options: Options) -> Front {
-    let backend = Arc::clone(&store.backend);
+    let reading = Store { backend: Arc::new(ReadOnly), ..store.clone() };
+    let (primary, reader) = (desk(store, &options), desk(reading, &options));
+    Front::new(primary, reader, options.standby, options.seal_keys, options.counts)
+}
+
+/// Everything behind one endpoint.
+fn desk(store: Store, options: &Options) -> Desk {
+    let (backend, index) = (Arc::clone(&store.backend), store.index.clone());
     let store = Arc::new(store);
-    let hosts = Hosts::new(options.domains);
+    let hosts = Hosts::new(options.domains.clone());
     let mut config = S3Config::default();
     config.xml_max_body_size = XML_MAX;
     config.post_object_max_file_size = FORM_MAX;
-    let endpoint = Endpoint { store: Arc::clone(&store), region: options.region };
+    let endpoint = Endpoint { store: Arc::clone(&store), region: options.region.clone() };
     let mut builder = S3ServiceBuilder::new(endpoint);
     builder.set_auth(Keys {
         store: Arc::clone(&store),
         root_access_key: options.root_access_key.clone(),
-        root_secret_key: SecretKey::from(options.root_secret_key),
+        root_secret_key: SecretKey::from(options.root_secret_key.as_str()),
     });
-    builder.set_access(Guard { store: Arc::clone(&store), root_access_key: options.root_access_key });
+    let root_access_key = options.root_access_key.clone();
+    builder.set_access(Guard { store: Arc::clone(&store), root_access_key });
     builder.set_validation(edge::Names);
     builder.set_host(hosts.clone());
     builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
-    Front::new(builder.build(), Cors::new(store, hosts), backend)
+    Desk { s3: builder.build(), cors: Arc::new(Cors::new(store, hosts)), backend, index }
 }
 
 impl Store {

@@ -39,8 +39,11 @@ use super::answer;
 use super::cors::{Begun, Cors};
 use super::edge::{self, Asked, Ids};
 use super::guard::Peer;
+use super::hand_on::{self, SealKeys};
 use super::patience::{Patient, WINDOW};
+use super::standby::{self, StandbyCounts, StandbyReads};
 use crate::backend::{Backend, NotServing};
+use crate::index::{Index, Progress};
 
 /// Connections open at once where the configuration says nothing; more wait in the listener's backlog.
 pub const MAX_CONNECTIONS: u32 = 1024;
@@ -160,40 +163,108 @@ pub enum Serving {
     Yes,
     /// Finish what began; answer everything new with 503 and close.
     Draining,
-    /// Close every connection; answer what comes afterwards with 307, or 503 where the place to go is
-    /// unknown.
+    /// Close every connection; what comes afterwards is for the primary ([`StandbyReads`]): 307, or 503 where
+    /// that is unknown, where nothing else was chosen.
     No {
         /// `http://host:port` of the address to ask instead.
         redirect: Option<String>,
     },
 }
 
+/// The endpoint as one kind of member has it, and how far its index is.
+#[derive(Clone)]
+pub(super) struct Desk {
+    pub(super) s3: S3Service,
+    pub(super) cors: Arc<Cors>,
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) index: Index,
+}
+
 /// The S3 service behind its lease checks.
 #[derive(Clone)]
 pub struct Front {
-    s3: S3Service,
-    cors: Arc<Cors>,
+    primary: Desk,
+    /// What answers reads while another member is the primary.
+    reader: Desk,
+    standby: StandbyReads,
+    seal_keys: Option<SealKeys>,
+    counts: Arc<StandbyCounts>,
     ids: Arc<Ids>,
-    backend: Arc<dyn Backend>,
 }
 
 impl Front {
-    pub(super) fn new(s3: S3Service, cors: Cors, backend: Arc<dyn Backend>) -> Front {
-        Front { s3, cors: Arc::new(cors), ids: Arc::default(), backend }
+    pub(super) fn new(
+        primary: Desk,
+        reader: Desk,
+        standby: StandbyReads,
+        seal_keys: Option<SealKeys>,
+        counts: Arc<StandbyCounts>,
+    ) -> Front {
+        Front { primary, reader, standby, seal_keys, counts, ids: Arc::default() }
     }
 
-    /// Answers one request.
-    pub async fn answer(&self, req: Request<Incoming>) -> Response<Body> {
+    /// Answers one request as the primary.
+    pub async fn answer(&self, mut req: Request<Incoming>) -> Response<Body> {
+        hand_on::unseal(&mut req, self.seal_keys.as_ref());
         let asked = Asked::of(&req);
-        let answer = self.answer_plainly(req).await;
+        let answer = self.primary.answer(req).await;
         edge::finish(answer, &asked, &self.ids.next()).await
     }
 
-    async fn answer_plainly(&self, req: Request<Incoming>) -> Response<Body> {
+    /// Answers one request while another member is the primary, at `redirect` where that is known.
+    async fn answer_as_standby(&self, req: Request<Incoming>, redirect: Option<String>) -> Response<Body> {
+        let mut reason = "This member does not serve; nothing was stored";
+        if let StandbyReads::Bounded(follow, _) = &self.standby
+            && standby::is_read(&req)
+        {
+            match standby::caught_up(follow.as_ref(), &self.reader.index, &req).await {
+                Some(progress) => return self.answer_from_here(req, progress).await,
+                None => {
+                    StandbyCounts::count(&self.counts.too_old);
+                    reason = "This standby is not as far as this answer must be";
+                }
+            }
+        }
+        let (StandbyReads::HandOn(hand_on) | StandbyReads::Bounded(_, hand_on)) = &self.standby else {
+            return self.send_on(&req, redirect, reason);
+        };
+        // Where a member is on its way to become primary, its own address may be that of the primary.
+        let Some(to) = redirect.clone().filter(|_| !hand_on::was_handed_on(req.headers())) else {
+            return self.send_on(&req, None, reason);
+        };
+        StandbyCounts::count(&self.counts.handed_on);
+        let asked = Asked::of(&req);
+        let mut answer = hand_on.answer(req, &to).await.unwrap_or_else(plain);
+        asked.close_if_unread(&mut answer);
+        answer
+    }
+
+    /// The answer from what this member has, which is enough.
+    async fn answer_from_here(&self, req: Request<Incoming>, before: Progress) -> Response<Body> {
+        StandbyCounts::count(&self.counts.answered);
+        let asked = Asked::of(&req);
+        let mut answer = self.reader.answer(req).await;
+        if self.reader.index.progress().resets != before.resets {
+            answer = plain(answer::unavailable("This standby's copy began anew meanwhile. Try again"));
+        }
+        edge::finish(answer, &asked, &self.ids.next()).await
+    }
+
+    fn send_on<B>(&self, req: &Request<B>, redirect: Option<String>, reason: &str) -> Response<Body> {
+        StandbyCounts::count(&self.counts.sent_on);
+        let target = req.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+        and_close(send_away(&NotServing { redirect, reason: reason.to_owned() }, &target))
+    }
+}
+
+impl Desk {
+    /// The answer, if this desk serves before it and after it.
+    async fn answer(&self, req: Request<Incoming>) -> Response<Body> {
         let target = req.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
         if let Err(no) = self.backend.serving() {
             return send_away(&no, &target);
         }
+        let (reads, before) = (standby::is_read(&req), self.index.progress());
         let origin = match self.cors.begin(&req).await {
             Ok(Begun::Answered(answer)) => return answer,
             Ok(Begun::Goes(origin)) => origin,
@@ -219,6 +290,9 @@ impl Front {
         if let Some(origin) = origin {
             origin.mark(answered.headers_mut());
         }
+        // A read shows all that was applied before it; whoever wrote is told of what was applied after.
+        let shown = if reads { before } else { self.index.progress() };
+        answered.headers_mut().insert(standby::LSN, HeaderValue::from(shown.applied.0));
         answered
     }
 }
@@ -377,10 +451,6 @@ async fn admit(front: &Front, gate: &watch::Receiver<Serving>, req: Request<Inco
         Serving::Draining => and_close(plain(answer::unavailable(
             "This member is handing over; nothing was stored. Try again",
         ))),
-        Serving::No { redirect } => {
-            let reason = "This member does not serve; nothing was stored".to_owned();
-            let target = req.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
-            and_close(send_away(&NotServing { redirect, reason }, &target))
-        }
+        Serving::No { redirect } => front.answer_as_standby(req, redirect).await,
     }
 }

@@ -18,10 +18,13 @@ use holdfast_store::apply::Outcome;
 use holdfast_store::backend::{Backend, Damage, Held, NotServing, ReadError, ReadLog, WriteError};
 use holdfast_store::index::Index;
 use holdfast_store::machine::{Entry, Machine};
-use holdfast_store::s3::{Guests, Options, Serving, Store, serve, service};
+use holdfast_store::s3::{Guests, Options, Serving, StandbyReads, Store, serve, service};
 use tokio::sync::watch;
 
 pub const ACCESS_KEY: &str = "admin";
+/// What members seal requests with that they hand on.
+pub const MEMBERS_KEY: [u8; 32] = [5; 32];
+
 pub const SECRET_KEY: &str = "a-secret-for-tests";
 
 /// Bytes of a record's header in the toy log.
@@ -116,6 +119,14 @@ impl Toy {
         });
     }
 
+    /// A record that changes nothing is applied.
+    pub fn advance(&self) {
+        self.with(|s| {
+            let (lsn, end) = place(s, Bytes::new());
+            s.machine.apply_entries(std::iter::once(Entry { lsn, end, epoch: s.epoch, op: None })).unwrap();
+        });
+    }
+
     pub fn damages(&self) -> Vec<Damage> {
         self.with(|s| s.damages.clone())
     }
@@ -200,12 +211,17 @@ impl Endpoint {
 
     /// An endpoint whose store is changed before it starts.
     pub async fn start_with(change: impl FnOnce(&mut Store)) -> Endpoint {
+        Endpoint::start_as(StandbyReads::Off, change).await
+    }
+
+    /// An endpoint that does this while its member is not the primary.
+    pub async fn start_as(standby: StandbyReads, change: impl FnOnce(&mut Store)) -> Endpoint {
         let toy = Toy::new();
         let told = Arc::clone(&toy);
         let on_damage = Arc::new(move |damage| told.with(|s| s.damages.push(damage)));
         let mut store = Store::new(toy.index.clone(), toy.clone(), toy.clone(), on_damage);
         change(&mut store);
-        let (addr, gate, guests) = listen(store).await;
+        let (addr, gate, guests) = listen_as(store, standby).await;
         Endpoint { toy, addr, gate, guests }
     }
 
@@ -238,7 +254,14 @@ impl Endpoint {
 
 /// Runs an endpoint over any store, on a port of its own.
 pub async fn listen(store: Store) -> (SocketAddr, watch::Sender<Serving>, Guests) {
+    listen_as(store, StandbyReads::Off).await
+}
+
+async fn listen_as(store: Store, standby: StandbyReads) -> (SocketAddr, watch::Sender<Serving>, Guests) {
     let options = Options {
+        standby,
+        seal_keys: Some(Arc::new(|| vec![MEMBERS_KEY])),
+        counts: Arc::default(),
         root_access_key: ACCESS_KEY.into(),
         root_secret_key: SECRET_KEY.into(),
         domains: vec!["s3.test".into()],

@@ -7,6 +7,7 @@
 pub mod clients;
 pub mod facts;
 mod fenced;
+mod fresh;
 mod left_behind;
 mod linearizable;
 mod listing;
@@ -72,6 +73,7 @@ impl Checkers {
             Box::new(own_epoch::OwnEpoch),
             Box::new(no_worse::NoWorse),
             Box::new(sound_log::SoundLog),
+            Box::new(fresh::Fresh::default()),
         ];
         Checkers { all, violation: None }
     }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use holdfast_agent::node::effect::Effect;
 use holdfast_agent::node::event::Event;
 use holdfast_agent::runtime::address::Order;
+use holdfast_agent::runtime::freshness;
 use holdfast_agent::runtime::service::ServiceOrder;
 use holdfast_agent::runtime::state_file::RETRY_AFTER;
 use holdfast_heartbeat::{Message, Role, Time, planted};
@@ -362,6 +363,18 @@ impl World {
                     self.tell_core(h, Event::FollowerProgressed { member, streaming, durable });
                 }
                 Output::Following { .. } => {}
+                Output::Asked { conn, token, epoch, committed } => {
+                    let now = self.clock(h);
+                    let held = self.hosts[h].life.as_ref().and_then(|life| life.lease.held(now));
+                    if let Some(frame) = freshness::word(held, token, epoch, committed) {
+                        self.send_frame(h, conn, &frame);
+                    }
+                }
+                // The token is the moment of the question.
+                Output::Told { token, committed, .. } => {
+                    self.counts.told += 1;
+                    self.see(Seen::Told { host: h, asked_at: token, committed });
+                }
                 Output::SetAside { archive, from, to } => {
                     // An index that was ahead of the cut was emptied, durably.
                     let host = &mut self.hosts[h];
@@ -385,6 +398,14 @@ impl World {
                 }
             }
         }
+    }
+
+    /// A standby asks how far the primary is; a member that is none asks nobody.
+    pub(super) fn ask_how_far(&mut self, h: usize) {
+        let Some(pause) = self.ask_pause else { return };
+        let after = self.dice.between(pause / 4, pause * 2);
+        self.schedule(h, after, Part::Service, Happening::AskHowFar);
+        self.tell_log(h, Input::Ask { token: self.now });
     }
 
     fn publish(&mut self, h: usize) {

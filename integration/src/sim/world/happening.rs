@@ -82,6 +82,8 @@ pub enum Happening {
     Leave { request: RequestId, answer: Box<Answer> },
     /// It is time to look whether space can be won back.
     LookForGarbage,
+    /// It is time for a standby to ask how far the primary is.
+    AskHowFar,
     /// What wins space back goes on.
     GoOnThinning,
     /// The connector tries to reach the primary.

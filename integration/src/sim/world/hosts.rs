@@ -125,6 +125,7 @@ impl World {
         if self.hosts[h].kind == MemberKind::Data {
             self.schedule(h, 10 * US, Part::Log, Happening::LogTurn);
             self.look_for_garbage(h);
+            self.ask_how_far(h);
         }
     }
 

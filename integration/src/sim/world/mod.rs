@@ -111,6 +111,8 @@ pub enum Seen<'a> {
     Committed { host: usize, request: RequestId, lsn: Lsn, end: Lsn, received_in: Option<Epoch> },
     /// An answer is about to leave a host, having passed the looks at the lease.
     Answering { host: usize, request: RequestId, route: Route, answer: &'a Answer },
+    /// A standby was told what is committed, having asked then.
+    Told { host: usize, asked_at: Ns, committed: Lsn },
     /// The address was put on an interface.
     Claimed { host: usize, epoch: Epoch },
     /// A divergent tail was set aside.
@@ -140,6 +142,8 @@ pub struct Counts {
     pub reigns: u64,
     /// Times that space was won back.
     pub reclaims: u64,
+    /// Answers to the question how far a primary is.
+    pub told: u64,
     /// Damaged places that were put right.
     pub healed: u64,
     /// Things that happened in the world.
@@ -162,6 +166,8 @@ pub struct World {
     pub capacity: [Option<u64>; MOST_HOSTS],
     /// The usual pause between two looks for space that can be won back, if any is.
     pub reclaim_pause: Option<Ns>,
+    /// The usual pause between two questions of a standby how far the primary is, if it asks.
+    pub ask_pause: Option<Ns>,
     /// A thread gets the processor this much later at most.
     pub wake_delay: Ns,
     /// A request is worked on for this long at most.
@@ -249,6 +255,7 @@ impl World {
             network: Network::default(),
             capacity: [None; MOST_HOSTS],
             reclaim_pause: None,
+            ask_pause: None,
             wake_delay: 50 * US,
             service_delay: 200 * US,
             slow_bodies_until: 0,
@@ -420,6 +427,7 @@ impl World {
                 self.submit(h, request, RecordKind::Data, payload, Wait::Appended);
             }
             Happening::LookForGarbage => self.look_for_garbage(h),
+            Happening::AskHowFar => self.ask_how_far(h),
             Happening::GoOnThinning => self.go_on_thinning(h, Told::Nothing),
             Happening::Logged { request, logged } if request == HOUSEKEEPING => self.housekept(h, logged),
             Happening::Logged { request, logged } => self.take_logged(h, request, logged),
