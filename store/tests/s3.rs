@@ -151,8 +151,8 @@ async fn a_body_that_is_not_the_announced_one_stores_nothing() {
             ("x-amz-checksum-crc32", "AAAAAA==", "BadDigest"),
             ("x-amz-checksum-crc32c", "AAAAAA==", "BadDigest"),
             ("x-amz-checksum-crc64nvme", "AAAAAAAAAAA=", "BadDigest"),
-            ("x-amz-checksum-sha1", "AAAA", "BadDigest"),
-            ("x-amz-checksum-sha256", "AAAA", "BadDigest"),
+            ("x-amz-checksum-sha1", "AAAAAAAAAAAAAAAAAAAAAAAAAAA=", "BadDigest"),
+            ("x-amz-checksum-sha256", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "BadDigest"),
             ("x-amz-content-sha256", &support::sign::sha256(b"other"), "XAmzContentSHA256Mismatch"),
         ] {
             let commits = s3.toy.commits();

@@ -20,7 +20,7 @@ pub(super) fn with_headers(mut error: S3Error, fill: impl FnOnce(&mut HeaderMap)
 }
 
 /// An error whose code the library does not know.
-fn custom(code: &'static str, status: StatusCode, message: impl Into<String>) -> S3Error {
+pub(super) fn custom(code: &'static str, status: StatusCode, message: impl Into<String>) -> S3Error {
     let mut error = S3Error::with_message(S3ErrorCode::Custom(code.into()), message.into());
     error.set_status_code(status);
     error

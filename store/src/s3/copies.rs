@@ -272,8 +272,8 @@ pub(super) async fn part(
     let epoch = store.serving()?;
     answer::refuse_unsupported(&req.headers)?;
     let input = req.input;
-    let upload = upload_id(&input.upload_id)?;
     let number = part_number(input.part_number)?;
+    let upload = upload_id(&input.upload_id)?;
     let (from, conditions, source_customer) = source_of!(input);
     let customer = super::encryption::customer_of!(input).read()?;
     let (bucket, key, range) = (input.bucket.clone(), input.key.clone(), input.copy_source_range.clone());

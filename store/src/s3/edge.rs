@@ -1,7 +1,7 @@
 //! What the protocol's library leaves to its caller at the edge of a request.
 //!
-//! Each answer gets an id by which it can be found again; an error names it, and the resource, in its body. A
-//! presigned URL is good for a week at most. The few places where the library's writing differs from what
+//! Each answer gets an id by which it can be found again; an error names it, and the resource, in its body. The few
+//! places where the library's writing differs from what
 //! clients expect are set right here, and nowhere else.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,9 +12,6 @@ use http_body_util::BodyExt as _;
 use s3s::dto::Tagging;
 use s3s::validation::{AwsNameValidation, NameValidation};
 use s3s::{Body, S3Result, s3_error};
-
-/// The longest life of a presigned URL, in seconds, as S3 has it.
-const PRESIGNED_MAX_S: i64 = 7 * 24 * 3600;
 
 /// The longest error or document that is looked into, in bytes: larger ones are no errors.
 const REWRITTEN_MAX: u64 = 64 * 1024;
@@ -58,6 +55,7 @@ impl Ids {
 pub(super) struct Asked {
     path: String,
     attributes: bool,
+    acl: bool,
     form: bool,
     /// It waits for `100 Continue` before it sends its body.
     expects: bool,
@@ -69,9 +67,11 @@ impl Asked {
     pub(super) fn of<B>(req: &Request<B>) -> Asked {
         let query = req.uri().query().unwrap_or_default();
         let kind = req.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
         Asked {
             path: req.uri().path().to_owned(),
-            attributes: query.split('&').any(|pair| pair.split('=').next() == Some("attributes")),
+            attributes: has("attributes"),
+            acl: has("acl"),
             form: kind.starts_with(b"multipart/form-data"),
             expects: req.headers().contains_key(header::EXPECT),
             empty: req.headers().get(header::CONTENT_LENGTH).is_none_or(|len| len == "0"),
@@ -86,20 +86,6 @@ impl Asked {
         if self.expects && (is_error || self.empty) {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-    }
-}
-
-/// Refuses a presigned URL that is good for longer than a week, or was never good.
-pub(super) fn check_presigned<B>(req: &Request<B>) -> S3Result<()> {
-    let query = req.uri().query().unwrap_or_default();
-    let Some((_, expires)) =
-        form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "X-Amz-Expires")
-    else {
-        return Ok(());
-    };
-    match expires.parse::<i64>() {
-        Ok(seconds) if (0..=PRESIGNED_MAX_S).contains(&seconds) => Ok(()),
-        _ => Err(s3_error!(AccessDenied, "X-Amz-Expires is from 0 to 604800 seconds")),
     }
 }
 
@@ -137,7 +123,12 @@ pub(super) async fn finish(mut answer: Response<Body>, asked: &Asked, id: &str) 
         {
             parts.status = StatusCode::FORBIDDEN;
         }
-        with_id(&text, &asked.path, id)
+        let text = with_id(&text, &asked.path, id);
+        if asked.acl {
+            text.replace("<Code>MalformedXML</Code>", "<Code>MalformedACLError</Code>")
+        } else {
+            text
+        }
     } else {
         // The library writes every entity tag in quotes; here alone they are not wanted.
         let bare = text.replace("<ETag>&quot;", "<ETag>").replace("&quot;</ETag>", "</ETag>");

@@ -45,6 +45,7 @@ mod settings;
 mod standby;
 mod traits;
 mod uploads;
+mod wellformed;
 
 use std::sync::Arc;
 use std::time::SystemTime;

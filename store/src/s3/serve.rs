@@ -31,7 +31,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use s3s::service::S3Service;
-use s3s::{Body, S3Error, s3_error};
+use s3s::{Body, S3Error};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -42,6 +42,7 @@ use super::guard::Peer;
 use super::hand_on::{self, SealKeys};
 use super::patience::{Patient, WINDOW};
 use super::standby::{self, StandbyCounts, StandbyReads};
+use super::wellformed;
 use crate::backend::{Backend, NotServing};
 use crate::index::{Index, Progress};
 
@@ -270,14 +271,8 @@ impl Desk {
             Ok(Begun::Goes(origin)) => origin,
             Err(error) => return plain(error),
         };
-        if let Err(error) = edge::check_presigned(&req) {
+        if let Err(error) = wellformed::check(&req) {
             return plain(error);
-        }
-        if signed_the_old_way(&req) {
-            return plain(s3_error!(
-                InvalidRequest,
-                "Signature Version 2 is not offered; use AWS4-HMAC-SHA256"
-            ));
         }
         let answered = self.s3.call(req.map(Body::from)).await;
         if let Err(no) = self.backend.serving() {
@@ -295,14 +290,6 @@ impl Desk {
         answered.headers_mut().insert(standby::LSN, HeaderValue::from(shown.applied.0));
         answered
     }
-}
-
-/// Whether the request carries the signature that came before version 4: it covers too little of the
-/// request and, in a header, is good for ever.
-fn signed_the_old_way(req: &Request<Incoming>) -> bool {
-    let header = req.headers().get(header::AUTHORIZATION);
-    header.is_some_and(|value| value.as_bytes().starts_with(b"AWS "))
-        || req.uri().query().unwrap_or_default().split('&').any(|pair| pair.starts_with("Signature="))
 }
 
 /// Completes the location of an answer that the operations themselves made.

@@ -96,8 +96,8 @@ pub(super) async fn put_part(
     let epoch = store.serving()?;
     answer::refuse_unsupported(&req.headers)?;
     let input = req.input;
-    let upload = upload_id(&input.upload_id)?;
     let number = part_number(input.part_number)?;
+    let upload = upload_id(&input.upload_id)?;
     let customer = customer_of!(input).read()?;
     let (bucket, key) = (input.bucket.clone(), input.key.clone());
     let (begun, seal) = store

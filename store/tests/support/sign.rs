@@ -130,7 +130,9 @@ impl Call {
         }
         headers.push(("x-amz-date".into(), stamp.clone()));
         if self.chunked.is_some() {
-            headers.push(("x-amz-decoded-content-length".into(), self.body.len().to_string()));
+            if !headers.iter().any(|(name, _)| name == "x-amz-decoded-content-length") {
+                headers.push(("x-amz-decoded-content-length".into(), self.body.len().to_string()));
+            }
             headers.push(("content-encoding".into(), "aws-chunked".into()));
         }
         headers.sort();
@@ -184,7 +186,11 @@ impl Call {
 
 /// Sends the request on a connection of its own.
 pub async fn send(addr: SocketAddr, call: Call) -> Got {
-    let (headers, wire) = call.signed(addr);
+    let (mut headers, wire) = call.signed(addr);
+    if call.method == "PUT" && wire.is_empty() && !headers.iter().any(|(name, _)| name == "content-length") {
+        // The library of this test leaves it out.
+        headers.push(("content-length".into(), "0".into()));
+    }
     let url = format!("http://{addr}{}", call.uri());
     let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     let mut request = client.request(call.method.parse().unwrap(), url).body(wire);

@@ -4,14 +4,21 @@
 //! Words after it choose parts (`outages`, `throughput`, `idle`) or lines of the outages by a part of their name
 //! (`switchover`), a number the rounds. Where Debian's keepalived is
 //! installed, its outages stand beside ours, in the same world at the same interval.
+//!
+//! `bench s3` is the store under load. After it, `solo`, `pair`, `garage`, `nginx` and `raw` choose what is measured,
+//! `'only=GET 4 KiB'` lines by a part of their name, and `out=DIR` a directory for flame graphs of our own lines
+//! (perf and inferno; `cargo build --profile profiling -p holdfast-agent`, and HOLDFAST_BINARY names that program).
+//! Garage is found in PATH or by HOLDFAST_GARAGE.
 //! Absolute figures are those of the machine, loader included; compare within one run only.
 
 mod idle;
 mod keepalived;
 mod outages;
+mod s3;
 mod throughput;
+mod usage;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use holdfast_agent::lab::cluster::Cluster;
@@ -24,10 +31,16 @@ const ROUNDS: usize = 10;
 const PARTS: [&str; 3] = ["outages", "throughput", "idle"];
 
 fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((first, rest)) = words.split_first()
+        && first == "s3"
+    {
+        return store(rest);
+    }
     let mut rounds = ROUNDS;
     let mut parts = Vec::new();
     let mut lines = Vec::new();
-    for word in std::env::args().skip(1) {
+    for word in words {
         match word.parse() {
             Ok(number) => rounds = number,
             Err(_) if PARTS.contains(&word.as_str()) => parts.push(word),
@@ -63,6 +76,26 @@ fn main() -> Result<()> {
         with_cluster(&binary, ClusterSpec::default(), idle::idle)?;
     }
     Ok(())
+}
+
+/// The store under load, as `words` choose.
+fn store(words: &[String]) -> Result<()> {
+    let (mut servers, mut only, mut out) = (Vec::new(), Vec::new(), None);
+    for word in words {
+        match word.split_once('=') {
+            Some(("only", part)) => only.push(part.to_owned()),
+            Some(("out", dir)) => out = Some(PathBuf::from(dir)),
+            None if s3::SERVERS.contains(&word.as_str()) => servers.push(word.clone()),
+            _ => bail!("{word:?} is none of {}, only=PART, out=DIR", s3::SERVERS.join(", ")),
+        }
+    }
+    if let Some(out) = &out {
+        std::fs::create_dir_all(out)?;
+    }
+    let _turn = wait_for_turn()?;
+    let binary = holdfast_binary()?;
+    println!("program: {}", binary.display());
+    s3::all(&binary, &servers, &only, out.as_deref())
 }
 
 fn with_cluster<T>(binary: &Path, spec: ClusterSpec, body: impl FnOnce(&Cluster) -> Result<T>) -> Result<T> {
