@@ -14,6 +14,13 @@ use std::sync::Arc;
 pub trait DiskFile: Send + Sync + 'static {
     /// Fills `buf` from `offset`; fewer bytes come back only at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// The `len` bytes from `offset` on; fewer only at the end of the file.
+    fn read_vec_at(&self, len: usize, offset: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        let got = self.read_at(&mut bytes, offset)?;
+        bytes.truncate(got);
+        Ok(bytes)
+    }
     /// Writes all of `data` at `offset`. After an error any part of it may have been written.
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
     /// Makes the file's bytes and its length durable.
@@ -121,6 +128,22 @@ impl DiskFile for RealFile {
             }
         }
         Ok(done)
+    }
+    /// Into memory as it is, which need not be zeroed first.
+    fn read_vec_at(&self, len: usize, offset: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(len);
+        while bytes.len() < len {
+            let at = offset + bytes.len() as u64;
+            match rustix::io::pread(&self.0, rustix::buffer::spare_capacity(&mut bytes), at) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        // The allocator may have given more room than was asked for.
+        bytes.truncate(len);
+        Ok(bytes)
     }
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         self.0.write_all_at(data, offset)

@@ -89,8 +89,13 @@ use crate::node::lateness::BOUNDS_US;
 use crate::node::view::{self, View};
 use crate::node::{LogPosition, Node, role_name};
 
-/// Threads of the runtime that serves S3, the API and the streams.
+/// Threads of the runtime that serves the API and the streams, and never wait for a disk.
 const WORKERS: usize = 2;
+/// Threads of the runtime that serves S3 for each processor: they read the index and small objects themselves, so that
+/// some of them may wait for the disk.
+const S3_WORKERS: usize = 4;
+/// At most.
+const MOST_S3_WORKERS: usize = 64;
 
 /// How long an agent that ends waits for its recording to reach the page cache.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
@@ -195,6 +200,12 @@ fn start(path: &Path) -> Result<()> {
         .thread_name("serve")
         .enable_all()
         .build()?;
+    let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let s3_runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((processors * S3_WORKERS).min(MOST_S3_WORKERS))
+        .thread_name("s3")
+        .enable_all()
+        .build()?;
 
     // Whatever may fail for a person to mend fails before the first heartbeat is sent.
     let api_listener = runtime
@@ -205,7 +216,7 @@ fn start(path: &Path) -> Result<()> {
         config.store.as_ref().and_then(|store| store.root.as_ref().map(|root| (store, root))),
     ) {
         (Some(_), Some((store, _))) => {
-            Some(runtime.block_on(tokio::net::TcpListener::bind(store.listen)).with_context(|| {
+            Some(s3_runtime.block_on(tokio::net::TcpListener::bind(store.listen)).with_context(|| {
                 format!("the S3 service cannot listen on {} (store.listen)", store.listen)
             })?)
         }
@@ -336,9 +347,9 @@ fn start(path: &Path) -> Result<()> {
                     config.store.as_ref().map_or(s3::DEFAULT_BYTES, |store| store.request_memory_bytes),
                 ),
             };
-            runtime.spawn(s3::Caretaker::new(store.clone()).run());
+            s3_runtime.spawn(s3::Caretaker::new(store.clone()).run());
             if let Some(post) = webhooks::Webhooks::new(&config)? {
-                runtime.spawn(s3::Herald::new(store.clone(), Arc::new(post)).run());
+                s3_runtime.spawn(s3::Herald::new(store.clone(), Arc::new(post)).run());
             }
             let domains = config.store.as_ref().and_then(|store| store.virtual_host_domain.clone());
             let seal_keys = secrets::seal_keys(keys.clone());
@@ -352,7 +363,7 @@ fn start(path: &Path) -> Result<()> {
                 counts: upkeep.standby.clone(),
             };
             let front = s3::service(store, options);
-            runtime.spawn(s3::serve(listener, front, serving_receiver, guests.clone()));
+            s3_runtime.spawn(s3::serve(listener, front, serving_receiver, guests.clone()));
         }
         let mut streams = stream::Streams::new(keys.clone(), sender.clone());
         if let Some(setup) = conntrack::Setup::new(&config) {
@@ -533,6 +544,7 @@ fn start(path: &Path) -> Result<()> {
         watching.end();
     }
     audit.close();
+    s3_runtime.shutdown_background();
     runtime.shutdown_background();
     Ok(())
 }

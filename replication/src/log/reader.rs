@@ -14,7 +14,7 @@ use holdfast_heartbeat::{Epoch, Lsn, planted};
 
 use super::LogError;
 use crate::disk::{Disk, DiskFile};
-use crate::record::{HEADER_LEN, Header, MAX_RECORD, Position, RecordError, RecordKind};
+use crate::record::{HEADER_LEN, Header, MAX_PAYLOAD, MAX_RECORD, Position, RecordError, RecordKind};
 use crate::segment::{SEGMENT_HEADER_LEN, SegmentHeader, file_name};
 use crate::space::Holes;
 
@@ -264,6 +264,26 @@ pub struct Verified {
     pub bytes: u64,
 }
 
+/// What one read brings in where nobody says how long a record is: most operations are shorter.
+const USUAL_PAYLOAD: usize = 1024;
+
+fn parse_header(lsn: Lsn, bytes: &[u8]) -> Result<Header, LogError> {
+    let header = Header::parse(&bytes[..bytes.len().min(HEADER_LEN)]).map_err(|e| damaged(lsn, e))?;
+    if header.lsn != lsn {
+        return Err(damaged(lsn, RecordError::Nonsense));
+    }
+    Ok(header)
+}
+
+/// The record of that header, where the payload is its.
+fn record_of(header: &Header, payload: Bytes) -> Result<Record, LogError> {
+    let lsn = header.lsn;
+    if !planted::is("read-not-verified") {
+        header.check_payload(&payload).map_err(|e| damaged(lsn, e))?;
+    }
+    Ok(Record { lsn, end: header.end(), kind: header.kind, epoch: header.epoch, payload })
+}
+
 impl LogReader {
     pub(super) fn new(shared: Arc<Shared>) -> LogReader {
         LogReader { shared }
@@ -324,6 +344,13 @@ impl LogReader {
         Ok((map.bases[i], map.end_of(i, end)))
     }
 
+    fn read_vec(&self, lsn: Lsn, base: Lsn, len: usize) -> Result<Vec<u8>, LogError> {
+        let doing = "reading the log";
+        let file = self.shared.file(base).map_err(|source| LogError::Io { doing, source })?;
+        let offset = SEGMENT_HEADER_LEN + lsn.bytes_since(base);
+        file.read_vec_at(len, offset).map_err(|source| LogError::Io { doing, source })
+    }
+
     fn read_raw(&self, lsn: Lsn, base: Lsn, buf: &mut [u8]) -> Result<usize, LogError> {
         let doing = "reading the log";
         let file = self.shared.file(base).map_err(|source| LogError::Io { doing, source })?;
@@ -340,18 +367,25 @@ impl LogReader {
     fn header_in(&self, lsn: Lsn, base: Lsn) -> Result<Header, LogError> {
         let mut bytes = [0; HEADER_LEN];
         let got = self.read_raw(lsn, base, &mut bytes)?;
-        let header = Header::parse(&bytes[..got]).map_err(|e| damaged(lsn, e))?;
-        if header.lsn != lsn {
-            return Err(damaged(lsn, RecordError::Nonsense));
-        }
-        Ok(header)
+        parse_header(lsn, &bytes[..got])
     }
 
     /// The record that begins at `lsn`, verified.
     pub fn read(&self, lsn: Lsn) -> Result<Record, LogError> {
-        let (base, _) = self.locate(lsn)?;
-        let header = self.header_in(lsn, base)?;
-        self.read_payload(&header, base)
+        self.read_guessing(lsn, USUAL_PAYLOAD)
+    }
+
+    /// The record that begins at `lsn`, verified. A payload of `guess` bytes or less takes one read.
+    fn read_guessing(&self, lsn: Lsn, guess: usize) -> Result<Record, LogError> {
+        let (base, end) = self.locate(lsn)?;
+        let there = usize::try_from(end.bytes_since(lsn)).unwrap_or(usize::MAX);
+        let bytes = self.read_vec(lsn, base, (HEADER_LEN + guess).min(there))?;
+        let header = parse_header(lsn, &bytes)?;
+        let whole = header.record_len() as usize;
+        if bytes.len() < whole {
+            return self.read_payload(&header, base);
+        }
+        record_of(&header, Bytes::from(bytes).slice(HEADER_LEN..HEADER_LEN + header.payload_len as usize))
     }
 
     /// As [`LogReader::read`], but what means nothing to the state machine is left where it is and comes
@@ -374,24 +408,15 @@ impl LogReader {
 
     fn read_payload(&self, header: &Header, base: Lsn) -> Result<Record, LogError> {
         let lsn = header.lsn;
-        let mut payload = vec![0; header.payload_len as usize];
-        let got = self.read_raw(lsn + HEADER_LEN as u64, base, &mut payload)?;
-        if !planted::is("read-not-verified") {
-            header.check_payload(&payload[..got]).map_err(|e| damaged(lsn, e))?;
-        }
-        Ok(Record {
-            lsn,
-            end: header.end(),
-            kind: header.kind,
-            epoch: header.epoch,
-            payload: Bytes::from(payload),
-        })
+        let payload = self.read_vec(lsn + HEADER_LEN as u64, base, header.payload_len as usize)?;
+        record_of(header, Bytes::from(payload))
     }
 
     /// `len` bytes from `offset` within the payload of the record that begins at `lsn`. The whole
     /// record is read and verified: a checksum is not to be had for less.
     pub fn read_slice(&self, lsn: Lsn, offset: u32, len: u32) -> Result<Bytes, LogError> {
-        let record = self.read(lsn)?;
+        let guess = offset.saturating_add(len).min(MAX_PAYLOAD as u32) as usize;
+        let record = self.read_guessing(lsn, guess)?;
         let to = u64::from(offset) + u64::from(len);
         if to > record.payload.len() as u64 {
             return Err(LogError::OutOfRange { lsn: lsn + HEADER_LEN as u64 + to, end: record.end });

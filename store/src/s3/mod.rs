@@ -180,19 +180,15 @@ impl Store {
         self.backend.serving().map_err(|no| answer::not_serving(&no))
     }
 
-    /// Asks the index on a thread that may wait for the disk.
+    /// Asks the index, on this very thread: the endpoint runs on threads that may wait for the disk, and a question
+    /// is answered in less time than it takes to hand it to another thread.
     async fn ask<T: Send + 'static>(
         self: &Arc<Self>,
         question: impl FnOnce(&Store, View) -> S3Result<T> + Send + 'static,
     ) -> S3Result<T> {
-        let store = Arc::clone(self);
-        let asking = move || {
-            // Before the view, so that it covers what the view names.
-            let held = store.log.hold();
-            question(&store, store.index.view().holding(held))
-        };
-        let answered = tokio::task::spawn_blocking(asking).await;
-        answered.map_err(|_| answer::internal("a read of the index stopped"))?
+        // Before the view, so that it covers what the view names.
+        let held = self.log.hold();
+        question(self, self.index.view().holding(held))
     }
 
     /// Commits one operation. A refusal becomes an error.

@@ -15,7 +15,9 @@ use super::guard::{Scope, asker, scope};
 use super::receive::{Expected, receive};
 use super::send::{Bytewise, Outgoing};
 use super::traits::{asks_of, milliseconds, retention_mode_name, tags_of_object};
-use super::{Answer, Store, answer, buckets, edge, lifecycle, settings, timestamp, version_id, wall_ms};
+use super::{
+    Answer, Store, answer, buckets, edge, lifecycle, settings, timestamp, version_id, wall_ms, wellformed,
+};
 use crate::access::Action;
 use crate::apply::{Deleted, Outcome};
 use crate::bucket::{Document, Versioning};
@@ -231,6 +233,7 @@ fn wants_checksums(mode: Option<&ChecksumMode>) -> bool {
 pub(super) async fn put(store: &Arc<Store>, req: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
     let epoch = store.serving()?;
     answer::refuse_unsupported(&req.headers)?;
+    wellformed::check_length(&req.headers)?;
     let who = asker(&req);
     let mut input = req.input;
     // Here ends what the library makes of an upload by form, too.

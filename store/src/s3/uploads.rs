@@ -13,7 +13,7 @@ use super::guard::asker;
 use super::objects::{scope_name, show_checksums};
 use super::receive::{Expected, receive};
 use super::traits::asks_of;
-use super::{Answer, Store, answer, buckets, wall_ms};
+use super::{Answer, Store, answer, buckets, wall_ms, wellformed};
 use crate::apply::{Outcome, PART_NUMBER_MAX};
 use crate::checksum::{ChecksumKind, ChecksumPlan, ChecksumScope};
 use crate::index::{Lookup, View};
@@ -97,6 +97,7 @@ pub(super) async fn put_part(
     answer::refuse_unsupported(&req.headers)?;
     let input = req.input;
     let number = part_number(input.part_number)?;
+    wellformed::check_length(&req.headers)?;
     let upload = upload_id(&input.upload_id)?;
     let customer = customer_of!(input).read()?;
     let (bucket, key) = (input.bucket.clone(), input.key.clone());

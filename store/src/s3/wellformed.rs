@@ -88,7 +88,7 @@ pub(super) fn check<B>(req: &Request<B>) -> S3Result<()> {
     if *req.method() == Method::PUT {
         check_checksums(req.headers())?;
     }
-    check_length(req.method(), req.uri().path(), req.headers(), &query)
+    check_document(req, &query)
 }
 
 fn old_signature() -> s3s::S3Error {
@@ -184,7 +184,10 @@ fn check_digest(headers: &HeaderMap) -> S3Result<()> {
     };
     let digest = digest.to_str().unwrap_or_default();
     let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_digest || digest == "UNSIGNED-PAYLOAD" || digest.starts_with("STREAMING-") {
+    if digest.starts_with("STREAMING-") {
+        return if headers.contains_key(DECODED_LENGTH) { Ok(()) } else { Err(no_length()) };
+    }
+    if is_digest || digest == "UNSIGNED-PAYLOAD" {
         return Ok(());
     }
     Err(s3_error!(
@@ -230,31 +233,29 @@ fn check_checksums(headers: &HeaderMap) -> S3Result<()> {
     Ok(())
 }
 
-fn check_length(
-    method: &Method,
-    path: &str,
-    headers: &HeaderMap,
-    query: &[(Cow<'_, str>, Cow<'_, str>)],
-) -> S3Result<()> {
-    if !matches!(*method, Method::PUT | Method::POST) {
+fn check_document<B>(req: &Request<B>, query: &[(Cow<'_, str>, Cow<'_, str>)]) -> S3Result<()> {
+    if !matches!(*req.method(), Method::PUT | Method::POST) {
         return Ok(());
     }
-    let length =
-        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let document = query.iter().any(|(name, _)| DOCUMENTS.contains(&name.as_ref()))
+    let length = req.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let is_document = query.iter().any(|(name, _)| DOCUMENTS.contains(&name.as_ref()))
         && !query.iter().any(|(name, _)| name == "partNumber");
-    if document && length.is_some_and(|length| length > XML_MAX as u64) {
+    if is_document && length.is_some_and(|length| length > XML_MAX as u64) {
         return Err(s3_error!(MaxMessageLengthExceeded, "Your request was too big; nothing was changed"));
     }
-    let is_key = path.trim_start_matches('/').contains('/');
-    let is_copy = headers.contains_key("x-amz-copy-source");
-    let told = length.is_some() || headers.contains_key(header::TRANSFER_ENCODING);
-    let streamed = headers.get(DIGEST).is_some_and(|digest| digest.as_bytes().starts_with(b"STREAMING-"));
-    let missing = !told || streamed && !headers.contains_key(DECODED_LENGTH);
-    if *method == Method::PUT && is_key && !document && !is_copy && missing {
-        return Err(s3_error!(MissingContentLength, "You must provide the Content-Length HTTP header"));
-    }
     Ok(())
+}
+
+fn no_length() -> s3s::S3Error {
+    s3_error!(MissingContentLength, "You must provide the Content-Length HTTP header")
+}
+
+/// Refuses an object whose length nobody tells: an empty one would be stored in its place.
+pub(super) fn check_length(headers: &HeaderMap) -> S3Result<()> {
+    let told =
+        headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING);
+    if told { Ok(()) } else { Err(no_length()) }
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@
 //! `bench s3` is the store under load. After it, `solo`, `pair`, `garage`, `nginx` and `raw` choose what is measured,
 //! `'only=GET 4 KiB'` lines by a part of their name, and `out=DIR` a directory for flame graphs of our own lines
 //! (perf and inferno; `cargo build --profile profiling -p holdfast-agent`, and HOLDFAST_BINARY names that program).
-//! Garage is found in PATH or by HOLDFAST_GARAGE.
+//! Garage is found in PATH or by HOLDFAST_GARAGE. `bench many` is a bucket with ten million objects, or as many as a
+//! number after it says.
 //! Absolute figures are those of the machine, loader included; compare within one run only.
 
 mod idle;
@@ -36,6 +37,13 @@ fn main() -> Result<()> {
         && first == "s3"
     {
         return store(rest);
+    }
+    if let Some((first, rest)) = words.split_first()
+        && first == "many"
+    {
+        let count = rest.first().map_or(Ok(10_000_000), |count| count.parse())?;
+        let _turn = wait_for_turn()?;
+        return s3::many::all(&holdfast_binary()?, count);
     }
     let mut rounds = ROUNDS;
     let mut parts = Vec::new();

@@ -44,6 +44,8 @@ pub(super) enum Work {
     Get(usize, u64),
     /// Lists everything under the prefix of so many objects of this size in pages of 1,000, again and again.
     List(usize),
+    /// Lists pages of 1,000 of so many objects of this size, from anywhere.
+    Page(usize, u64),
     /// Of ten requests seven read, two store and one lists a page; objects of this size, of so many.
     Mixed(usize, u64),
 }
@@ -125,7 +127,7 @@ async fn connection(
     let mut wire = Wire { stream, buffer: vec![0; READ], head: String::new() };
     let size = match work {
         Work::Put(size) | Work::Fill(size, _) | Work::Mixed(size, _) => size,
-        Work::Get(..) | Work::List(_) => 0,
+        Work::Get(..) | Work::List(_) | Work::Page(..) => 0,
     };
     let body: Vec<u8> =
         (0..size).map(|i| (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[7]).collect();
@@ -134,7 +136,7 @@ async fn connection(
     let mut page = String::new();
     loop {
         let n = counter.fetch_add(1, Ordering::Relaxed);
-        if !matches!(work, Work::Fill(..)) && Instant::now() >= until {
+        if Instant::now() >= until {
             return Ok(done);
         }
         // Spreads what is read over all there is, in no order.
@@ -158,6 +160,11 @@ async fn connection(
                     format!("{token}list-type=2&max-keys=1000&prefix={size}-"),
                     &[][..],
                 )
+            }
+            Work::Page(size, count) => {
+                let from = encoded(&format!("{size}-{:08}", any(count.saturating_sub(1000))));
+                let query = format!("list-type=2&max-keys=1000&prefix={size}-&start-after={from}");
+                ("GET", format!("/{bucket}"), query, &[][..])
             }
             Work::Mixed(size, count) => match n % 10 {
                 0 | 5 => ("PUT", format!("/{bucket}/mixed-{n:08}"), String::new(), &body[..]),

@@ -4,6 +4,7 @@
 //! Everything runs on one machine, one server at a time, with the same generator; absolute figures are that machine's.
 
 mod load;
+pub(super) mod many;
 mod raw;
 mod servers;
 
@@ -26,6 +27,8 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 /// How long each line is measured.
 const SPAN: Duration = Duration::from_secs(6);
+/// How long it may take to store what reads choose from; a slow server gets less.
+const STOCK_WITHIN: Duration = Duration::from_secs(90);
 /// What reads have to choose from: size and count.
 const SMALL: (usize, u64) = (4 * KIB, 10_000);
 const MIDDLE: (usize, u64) = (64 * KIB, 2_000);
@@ -131,18 +134,19 @@ fn measure(
     out: Option<&Path>,
 ) -> Result<Column> {
     let client = cluster.client()?;
-    let fill = |(size, count): (usize, u64), clients| {
-        run(&client, &running.server, Work::Fill(size, count), clients, Duration::ZERO)
-    };
+    let mut stocks = Vec::new();
     if writes {
         for stock in [SMALL, MIDDLE, LARGE, LISTED] {
             let needs = |line: &&&Line| match line.work {
                 Work::Get(size, _) | Work::Mixed(size, _) | Work::List(size) => size == stock.0,
-                Work::Put(_) | Work::Fill(..) => false,
+                Work::Put(_) | Work::Fill(..) | Work::Page(..) => false,
             };
             if lines.iter().any(|line| needs(&line)) {
-                eprintln!("  {name}: {} objects of {}", stock.1, size(stock.0));
-                fill(stock, if stock.0 >= MIB { 4 } else { 32 })?;
+                let clients = if stock.0 >= MIB { 4 } else { 32 };
+                let done =
+                    run(&client, &running.server, Work::Fill(stock.0, stock.1), clients, STOCK_WITHIN)?;
+                eprintln!("  {name}: {} objects of {}", done.requests, size(stock.0));
+                stocks.push((stock.0, done.requests));
             }
         }
     }
@@ -154,7 +158,13 @@ fn measure(
         }
         let profile = out.map(|out| Profile::start(running, out, line.name)).transpose()?;
         let before = running.usage()?;
-        let done = run(&client, &running.server, line.work, line.clients, SPAN)
+        let there = |size| stocks.iter().find(|(of, _)| *of == size).map(|(_, count)| *count);
+        let work = match line.work {
+            Work::Get(size, count) => Work::Get(size, there(size).unwrap_or(count)),
+            Work::Mixed(size, count) => Work::Mixed(size, there(size).unwrap_or(count)),
+            other => other,
+        };
+        let done = run(&client, &running.server, work, line.clients, SPAN)
             .with_context(|| format!("{name}: {}", line.name))?;
         let cpu = running.usage()?.cpu_seconds - before.cpu_seconds;
         if let Some(profile) = profile {
