@@ -5,10 +5,6 @@ use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
 
-/// Threads that answer clients allocate and free all the time, many of them at once.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// What is logged where `HOLDFAST_LOG` does not say. The S3 libraries would log every answer that is an
 /// error to a client, such as a missing key, as an error of ours.
 const DEFAULT_FILTER: &str = "info,s3s=off,object_store=off";

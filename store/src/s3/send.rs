@@ -1,22 +1,20 @@
 //! How an object's bytes leave: extent by extent, each verified before its first byte is sent, and opened
 //! where it is sealed.
 //!
-//! While the client takes one extent the next is read, on a blocking thread: about 2 MiB for each
-//! request. A record that fails its checksum, or a member that may no longer serve, ends the
+//! An extent is read when the one before was handed to the connection: about 2 MiB for each request. A record that fails its checksum, or a member that may no longer serve, ends the
 //! connection in the middle of the body: the client sees fewer bytes than announced, never wrong ones.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::{FutureExt, Stream};
+use futures::Stream;
 use s3s::StdError;
 use s3s::dto::StreamingBlob;
 use s3s::stream::{ByteStream, RemainingLength};
-use tokio::task::JoinHandle;
 
 use super::Store;
 use super::budget::Share;
@@ -156,15 +154,11 @@ impl Segment {
     }
 }
 
-/// A read on its way, with what is to be read after it.
-type Reading = JoinHandle<(Bytewise, Option<Result<Bytes, ReadError>>)>;
-
 /// The body of an answer.
 pub(super) struct Outgoing {
     store: Arc<Store>,
     first: Option<Bytes>,
     todo: Option<Bytewise>,
-    reading: Option<Reading>,
     remaining: usize,
     /// Memory for what is read and not sent.
     _share: Share,
@@ -179,41 +173,23 @@ impl Outgoing {
         let first = (!first.is_empty()).then_some(first);
         let store = Arc::clone(store);
         let todo = more.then_some(rest);
-        StreamingBlob::new(Outgoing { store, first, todo, reading: None, remaining, _share: share })
-    }
-
-    fn read_ahead(&mut self) {
-        if self.reading.is_none()
-            && let Some(mut todo) = self.todo.take()
-        {
-            let store = Arc::clone(&self.store);
-            self.reading = Some(tokio::task::spawn_blocking(move || {
-                let read = todo.next(&store);
-                (todo, read)
-            }));
-        }
+        StreamingBlob::new(Outgoing { store, first, todo, remaining, _share: share })
     }
 }
 
 impl Stream for Outgoing {
     type Item = Result<Bytes, StdError>;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.read_ahead();
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let bytes = match self.first.take() {
             Some(first) => Ok(first),
             None => {
-                let Some(reading) = self.reading.as_mut() else { return Poll::Ready(None) };
-                let read = ready!(reading.poll_unpin(cx));
-                self.reading = None;
-                match read {
-                    Ok((_, None)) => return Poll::Ready(None),
-                    Ok((todo, Some(Ok(bytes)))) => {
-                        self.todo = Some(todo);
-                        Ok(bytes)
-                    }
-                    Ok((_, Some(Err(error)))) => Err(StdError::from(error)),
-                    Err(error) => Err(StdError::from(error)),
+                let Outgoing { store, todo, .. } = &mut *self;
+                // On this very thread, which may wait for the disk: what it has read is still in its caches when it
+                // sends it.
+                match todo.as_mut().and_then(|todo| todo.next(store)) {
+                    None => return Poll::Ready(None),
+                    Some(read) => read.map_err(StdError::from),
                 }
             }
         };
@@ -227,7 +203,6 @@ impl Stream for Outgoing {
                 if self.remaining == 0 {
                     self.todo = None;
                 }
-                self.read_ahead();
             }
             Err(_) => self.todo = None,
         }
