@@ -5,8 +5,6 @@
 
 use std::borrow::Cow;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use http::{HeaderMap, HeaderName, Method, Request, header};
 use s3s::{S3Result, s3_error};
 
@@ -28,15 +26,6 @@ const PRESIGNED: [&str; 6] = [
     "X-Amz-Date",
     "X-Amz-SignedHeaders",
     "X-Amz-Expires",
-];
-
-/// Checksums and how many bytes they have.
-const CHECKSUMS: [(&str, usize); 5] = [
-    ("x-amz-checksum-crc32", 4),
-    ("x-amz-checksum-crc32c", 4),
-    ("x-amz-checksum-crc64nvme", 8),
-    ("x-amz-checksum-sha1", 20),
-    ("x-amz-checksum-sha256", 32),
 ];
 
 /// Subresources whose bodies are documents.
@@ -84,9 +73,6 @@ pub(super) fn check<B>(req: &Request<B>) -> S3Result<()> {
         check_authorization(value.to_str().unwrap_or_default())?;
         check_date(req.headers())?;
         check_digest(req.headers())?;
-    }
-    if *req.method() == Method::PUT {
-        check_checksums(req.headers())?;
     }
     check_document(req, &query)
 }
@@ -220,17 +206,6 @@ fn check_expiry(seconds: &str) -> S3Result<()> {
         Ok(seconds) if (0..=PRESIGNED_MAX_S).contains(&seconds) => Ok(()),
         _ => Err(s3_error!(AccessDenied, "X-Amz-Expires is from 0 to 604800 seconds")),
     }
-}
-
-/// A checksum is as many bytes as its algorithm has, in base64.
-fn check_checksums(headers: &HeaderMap) -> S3Result<()> {
-    for (name, bytes) in CHECKSUMS {
-        let Some(value) = headers.get(name) else { continue };
-        if BASE64_STANDARD.decode(value.as_bytes()).ok().is_none_or(|decoded| decoded.len() != bytes) {
-            return Err(s3_error!(InvalidRequest, "Value for {} header is invalid.", name));
-        }
-    }
-    Ok(())
 }
 
 fn check_document<B>(req: &Request<B>, query: &[(Cow<'_, str>, Cow<'_, str>)]) -> S3Result<()> {
