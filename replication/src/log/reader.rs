@@ -344,18 +344,12 @@ impl LogReader {
         Ok((map.bases[i], map.end_of(i, end)))
     }
 
+    /// The `len` bytes from `lsn` on, which lie in the segment at `base`; fewer only at the file's end.
     fn read_vec(&self, lsn: Lsn, base: Lsn, len: usize) -> Result<Vec<u8>, LogError> {
         let doing = "reading the log";
         let file = self.shared.file(base).map_err(|source| LogError::Io { doing, source })?;
         let offset = SEGMENT_HEADER_LEN + lsn.bytes_since(base);
         file.read_vec_at(len, offset).map_err(|source| LogError::Io { doing, source })
-    }
-
-    fn read_raw(&self, lsn: Lsn, base: Lsn, buf: &mut [u8]) -> Result<usize, LogError> {
-        let doing = "reading the log";
-        let file = self.shared.file(base).map_err(|source| LogError::Io { doing, source })?;
-        let offset = SEGMENT_HEADER_LEN + lsn.bytes_since(base);
-        file.read_at(buf, offset).map_err(|source| LogError::Io { doing, source })
     }
 
     /// The header of the record that begins at `lsn`, verified; the payload is not read.
@@ -365,9 +359,7 @@ impl LogReader {
     }
 
     fn header_in(&self, lsn: Lsn, base: Lsn) -> Result<Header, LogError> {
-        let mut bytes = [0; HEADER_LEN];
-        let got = self.read_raw(lsn, base, &mut bytes)?;
-        parse_header(lsn, &bytes[..got])
+        parse_header(lsn, &self.read_vec(lsn, base, HEADER_LEN)?)
     }
 
     /// The record that begins at `lsn`, verified.
@@ -429,24 +421,22 @@ impl LogReader {
     pub fn read_run(&self, lsn: Lsn, max: usize) -> Result<Bytes, LogError> {
         let (base, end) = self.locate(lsn)?;
         let want = usize::try_from(end.bytes_since(lsn)).unwrap_or(usize::MAX).min(max.max(HEADER_LEN));
-        let mut bytes = vec![0; want];
-        let got = self.read_raw(lsn, base, &mut bytes)?;
+        let mut bytes = self.read_vec(lsn, base, want)?;
         let mut whole = 0;
-        while whole < got {
+        while whole < bytes.len() {
             let at = lsn + whole as u64;
-            match crate::record::parse(&bytes[whole..got]) {
+            match crate::record::parse(&bytes[whole..]) {
                 Ok((header, _)) if header.lsn == at => whole += header.record_len() as usize,
                 Ok(_) => return Err(damaged(at, RecordError::Nonsense)),
-                Err(RecordError::Short) if got == want => break,
+                Err(RecordError::Short) if bytes.len() == want => break,
                 Err(e) => return Err(damaged(at, e)),
             }
         }
         if whole == 0 {
             // The first record alone is larger than `max`.
             let len = self.header_in(lsn, base)?.record_len() as usize;
-            bytes.resize(len, 0);
-            let got = self.read_raw(lsn, base, &mut bytes)?;
-            let (header, _) = crate::record::parse(&bytes[..got]).map_err(|e| damaged(lsn, e))?;
+            bytes = self.read_vec(lsn, base, len)?;
+            let (header, _) = crate::record::parse(&bytes).map_err(|e| damaged(lsn, e))?;
             whole = header.record_len() as usize;
         }
         bytes.truncate(whole);

@@ -279,6 +279,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
 
     /// The answer.
     pub(super) fn told(&mut self, conn: ConnId, token: u64, epoch: Epoch, lsn: Lsn, out: &mut Out<R, M>) {
+        self.told_committed(conn, epoch, lsn, out);
         if self.is_upstream(conn, epoch) {
             out.push(Output::Told { token, epoch, committed: lsn });
         }

@@ -363,10 +363,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             Frame::Skip { epoch, gap } => self.skip(conn, epoch, &gap, out),
             Frame::Committed { epoch, lsn } => self.told_committed(conn, epoch, lsn, out),
             Frame::Ask { token } => self.asked(conn, token, out),
-            Frame::Told { token, epoch, committed } => {
-                self.told_committed(conn, epoch, committed, out);
-                self.told(conn, token, epoch, committed, out);
-            }
+            Frame::Told { token, epoch, committed } => self.told(conn, token, epoch, committed, out),
             Frame::Reject { reason, text } => {
                 self.close(conn, format!("refused by the peer ({reason:?}): {text}"), out);
             }
