@@ -51,6 +51,11 @@ impl Ids {
     }
 }
 
+/// Path and query of a request.
+pub(super) fn target<B>(req: &Request<B>) -> &str {
+    req.uri().path_and_query().map_or("/", |target| target.as_str())
+}
+
 /// What of a request its answer will need.
 pub(super) struct Asked {
     path: String,

@@ -18,7 +18,7 @@ use s3s::{Body, S3Error};
 use sha2::Sha256;
 
 use super::guard::Peer;
-use super::{answer, wall_ms};
+use super::{answer, edge, wall_ms};
 
 /// Says for whom a request is handed on: address, wall clock in milliseconds, seal.
 pub(super) const FOR: HeaderName = HeaderName::from_static("x-holdfast-for");
@@ -76,8 +76,7 @@ impl HandOn {
         mut req: Request<Incoming>,
         to: &str,
     ) -> Result<Response<Body>, S3Error> {
-        let target = req.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned();
-        let uri: Uri = format!("{}{target}", to.trim_end_matches('/'))
+        let uri: Uri = format!("{}{}", to.trim_end_matches('/'), edge::target(&req))
             .parse()
             .map_err(|_| answer::unavailable("The primary's address cannot be used; nothing was stored"))?;
         let peer = req.extensions().get::<Peer>().copied();
@@ -115,9 +114,9 @@ impl HandOn {
 
 fn mac<B>(key: &[u8; 32], claim: &str, req: &Request<B>) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length will do");
-    let target = req.uri().path_and_query().map_or("/", |target| target.as_str());
     let signature = req.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-    for piece in [claim.as_bytes(), req.method().as_str().as_bytes(), target.as_bytes(), signature] {
+    for piece in [claim.as_bytes(), req.method().as_str().as_bytes(), edge::target(req).as_bytes(), signature]
+    {
         mac.update(&(piece.len() as u64).to_le_bytes());
         mac.update(piece);
     }

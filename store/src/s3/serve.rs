@@ -230,7 +230,7 @@ impl Front {
             return self.send_on(&req, redirect, reason);
         };
         // Where a member is on its way to become primary, its own address may be that of the primary.
-        let Some(to) = redirect.clone().filter(|_| !hand_on::was_handed_on(req.headers())) else {
+        let Some(to) = redirect.filter(|_| !hand_on::was_handed_on(req.headers())) else {
             return self.send_on(&req, None, reason);
         };
         StandbyCounts::count(&self.counts.handed_on);
@@ -253,15 +253,14 @@ impl Front {
 
     fn send_on<B>(&self, req: &Request<B>, redirect: Option<String>, reason: &str) -> Response<Body> {
         StandbyCounts::count(&self.counts.sent_on);
-        let target = req.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
-        and_close(send_away(&NotServing { redirect, reason: reason.to_owned() }, &target))
+        and_close(send_away(&NotServing { redirect, reason: reason.to_owned() }, edge::target(req)))
     }
 }
 
 impl Desk {
     /// The answer, if this desk serves before it and after it.
     async fn answer(&self, req: Request<Incoming>) -> Response<Body> {
-        let target = req.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+        let target = edge::target(&req).to_owned();
         if let Err(no) = self.backend.serving() {
             return send_away(&no, &target);
         }

@@ -13,7 +13,6 @@
 //! Invariant: an answer of a standby shows everything that was acknowledged, by whomever, longer before the request
 //! came than the bound; and what `x-holdfast-lsn` of the request names.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -97,11 +96,7 @@ pub(super) async fn caught_up(
         let seen = watch.wait_for(|progress| progress.applied >= needed).await.ok()?;
         Some(*seen)
     };
-    within(PATIENCE, reached).await?
-}
-
-async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-    tokio::time::timeout(limit, work).await.ok()
+    tokio::time::timeout(PATIENCE, reached).await.ok()?
 }
 
 /// What stands behind the endpoint of a standby that answers reads: it may answer, and writes nothing.

@@ -121,18 +121,19 @@ fn check_authorization(text: &str) -> S3Result<()> {
 /// `KEY/YYYYMMDD/REGION/SERVICE/aws4_request`
 fn check_credential(credential: &str) -> Result<(), String> {
     let parts: Vec<&str> = credential.split('/').collect();
-    let [key, date, _, service, end] = parts[..] else {
+    let formed = match parts[..] {
+        [key, date, _, service, end] => {
+            let is_date = date.len() == 8 && date.bytes().all(|byte| byte.is_ascii_digit());
+            (!key.is_empty() && is_date).then_some((service, end))
+        }
+        _ => None,
+    };
+    let Some((service, end)) = formed else {
         return Err(
             "the Credential is mal-formed; expecting \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\""
                 .into(),
         );
     };
-    if key.is_empty() || date.len() != 8 || !date.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(
-            "the Credential is mal-formed; expecting \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\""
-                .into(),
-        );
-    }
     if service != "s3" {
         return Err(format!("incorrect service {service:?}. This endpoint belongs to \"s3\""));
     }
