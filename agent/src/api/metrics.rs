@@ -3,6 +3,7 @@
 //! Everything is taken from the same snapshots as `ha status` and `replication status`, at the moment
 //! of the scrape: there is no second set of books. A name, once given, stays.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::State;
@@ -10,6 +11,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use holdfast_heartbeat::Dropped;
 use holdfast_replication::replica::{ReplicaRole, ReplicaStatus};
+use holdfast_store::s3::StandbyCounts;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
@@ -36,15 +38,7 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<impl IntoResponse,
     let status = api.status().await?;
     let space = api.handle.space().map(SpaceBoard::status);
     let scrub = api.handle.scrub().map(ScrubBoard::status);
-    let standby = api.handle.standby().map(|counts| {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        StandbyNumbers {
-            answered: of(&counts.answered),
-            handed_on: of(&counts.handed_on),
-            sent_on: of(&counts.sent_on),
-            too_old: of(&counts.too_old),
-        }
-    });
+    let standby = api.handle.standby().cloned();
     let store = StoreNumbers { space, scrub, standby };
     let text = render(&status, api.handle.replication().as_ref(), &store);
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
@@ -55,16 +49,7 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<impl IntoResponse,
 struct StoreNumbers {
     space: Option<SpaceStatus>,
     scrub: Option<ScrubStatus>,
-    standby: Option<StandbyNumbers>,
-}
-
-/// What became of the requests that came while this member was not the primary.
-#[derive(Default)]
-struct StandbyNumbers {
-    answered: u64,
-    handed_on: u64,
-    sent_on: u64,
-    too_old: u64,
+    standby: Option<Arc<StandbyCounts>>,
 }
 
 type Labels = Vec<(&'static str, String)>;
@@ -135,8 +120,8 @@ fn render(status: &Status, log: Option<&ReplicaStatus>, store: &StoreNumbers) ->
     if let Some(scrub) = &store.scrub {
         scrubbed(&mut sheet, scrub);
     }
-    if let Some(numbers) = &store.standby {
-        as_standby(&mut sheet, numbers);
+    if let Some(counts) = &store.standby {
+        as_standby(&mut sheet, counts);
     }
     let mut text = String::new();
     encode(&mut text, &sheet.0).expect("writing to a string does not fail");
@@ -505,18 +490,19 @@ fn scrubbed(sheet: &mut Sheet, scrub: &ScrubStatus) {
     );
 }
 
-fn as_standby(sheet: &mut Sheet, numbers: &StandbyNumbers) {
+fn as_standby(sheet: &mut Sheet, counts: &StandbyCounts) {
     let outcomes =
-        [("answered", numbers.answered), ("handed_on", numbers.handed_on), ("sent_on", numbers.sent_on)];
+        [("answered", &counts.answered), ("handed_on", &counts.handed_on), ("sent_on", &counts.sent_on)];
     sheet.counters(
         "standby_requests",
         "S3 requests that came while this member was not the primary, by what became of them",
-        outcomes.map(|(outcome, count)| (vec![("outcome", outcome.to_owned())], count)),
+        outcomes
+            .map(|(outcome, count)| (vec![("outcome", outcome.to_owned())], count.load(Ordering::Relaxed))),
     );
     sheet.counter(
         "standby_reads_too_old",
         "Reads that this member could not answer as a standby in time, for it was not as far as they had to show",
-        numbers.too_old,
+        counts.too_old.load(Ordering::Relaxed),
     );
 }
 
@@ -569,11 +555,8 @@ mod tests {
         let space =
             SpaceStatus { log_bytes: 9000, live_bytes: 5000, won_bytes: 700, ..SpaceStatus::default() };
         let scrub = ScrubStatus { last_complete_ms: Some(1500), healed: 3, ..ScrubStatus::default() };
-        StoreNumbers {
-            space: Some(space),
-            scrub: Some(scrub),
-            standby: Some(StandbyNumbers { handed_on: 4, ..StandbyNumbers::default() }),
-        }
+        let standby = StandbyCounts { handed_on: AtomicU64::new(4), ..StandbyCounts::default() };
+        StoreNumbers { space: Some(space), scrub: Some(scrub), standby: Some(Arc::new(standby)) }
     }
 
     /// With connections that are carried over.

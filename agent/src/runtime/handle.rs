@@ -74,8 +74,8 @@ impl Handle {
     }
 
     /// What became of the requests that came to the store as a standby's; `None` on a witness.
-    pub fn standby(&self) -> Option<&StandbyCounts> {
-        self.upkeep.as_ref().map(|upkeep| &*upkeep.standby)
+    pub fn standby(&self) -> Option<&std::sync::Arc<StandbyCounts>> {
+        self.upkeep.as_ref().map(|upkeep| &upkeep.standby)
     }
 
     /// What space the store takes; `None` on a witness.
