@@ -372,7 +372,6 @@ impl World {
                 }
                 // The token is the moment of the question.
                 Output::Told { token, committed, .. } => {
-                    self.counts.told += 1;
                     self.see(Seen::Told { host: h, asked_at: token, committed });
                 }
                 Output::SetAside { archive, from, to } => {

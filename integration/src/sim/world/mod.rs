@@ -142,8 +142,6 @@ pub struct Counts {
     pub reigns: u64,
     /// Times that space was won back.
     pub reclaims: u64,
-    /// Answers to the question how far a primary is.
-    pub told: u64,
     /// Damaged places that were put right.
     pub healed: u64,
     /// Things that happened in the world.
