@@ -13,15 +13,36 @@ use holdfast_agent::lab::cluster::Cluster;
 use holdfast_agent::lab::privilege::{Standing, outer_uid, standing};
 use holdfast_agent::lab::settings::ClusterSpec;
 use nix::sys::signal::Signal;
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
 /// Limit for what the cluster should do in seconds on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// What the hosts of a cluster may write in a test, with much room, bytes.
+const MEMORY_NEEDED: u64 = 1 << 30;
 
 /// Runs `body` on a fresh cluster of `spec` and panics with the hosts' logs if it fails.
 ///
 /// Without root the test starts itself again as root of a user namespace. It is skipped, with a line that
 /// says so, only where the system allows neither.
 pub fn promise<F>(spec: ClusterSpec, body: F)
+where
+    F: FnOnce(&Cluster) -> Result<()>,
+{
+    promise_in(&std::env::temp_dir(), spec, body);
+}
+
+/// As [`promise`], with the hosts' disks in memory: for a bound in milliseconds, which is about the protocol. What a
+/// durable write adds to it is the disk's, may be anything on a machine that others use too, and is what the bench
+/// measures.
+pub fn promise_in_time<F>(spec: ClusterSpec, body: F)
+where
+    F: FnOnce(&Cluster) -> Result<()>,
+{
+    promise_in(&memory_dir(), spec, body);
+}
+
+fn promise_in<F>(base: &Path, spec: ClusterSpec, body: F)
 where
     F: FnOnce(&Cluster) -> Result<()>,
 {
@@ -33,7 +54,8 @@ where
         return again_as_root(&binary, test_name::<F>());
     }
     let _turn = wait_for_turn().expect("a lock file in the directory for temporary files");
-    let dir = tempfile::Builder::new().prefix("holdfast-test-").tempdir().expect("a temporary directory");
+    let dir =
+        tempfile::Builder::new().prefix("holdfast-test-").tempdir_in(base).expect("a temporary directory");
     let cluster = match Cluster::start(spec, dir.path(), &binary) {
         Ok(cluster) => cluster,
         Err(e) => panic!("the cluster did not start: {e:#}; logs are in {}", dir.keep().display()),
@@ -67,6 +89,15 @@ pub fn holdfast_binary() -> Result<PathBuf> {
             own.display()
         )
     })
+}
+
+/// A directory whose files lie in memory, where this machine has one with room; else that for temporary files.
+fn memory_dir() -> PathBuf {
+    let shm = Path::new("/dev/shm");
+    let has_room = statfs(shm).is_ok_and(|fs| {
+        fs.filesystem_type() == TMPFS_MAGIC && fs.blocks_available() * fs.block_size() as u64 >= MEMORY_NEEDED
+    });
+    if has_room { shm.to_owned() } else { std::env::temp_dir() }
 }
 
 /// The name of the test that the closure type `F` stands in.
