@@ -5,6 +5,11 @@ use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
 
+/// Without locks between threads, which are of different urgencies. See [`holdfast_agent::runtime::supervisor`] for how
+/// it is told not to take memory ahead.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What is logged where `HOLDFAST_LOG` does not say. The S3 libraries would log every answer that is an
 /// error to a client, such as a missing key, as an error of ours.
 const DEFAULT_FILTER: &str = "info,s3s=off,object_store=off";

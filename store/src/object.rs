@@ -74,7 +74,9 @@ pub struct Etag {
 
 impl std::fmt::Display for Etag {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&hex::encode(self.md5))?;
+        let mut digits = [0; 32];
+        hex::encode_to_slice(self.md5, &mut digits).map_err(|_| std::fmt::Error)?;
+        f.write_str(std::str::from_utf8(&digits).map_err(|_| std::fmt::Error)?)?;
         if self.parts > 0 {
             write!(f, "-{}", self.parts)?;
         }

@@ -103,7 +103,7 @@ async fn page(
 }
 
 fn split(items: Vec<Item>, names: Names, owners: Option<&Owners>) -> (Vec<Object>, Vec<CommonPrefix>) {
-    let mut objects = Vec::new();
+    let mut objects = Vec::with_capacity(items.len());
     let mut prefixes = Vec::new();
     for item in items {
         match item {
