@@ -16,6 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use fjall::config::PartitioningPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use holdfast_heartbeat::types::Lsn;
 use parking_lot::RwLock;
@@ -460,7 +461,15 @@ impl Index {
                 .max_journaling_size(JOURNAL_BYTES)
                 .worker_threads(1)
                 .open()?;
-            let options = || KeyspaceCreateOptions::default().max_memtable_size(WRITE_BUFFER_BYTES);
+            // Below the first level a table's filter and its list of blocks are read in pieces as well: whole, they
+            // are megabytes for each table, which a small cache would read again for each key.
+            let in_pieces = || PartitioningPolicy::new([false, true]);
+            let options = || {
+                KeyspaceCreateOptions::default()
+                    .max_memtable_size(WRITE_BUFFER_BYTES)
+                    .index_block_partitioning_policy(in_pieces())
+                    .filter_block_partitioning_policy(in_pieces())
+            };
             let tree = db.keyspace("index", options)?;
             Ok((db, tree))
         }));

@@ -31,6 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const REST: Duration = Duration::from_secs(300);
 /// How long it waits before it offers a record again that was refused for want of room.
 const OFFER_AGAIN: Duration = Duration::from_millis(100);
+/// How many times as long as a commit took it waits before it goes on.
+const REST_OF_COMMIT: u32 = 2;
 /// How often it offers one.
 const OFFERS: u32 = 300;
 /// After a look that found nothing worth giving up the log must have grown by this share of itself.
@@ -284,7 +286,13 @@ impl Reclaimer {
                     pace.spend(payload.iter().map(|part| part.len() as u64).sum()).await;
                     self.write(kind, payload, Wait::Appended).await?
                 }
-                Step::Commit(kind, payload) => self.write(kind, payload, Wait::Committed).await?,
+                Step::Commit(kind, payload) => {
+                    let begun = Instant::now();
+                    let told = self.write(kind, payload, Wait::Committed).await?;
+                    // Small objects weigh little and are as much work as large ones, for the thread that all wait for.
+                    tokio::time::sleep(begun.elapsed() * REST_OF_COMMIT).await;
+                    told
+                }
                 Step::Done => return Ok(Some(thinning.progress())),
             };
         }

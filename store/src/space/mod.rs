@@ -42,8 +42,9 @@ const PACK_BYTES: usize = 16 * 1024;
 /// Bytes that are moved before the new places are noted.
 const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Extents that are moved before the new places are noted.
-const WINDOW_EXTENTS: usize = 512;
+/// Extents that are moved before the new places are noted: the operation that notes them must not hold up others for
+/// longer than a write to the disk does.
+const WINDOW_EXTENTS: usize = 128;
 
 /// Entries of the index that one step looks at.
 const LOOK: usize = 8192;
