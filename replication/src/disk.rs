@@ -21,6 +21,10 @@ pub trait DiskFile: Send + Sync + 'static {
         bytes.truncate(got);
         Ok(bytes)
     }
+    /// The file as the kernel has it, for what the kernel itself can do with it; `None` where it has none.
+    fn kernel_file(&self) -> Option<Arc<File>> {
+        None
+    }
     /// Writes all of `data` at `offset`. After an error any part of it may have been written.
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
     /// Makes the file's bytes and its length durable.
@@ -114,7 +118,7 @@ impl FileDisk {
 }
 
 #[derive(Debug)]
-struct RealFile(File);
+struct RealFile(Arc<File>);
 
 impl DiskFile for RealFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -134,7 +138,7 @@ impl DiskFile for RealFile {
         let mut bytes = Vec::with_capacity(len);
         while bytes.len() < len {
             let at = offset + bytes.len() as u64;
-            match rustix::io::pread(&self.0, rustix::buffer::spare_capacity(&mut bytes), at) {
+            match rustix::io::pread(&*self.0, rustix::buffer::spare_capacity(&mut bytes), at) {
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(rustix::io::Errno::INTR) => {}
@@ -144,6 +148,9 @@ impl DiskFile for RealFile {
         // The allocator may have given more room than was asked for.
         bytes.truncate(len);
         Ok(bytes)
+    }
+    fn kernel_file(&self) -> Option<Arc<File>> {
+        Some(Arc::clone(&self.0))
     }
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         self.0.write_all_at(data, offset)
@@ -167,11 +174,11 @@ impl Disk for FileDisk {
             File::open(&self.root)?.sync_all()?;
         }
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile(Arc::new(file))))
     }
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(self.root.join(name))?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile(Arc::new(file))))
     }
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
         let entries = match fs::read_dir(self.root.join(dir)) {

@@ -182,10 +182,12 @@ impl Header {
         if payload.len() != self.payload_len as usize {
             return Err(RecordError::Short);
         }
-        if crc32c::crc32c(payload) != self.payload_crc {
-            return Err(RecordError::PayloadChecksum);
-        }
-        Ok(())
+        self.check_sum(crc32c::crc32c(payload))
+    }
+
+    /// Checks the CRC32C of a payload of the right length.
+    pub(crate) fn check_sum(&self, sum: u32) -> Result<(), RecordError> {
+        if sum == self.payload_crc { Ok(()) } else { Err(RecordError::PayloadChecksum) }
     }
 }
 

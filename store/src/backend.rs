@@ -4,6 +4,7 @@
 //! The agent implements [`Backend`]; nothing here knows of roles, leases or peers beyond what these
 //! answers say.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -67,9 +68,27 @@ pub trait ReadLog: Send + Sync + 'static {
     /// checksum verified.
     fn read_slice(&self, lsn: Lsn, offset: u32, len: u32) -> Result<Bytes, ReadError>;
 
+    /// Where those bytes lie in a file, verified alike: for the kernel to send them without a copy here. `None` where
+    /// they can only be read.
+    fn file_range(&self, lsn: Lsn, offset: u32, len: u32) -> Result<Option<FileRange>, ReadError> {
+        let _ = (lsn, offset, len);
+        Ok(None)
+    }
+
     /// Keeps what can be read now readable for as long as the answer lives, even if it is given up
     /// meanwhile.
     fn hold(&self) -> Held;
+}
+
+/// Verified bytes that lie in a file.
+#[derive(Clone, Debug)]
+pub struct FileRange {
+    /// The file.
+    pub file: Arc<File>,
+    /// Where they begin.
+    pub offset: u64,
+    /// How many they are.
+    pub len: u32,
 }
 
 /// See [`ReadLog::hold`].

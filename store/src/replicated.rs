@@ -11,7 +11,7 @@ use holdfast_replication::replica::{ApplyError, Committed, StateMachine};
 use holdfast_replication::{LogError, LogReader, RecordKind};
 
 use crate::apply::Outcome;
-use crate::backend::{Held, ReadError, ReadLog};
+use crate::backend::{FileRange, Held, ReadError, ReadLog};
 use crate::checkpoint;
 use crate::machine::{Entry, Machine};
 
@@ -56,10 +56,19 @@ impl ReadLog for LogReader {
     }
 
     fn read_slice(&self, lsn: Lsn, offset: u32, len: u32) -> Result<Bytes, ReadError> {
-        LogReader::read_slice(self, lsn, offset, len).map_err(|error| match error {
-            LogError::Io { .. } | LogError::Poisoned(_) => ReadError::Io(error.to_string()),
-            // The index names only what was committed: whatever else is wrong, the bytes are not there.
-            _ => ReadError::Damaged(error.to_string()),
-        })
+        LogReader::read_slice(self, lsn, offset, len).map_err(unread)
+    }
+
+    fn file_range(&self, lsn: Lsn, offset: u32, len: u32) -> Result<Option<FileRange>, ReadError> {
+        let found = LogReader::file_range(self, lsn, offset, len).map_err(unread)?;
+        Ok(found.map(|range| FileRange { file: range.file, offset: range.offset, len: range.len }))
+    }
+}
+
+fn unread(error: LogError) -> ReadError {
+    match error {
+        LogError::Io { .. } | LogError::Poisoned(_) => ReadError::Io(error.to_string()),
+        // The index names only what was committed: whatever else is wrong, the bytes are not there.
+        _ => ReadError::Damaged(error.to_string()),
     }
 }

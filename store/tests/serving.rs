@@ -111,6 +111,34 @@ async fn damage_never_leaves_as_data() {
     assert_eq!(got.status, 500, "met before the head left");
 }
 
+#[tokio::test]
+async fn what_is_long_and_plain_is_sent_from_its_file() {
+    let s3 = Endpoint::with_bucket().await;
+    let body: Vec<u8> = (0..(3u32 << 20) + 200_000).map(|n| (n % 251) as u8).collect();
+    s3.send(Call::new("PUT", "/box/k").body(body.clone())).await;
+    let sent = |get: Call| async {
+        let before = s3.toy.sent_from_file();
+        let got = s3.send(get).await;
+        assert!(got.status < 300, "{}", got.text());
+        (got.bytes().to_vec(), s3.toy.sent_from_file() - before)
+    };
+    let get = || Call::new("GET", "/box/k");
+    let (all, files) = sent(get()).await;
+    assert!(all == body && files == 4, "{} bytes, {files} ranges", all.len());
+    // From the middle of one record to the middle of the next; a few bytes; and the end, which is short.
+    let (some, files) = sent(get().header("range", "bytes=500000-1400000")).await;
+    assert!(some == body[500_000..=1_400_000] && files == 2, "{files} ranges");
+    let (few, files) = sent(get().header("range", "bytes=1048570-1048580")).await;
+    assert!(few == body[1_048_570..=1_048_580] && files == 0, "{files} ranges");
+    let (none, files) = sent(Call::new("HEAD", "/box/k")).await;
+    assert!(none.is_empty() && files <= 1);
+    // A copy is made of the bytes themselves.
+    let copied = s3.send(Call::new("PUT", "/box/copy").header("x-amz-copy-source", "/box/k")).await;
+    assert_eq!(copied.status, 200, "{}", copied.text());
+    let (copy, _) = sent(Call::new("GET", "/box/copy")).await;
+    assert!(copy == body);
+}
+
 async fn connect_idle(s3: &Endpoint) -> TcpStream {
     let mut stream = TcpStream::connect(s3.addr).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use holdfast_heartbeat::Lsn;
 use holdfast_replication::LogReader;
 use holdfast_replication::replica::Input;
-use holdfast_store::backend::{Held, ReadError, ReadLog};
+use holdfast_store::backend::{FileRange, Held, ReadError, ReadLog};
 use tokio::sync::oneshot;
 
 use super::log_thread::LogInput;
@@ -62,9 +62,9 @@ pub struct HealingReader {
     pub healer: Healer,
 }
 
-impl ReadLog for HealingReader {
-    fn read_slice(&self, lsn: Lsn, offset: u32, len: u32) -> Result<Bytes, ReadError> {
-        let read = || ReadLog::read_slice(&self.reader, lsn, offset, len);
+impl HealingReader {
+    /// What `read` gives of the record at `lsn`, after it was put right where it has to be.
+    fn healed<T>(&self, lsn: Lsn, read: impl Fn() -> Result<T, ReadError>) -> Result<T, ReadError> {
         match read() {
             Err(ReadError::Damaged(found)) => match self.healer.heal(lsn) {
                 Ok(()) => read(),
@@ -72,6 +72,16 @@ impl ReadLog for HealingReader {
             },
             other => other,
         }
+    }
+}
+
+impl ReadLog for HealingReader {
+    fn read_slice(&self, lsn: Lsn, offset: u32, len: u32) -> Result<Bytes, ReadError> {
+        self.healed(lsn, || ReadLog::read_slice(&self.reader, lsn, offset, len))
+    }
+
+    fn file_range(&self, lsn: Lsn, offset: u32, len: u32) -> Result<Option<FileRange>, ReadError> {
+        self.healed(lsn, || ReadLog::file_range(&self.reader, lsn, offset, len))
     }
 
     fn hold(&self) -> Held {

@@ -27,7 +27,7 @@ pub use self::gaps::Gap;
 use self::map::Map;
 use self::mark::{Mark, MarkFile};
 use self::reader::Shared;
-pub use self::reader::{Hold, LogReader, Record, Verified};
+pub use self::reader::{FileRange, Hold, LogReader, Record, Verified};
 pub use self::recovery::{OpenOptions, Recovery};
 pub use self::scrub::Walk;
 use crate::disk::{Disk, DiskFile};

@@ -4,7 +4,9 @@
 //! asks only for positions that a committed record named. Each answer was verified by checksum. A
 //! reader never writes, and never waits for the writer's I/O.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -34,6 +36,25 @@ pub struct Record {
     pub epoch: Epoch,
     /// Its payload, verified.
     pub payload: Bytes,
+}
+
+/// Bytes of a payload as they lie in a file.
+#[derive(Clone, Debug)]
+pub struct FileRange {
+    /// The file, which is there as long as this lives, whether its name is gone or not.
+    pub file: Arc<File>,
+    /// Where they begin.
+    pub offset: u64,
+    /// How many they are.
+    pub len: u32,
+}
+
+/// Bytes that are looked at at once where nobody keeps them: they stay in the processor's own cache.
+const LOOKED_AT: usize = 128 * 1024;
+
+thread_local! {
+    /// Where they are looked at.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 #[derive(Default)]
@@ -346,10 +367,8 @@ impl LogReader {
 
     /// The `len` bytes from `lsn` on, which lie in the segment at `base`; fewer only at the file's end.
     fn read_vec(&self, lsn: Lsn, base: Lsn, len: usize) -> Result<Vec<u8>, LogError> {
-        let doing = "reading the log";
-        let file = self.shared.file(base).map_err(|source| LogError::Io { doing, source })?;
         let offset = SEGMENT_HEADER_LEN + lsn.bytes_since(base);
-        file.read_vec_at(len, offset).map_err(|source| LogError::Io { doing, source })
+        self.shared.file(base).and_then(|file| file.read_vec_at(len, offset)).map_err(reading)
     }
 
     /// The header of the record that begins at `lsn`, verified; the payload is not read.
@@ -414,6 +433,36 @@ impl LogReader {
             return Err(LogError::OutOfRange { lsn: lsn + HEADER_LEN as u64 + to, end: record.end });
         }
         Ok(record.payload.slice(offset as usize..to as usize))
+    }
+
+    /// Where those bytes lie in a file, verified as [`LogReader::read_slice`] does: for the kernel to send them. `None`
+    /// where the disk is not the kernel's.
+    pub fn file_range(&self, lsn: Lsn, offset: u32, len: u32) -> Result<Option<FileRange>, LogError> {
+        let (base, _) = self.locate(lsn)?;
+        let file = self.shared.file(base).map_err(reading)?;
+        let Some(whole) = file.kernel_file() else { return Ok(None) };
+        let header = self.header_in(lsn, base)?;
+        let payload = lsn + HEADER_LEN as u64;
+        let (payload_len, to) = (u64::from(header.payload_len), u64::from(offset) + u64::from(len));
+        if to > payload_len {
+            return Err(LogError::OutOfRange { lsn: payload + to, end: header.end() });
+        }
+        let begins = SEGMENT_HEADER_LEN + payload.bytes_since(base);
+        let sum = SCRATCH.with_borrow_mut(|scratch| {
+            scratch.resize(LOOKED_AT, 0);
+            let (mut sum, mut done) = (0, 0);
+            while done < payload_len {
+                let piece = &mut scratch[..LOOKED_AT.min((payload_len - done) as usize)];
+                if file.read_at(piece, begins + done).map_err(reading)? < piece.len() {
+                    return Err(damaged(lsn, RecordError::Short));
+                }
+                sum = crc32c::crc32c_append(sum, piece);
+                done += piece.len() as u64;
+            }
+            Ok(sum)
+        })?;
+        header.check_sum(sum).map_err(|e| damaged(lsn, e))?;
+        Ok(Some(FileRange { file: whole, offset: begins + u64::from(offset), len }))
     }
 
     /// Whole records from `lsn` on, verbatim and verified, of one segment: as many as fit in `max`
@@ -509,6 +558,10 @@ pub(super) fn follow_run(mut at: Position, run: &[u8]) -> Result<(Position, u64)
 pub(super) fn misplaced(base: Lsn) -> LogError {
     let detail = "the segment's header does not continue the segment before".into();
     LogError::Damaged { lsn: base, detail }
+}
+
+fn reading(source: io::Error) -> LogError {
+    LogError::Io { doing: "reading the log", source }
 }
 
 pub(super) fn damaged(lsn: Lsn, error: RecordError) -> LogError {

@@ -99,6 +99,30 @@ fn a_log_on_a_real_disk_survives_reopening_and_cutting() {
 }
 
 #[test]
+fn a_range_of_a_file_is_named_only_where_its_record_is_sound() {
+    use std::os::unix::fs::FileExt;
+    let dir = tempfile::tempdir().unwrap();
+    let disk = crate::disk::FileDisk::open(dir.path()).unwrap();
+    let mut log = Log::open(disk, 4 << 20).unwrap().0;
+    log.found(ID, 4 << 20).unwrap();
+    log.append(RecordKind::EpochStart, Epoch(1), &[b"who"]).unwrap();
+    let payload: Vec<u8> = (0..300_000u32).map(|n| (n % 251) as u8).collect();
+    let (lsn, _) = log.append(RecordKind::Data, Epoch(1), &[&payload]).unwrap();
+    log.append(RecordKind::Op, Epoch(1), &[b"behind it"]).unwrap();
+    let reader = log.reader();
+    let range = reader.file_range(lsn, 7, 200_000).unwrap().expect("a real disk");
+    let mut found = vec![0; range.len as usize];
+    range.file.read_exact_at(&mut found, range.offset).unwrap();
+    assert_eq!(found, payload[7..200_007]);
+    assert!(matches!(reader.file_range(lsn, 100_000, 200_001), Err(LogError::OutOfRange { .. })));
+    // Outside of the range, and in the record all the same.
+    range.file.write_all_at(&[!payload[250_000]], range.offset - 7 + 250_000).unwrap();
+    assert!(matches!(reader.file_range(lsn, 7, 200_000), Err(LogError::Damaged { .. })));
+    let (log, records) = sample(&MemDisk::new());
+    assert!(log.reader().file_range(records[3].0, 0, 5).unwrap().is_none(), "no file that a kernel knows");
+}
+
+#[test]
 fn replicas_that_receive_the_same_bytes_in_other_pieces_have_the_same_files() {
     let (left, right) = (MemDisk::new(), MemDisk::new());
     let (from, _) = sample(&left);

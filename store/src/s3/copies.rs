@@ -17,7 +17,7 @@ use super::encryption::{CustomerFields, key_of, show_encryption};
 use super::guard::asker;
 use super::objects::{Sought, find, scope_name, show_checksums};
 use super::receive::{BODY_MAX, Expected, Received, receive};
-use super::send::{Bytewise, Outgoing};
+use super::send::{Bytewise, Feed};
 use super::traits::asks_of;
 use super::uploads::{must_exist, part_number, upload_id};
 use super::{Answer, Store, answer, buckets, timestamp, version_id, wall_ms};
@@ -96,7 +96,7 @@ async fn stream(
         store.ask(move |_, view| Ok(Bytewise::of(&view, &sought.object, key.as_ref(), start, len)?)).await?;
     // Its share is that of where it goes: two shares for one request could wait for each other.
     let share = store.budget.share(1).await?;
-    Ok(Outgoing::body(store, Bytes::new(), bytes, share))
+    Ok(Feed::new(store, None, bytes, share).body())
 }
 
 pub(super) async fn object(store: &Arc<Store>, req: S3Request<CopyObjectInput>) -> Answer<CopyObjectOutput> {

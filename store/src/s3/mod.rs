@@ -37,6 +37,7 @@ mod lifecycle;
 mod listings;
 mod notifications;
 mod objects;
+mod passage;
 mod patience;
 mod receive;
 mod send;
@@ -208,9 +209,9 @@ fn wall_ms() -> u64 {
 }
 
 fn timestamp(wall_ms: u64) -> Timestamp {
-    let nanos = i128::from(wall_ms) * 1_000_000;
-    let time = time::OffsetDateTime::from_unix_timestamp_nanos(nanos);
-    Timestamp::from(time.unwrap_or(time::OffsetDateTime::UNIX_EPOCH))
+    let (seconds, ms) = ((wall_ms / 1000) as i64, (wall_ms % 1000) as i64);
+    let time = time::OffsetDateTime::from_unix_timestamp(seconds);
+    Timestamp::from(time.unwrap_or(time::OffsetDateTime::UNIX_EPOCH) + time::Duration::milliseconds(ms))
 }
 
 /// An owner as the protocol shows it.

@@ -13,7 +13,7 @@ use super::conditions::{Conditions, etag, precondition};
 use super::encryption::{customer_of, key_of, show_encryption};
 use super::guard::{Scope, asker, scope};
 use super::receive::{Expected, receive};
-use super::send::{Bytewise, Outgoing};
+use super::send::{Bytewise, Feed};
 use super::traits::{asks_of, milliseconds, retention_mode_name, tags_of_object};
 use super::{
     Answer, Store, answer, buckets, edge, lifecycle, settings, timestamp, version_id, wall_ms, wellformed,
@@ -323,10 +323,7 @@ pub(super) async fn get(store: &Arc<Store>, req: S3Request<GetObjectInput>) -> A
             let selected = Selected::new(&view, object, input.range, input.part_number)?;
             let len = selected.bytes.end - selected.bytes.start;
             let mut bytes = Bytewise::of(&view, object, key.as_ref(), selected.bytes.start, len)?;
-            let first = match bytes.next(store) {
-                Some(first) => first.map_err(|e| answer::read(&e))?,
-                None => Bytes::new(),
-            };
+            let first = bytes.next(store).transpose().map_err(|e| answer::read(&e))?;
             let mut output = describe!(GetObjectOutput, sought, selected, with_checksums);
             let tags = sought.object.traits.tags.len() as i32;
             output.tag_count = (tags > 0).then_some(tags);
@@ -334,8 +331,11 @@ pub(super) async fn get(store: &Arc<Store>, req: S3Request<GetObjectInput>) -> A
             Ok((output, first, bytes))
         })
         .await?;
-    output.body = Some(Outgoing::body(store, first, rest, share));
-    Ok(S3Response::new(output))
+    let feed = Feed::new(store, first, rest, share);
+    output.body = Some(feed.body());
+    let mut response = S3Response::new(output);
+    response.extensions.insert(feed);
+    Ok(response)
 }
 
 /// Finds the object; that a key does not exist shows only to who may list the bucket. What is found is judged

@@ -40,7 +40,9 @@ use super::cors::{Begun, Cors};
 use super::edge::{self, Asked, Ids};
 use super::guard::Peer;
 use super::hand_on::{self, SealKeys};
+use super::passage::{Outlet, Passage};
 use super::patience::{Patient, WINDOW};
+use super::send::{Feed, Piece};
 use super::standby::{self, StandbyCounts, StandbyReads};
 use super::wellformed;
 use crate::backend::{Backend, NotServing};
@@ -134,6 +136,8 @@ impl Drop for Underway {
 /// The body of an answer, which is under way as long as this lives.
 struct Answering {
     body: Body,
+    /// The same, where the kernel may send what lies in files.
+    feed: Option<(Feed, Passage)>,
     _underway: Underway,
 }
 
@@ -145,7 +149,14 @@ impl hyper::body::Body for Answering {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let Some((feed, passage)) = &self.feed else { return Pin::new(&mut self.body).poll_frame(cx) };
+        Poll::Ready(feed.next().map(|piece| match piece? {
+            Piece::Bytes(bytes) => Ok(Frame::data(bytes)),
+            Piece::File(found) => {
+                let again = feed.look_again(&found);
+                Ok(Frame::data(passage.enter(found.range, again)))
+            }
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -368,23 +379,29 @@ async fn connection(stream: TcpStream, front: Front, mut gate: watch::Receiver<S
     let peer = stream.peer_addr().ok().map(|at| Peer(at.ip()));
     let usage = Arc::new(Usage::new());
     let used = usage.clone();
+    let passage = Passage::default();
+    let outlet = Outlet::new(stream, passage.clone());
     let service = service_fn(move |mut req: Request<Incoming>| {
         if let Some(peer) = peer {
             req.extensions_mut().insert(peer);
         }
         let (front, asked) = (front.clone(), asked.clone());
         let underway = Underway::on(&used);
+        let passage = passage.clone();
         async move {
-            let answer = not_to_itself(admit(&front, &asked, req).await, here);
-            Ok::<_, Infallible>(answer.map(|body| Answering { body, _underway: underway }))
+            let mut answer = not_to_itself(admit(&front, &asked, req).await, here);
+            let feed = answer.extensions_mut().remove::<Feed>().map(|feed| (feed, passage));
+            Ok::<_, Infallible>(answer.map(|body| Answering { body, feed, _underway: underway }))
         }
     });
     // Declared before the connection, so that it is dropped after that one is closed.
     let mut guest;
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
+        // Slices are never copied together: some stand for bytes of files.
+        .writev(true)
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(Patient::new(stream, WINDOW)), service);
+        .serve_connection(TokioIo::new(Patient::new(outlet, WINDOW)), service);
     let mut served = std::pin::pin!(served);
     let mut began_before_no = !matches!(*gate.borrow_and_update(), Serving::No { .. });
     guest = began_before_no.then(|| guests.enter()).flatten();

@@ -1,12 +1,14 @@
-//! A member without peers or disk: everything is committed at once, and every answer of the backend
-//! can be bent by the test.
+//! A member without peers, whose log is kept in memory and in a file that the kernel can send from: everything is
+//! committed at once, and every answer of the backend can be bent by the test.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 pub mod sign;
 
 use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::Mutex;
 
@@ -15,7 +17,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use holdfast_heartbeat::types::{Epoch, Lsn};
 use holdfast_store::apply::Outcome;
-use holdfast_store::backend::{Backend, Damage, Held, NotServing, ReadError, ReadLog, WriteError};
+use holdfast_store::backend::{Backend, Damage, FileRange, Held, NotServing, ReadError, ReadLog, WriteError};
 use holdfast_store::index::Index;
 use holdfast_store::machine::{Entry, Machine};
 use holdfast_store::s3::{Guests, Options, Serving, StandbyReads, Store, serve, service};
@@ -32,6 +34,10 @@ const HEADER: u64 = 48;
 
 struct State {
     records: BTreeMap<u64, Bytes>,
+    /// The payloads, each where its record begins.
+    file: Arc<File>,
+    /// How often it was told where bytes lie in it.
+    sent_from_file: usize,
     end: u64,
     machine: Machine,
     epoch: Epoch,
@@ -57,6 +63,8 @@ impl Toy {
         let machine = Machine::new(index.clone()).unwrap();
         let state = State {
             records: BTreeMap::new(),
+            file: Arc::new(tempfile::tempfile().unwrap()),
+            sent_from_file: 0,
             end: 0,
             machine,
             epoch: Epoch(1),
@@ -105,6 +113,10 @@ impl Toy {
         self.with(|s| s.appends)
     }
 
+    pub fn sent_from_file(&self) -> usize {
+        self.with(|s| s.sent_from_file)
+    }
+
     /// Commits wait until the channel says true.
     pub fn hold_commits(&self, until: watch::Receiver<bool>) {
         self.with(|s| s.held = Some(until));
@@ -135,6 +147,7 @@ impl Toy {
 fn place(state: &mut State, payload: Bytes) -> (Lsn, Lsn) {
     let lsn = state.end;
     state.end += HEADER + payload.len() as u64;
+    state.file.write_all_at(&payload, lsn).unwrap();
     state.records.insert(lsn, payload);
     (Lsn(lsn), Lsn(state.end))
 }
@@ -193,6 +206,14 @@ impl ReadLog for Toy {
             let record = s.records.get(&lsn.0).ok_or_else(|| ReadError::Damaged("no record".into()))?;
             Ok(record.slice(offset as usize..(offset + len) as usize))
         })
+    }
+
+    fn file_range(&self, lsn: Lsn, offset: u32, len: u32) -> Result<Option<FileRange>, ReadError> {
+        self.read_slice(lsn, offset, len)?;
+        Ok(self.with(|s| {
+            s.sent_from_file += 1;
+            Some(FileRange { file: s.file.clone(), offset: lsn.0 + u64::from(offset), len })
+        }))
     }
 }
 
