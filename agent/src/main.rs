@@ -5,8 +5,7 @@ use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
 
-/// Without locks between threads, which are of different urgencies. See [`holdfast_agent::runtime::supervisor`] for how
-/// it is told not to take memory ahead.
+/// Without locks between threads, which are of different urgencies. `runtime::supervisor` has it take no memory ahead.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -15,6 +15,7 @@ use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -62,8 +63,28 @@ fn keep_secrets_in_memory() {
     }
 }
 
+/// The allocator takes address space a gigabyte at a time. Where it makes all of that usable at once, a process that locks
+/// its memory has it resident. It is told by its environment alone, which it reads before anything else runs.
+const NOT_AHEAD: (&str, &str) = ("MIMALLOC_ARENA_EAGER_COMMIT", "0");
+
+/// Starts this program anew, in the same process, where its allocator was told nothing; what it starts inherits that.
+fn take_no_memory_ahead() {
+    let (name, value) = NOT_AHEAD;
+    if std::env::var_os(name).is_some() {
+        return;
+    }
+    let mut arguments = std::env::args_os();
+    let own_name = arguments.next().unwrap_or_else(|| "holdfast".into());
+    let again = |program| Command::new(program).arg0(own_name).args(arguments).env(name, value).exec();
+    let error = std::env::current_exe().map_or_else(|error| error, again);
+    tracing::warn!(%error, "the allocator could not be told to take no memory ahead: this agent and its supervisor may keep two gigabytes resident that they do not use");
+}
+
 /// Runs a member: as the supervisor, or, when `supervised`, as the agent under it.
 pub fn run(config: &Path, supervised: bool) -> ExitCode {
+    if !supervised {
+        take_no_memory_ahead();
+    }
     keep_secrets_in_memory();
     if supervised {
         return super::run(config);
@@ -158,16 +179,11 @@ fn outlive(
     Ok(End { code: exit_code(status), is_final: false })
 }
 
-/// The allocator takes address space a gigabyte at a time. Where that counts as used from the beginning, locking the
-/// agent into memory makes all of it resident.
-const TAKEN_AHEAD: (&str, &str) = ("MIMALLOC_ARENA_EAGER_COMMIT", "0");
-
 fn start(path: &Path) -> std::io::Result<(Child, JoinHandle<Option<Testament>>)> {
     let (ours, theirs) = UnixStream::pair()?;
     let child = Command::new(std::env::current_exe()?)
         .args(["agent", "--supervised", "--config"])
         .arg(path)
-        .env(TAKEN_AHEAD.0, TAKEN_AHEAD.1)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .spawn()?;
     let hearing = std::thread::Builder::new().name("testament".into()).spawn(move || {
