@@ -82,6 +82,7 @@ fn garbage_goes_on_both_members_and_a_new_primary_has_everything() {
         until("the log of both to become small", || {
             Ok(on_disk(cluster, &primary)? < 60 * MIB && on_disk(cluster, standby)? < 60 * MIB)
         })?;
+        until("the primary to say so", || Ok(space(cluster, &primary)?.completed > 0))?;
         let after = space(cluster, &primary)?;
         ensure(after.completed > 0 && after.won_bytes > 50 * MIB, || format!("{after:?}"))?;
         load.wait_for_more(50, LIMIT)?;

@@ -33,6 +33,8 @@ const REST: Duration = Duration::from_secs(300);
 const OFFER_AGAIN: Duration = Duration::from_millis(100);
 /// How many times as long as a commit took it waits before it goes on.
 const REST_OF_COMMIT: u32 = 2;
+/// How long at most.
+const LONGEST_REST: Duration = Duration::from_secs(1);
 /// How often it offers one.
 const OFFERS: u32 = 300;
 /// After a look that found nothing worth giving up the log must have grown by this share of itself.
@@ -265,7 +267,7 @@ impl Reclaimer {
             "winning space back"
         );
         let mut pace = Pace { per_second: self.settings.bytes_per_second.max(1), free_at: Instant::now() };
-        let mut told = Told::Nothing;
+        let (mut told, mut rest_until) = (Told::Nothing, Instant::now());
         loop {
             let this = Arc::clone(self);
             let stepping = move || {
@@ -283,14 +285,16 @@ impl Reclaimer {
             told = match step? {
                 Step::Look => Told::Nothing,
                 Step::Append(kind, payload) => {
+                    tokio::time::sleep_until(rest_until.into()).await;
                     pace.spend(payload.iter().map(|part| part.len() as u64).sum()).await;
                     self.write(kind, payload, Wait::Appended).await?
                 }
                 Step::Commit(kind, payload) => {
+                    tokio::time::sleep_until(rest_until.into()).await;
                     let begun = Instant::now();
                     let told = self.write(kind, payload, Wait::Committed).await?;
                     // Small objects weigh little and are as much work as large ones, for the thread that all wait for.
-                    tokio::time::sleep(begun.elapsed() * REST_OF_COMMIT).await;
+                    rest_until = Instant::now() + (begun.elapsed() * REST_OF_COMMIT).min(LONGEST_REST);
                     told
                 }
                 Step::Done => return Ok(Some(thinning.progress())),

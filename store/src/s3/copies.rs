@@ -96,7 +96,7 @@ async fn stream(
         store.ask(move |_, view| Ok(Bytewise::of(&view, &sought.object, key.as_ref(), start, len)?)).await?;
     // Its share is that of where it goes: two shares for one request could wait for each other.
     let share = store.budget.share(1).await?;
-    Ok(Feed::new(store, None, bytes, share).body())
+    Ok(Feed::new(store, None, bytes.read(), share).body())
 }
 
 pub(super) async fn object(store: &Arc<Store>, req: S3Request<CopyObjectInput>) -> Answer<CopyObjectOutput> {

@@ -30,7 +30,7 @@ use tokio::net::TcpStream;
 use crate::backend::FileRange;
 use crate::op::CHUNK_LEN;
 
-/// Memory that stands for bytes of a file. Nobody reads or writes it, so that it never becomes resident.
+/// Memory that stands for bytes of a file, which nobody reads or writes.
 static BLANK: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![0; CHUNK_LEN]));
 
 fn is_blank(slice: &[u8]) -> bool {
@@ -60,6 +60,11 @@ impl Passage {
         let slice = BLANK.slice(..range.len as usize);
         self.waiting().push_back(Entered { range, seen: Instant::now(), again });
         slice
+    }
+
+    /// Whether everything that was entered has been sent.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting().is_empty()
     }
 
     fn waiting(&self) -> MutexGuard<'_, VecDeque<Entered>> {
@@ -153,7 +158,7 @@ impl AsyncWrite for Outlet {
 
     /// Called once all that waited was written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.passage.waiting().is_empty() {
+        if !self.passage.is_empty() {
             return Poll::Ready(Err(astray()));
         }
         Pin::new(&mut self.stream).poll_flush(cx)

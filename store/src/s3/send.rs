@@ -86,6 +86,8 @@ struct Segment {
 pub(super) struct Bytewise {
     segments: VecDeque<Segment>,
     len: u64,
+    /// Whether long extents may be left to the kernel.
+    from_files: bool,
     /// Keeps the extents readable, given up meanwhile or not: since when.
     held: Option<(Instant, Held)>,
 }
@@ -130,7 +132,12 @@ impl Bytewise {
             }
         }
         let held = view.held().map(|held| (Instant::now(), held));
-        Ok(Bytewise { segments, len, held })
+        Ok(Bytewise { segments, len, from_files: true, held })
+    }
+
+    /// All of it comes as bytes: for who does something with them.
+    pub(super) fn read(self) -> Bytewise {
+        Bytewise { from_files: false, ..self }
     }
 
     /// Reads what comes next, or looks at it; to be called where waiting for the disk is allowed.
@@ -138,7 +145,7 @@ impl Bytewise {
         self.held.take_if(|(since, _)| since.elapsed() > HELD_FOR);
         loop {
             let segment = self.segments.front_mut()?;
-            match segment.next(store) {
+            match segment.next(store, self.from_files) {
                 Some(Ok(Piece::Bytes(bytes))) if bytes.is_empty() => {}
                 Some(Ok(Piece::File(found))) => {
                     let held = self.held.as_ref().map(|(_, held)| Arc::clone(held));
@@ -172,7 +179,7 @@ fn sealed(
 }
 
 impl Segment {
-    fn next(&mut self, store: &Store) -> Option<Result<Piece, ReadError>> {
+    fn next(&mut self, store: &Store, from_files: bool) -> Option<Result<Piece, ReadError>> {
         if let Some((key, at, range)) = self.sealed.take() {
             let mut salt = Vec::new();
             for extent in at {
@@ -184,7 +191,11 @@ impl Segment {
             self.opener = Some(Opener::new(&key, &salt, range));
         }
         let extent = self.extents.pop_front()?;
-        let Some(opener) = &mut self.opener else { return Some(look_now(store, extent)) };
+        let Some(opener) = &mut self.opener else {
+            let read =
+                if from_files { look_now(store, extent) } else { read_now(store, extent).map(Piece::Bytes) };
+            return Some(read);
+        };
         let opened = read_now(store, extent).and_then(|bytes| {
             opener.update(&bytes, self.extents.is_empty()).map_err(|error| {
                 tracing::error!(lsn = %extent.lsn, reason = %error, "an object could not be decrypted");

@@ -381,6 +381,7 @@ async fn connection(stream: TcpStream, front: Front, mut gate: watch::Receiver<S
     let used = usage.clone();
     let passage = Passage::default();
     let outlet = Outlet::new(stream, passage.clone());
+    let on_its_way = passage.clone();
     let service = service_fn(move |mut req: Request<Incoming>| {
         if let Some(peer) = peer {
             req.extensions_mut().insert(peer);
@@ -421,7 +422,7 @@ async fn connection(stream: TcpStream, front: Front, mut gate: watch::Receiver<S
                     // Dropping the connection closes it: the client learns at once instead of
                     // waiting for an answer that must not come.
                     Serving::No { .. } if began_before_no => return,
-                    Serving::Draining if usage.is_quiet() => return,
+                    Serving::Draining if usage.is_quiet() && on_its_way.is_empty() => return,
                     Serving::No { .. } | Serving::Draining => {}
                     Serving::Yes => {
                         began_before_no = true;

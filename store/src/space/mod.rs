@@ -42,9 +42,11 @@ const PACK_BYTES: usize = 16 * 1024;
 /// Bytes that are moved before the new places are noted.
 const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Extents that are moved before the new places are noted: the operation that notes them must not hold up others for
-/// longer than a write to the disk does.
+/// Extents that are moved before the new places are noted, and all of the entry that is looked at then.
 const WINDOW_EXTENTS: usize = 128;
+
+/// New places that one operation notes: it must not hold up others for longer than a write to the disk does.
+const NOTED_AT_ONCE: usize = 128;
 
 /// Entries of the index that one step looks at.
 const LOOK: usize = 8192;
@@ -210,7 +212,8 @@ impl Thinning {
             }
             Phase::Noting(mut moving) => match told {
                 Told::Committed(Outcome::Changed) => {
-                    moving.items.clear();
+                    let noted = moving.items.len().min(NOTED_AT_ONCE);
+                    moving.items.drain(..noted);
                     self.go_on_moving(moving, index, log)
                 }
                 Told::Committed(other) => Err(Stopped::Unexpected(other)),
@@ -405,9 +408,10 @@ impl Moving {
         }
     }
 
+    /// Notes where the first items are now.
     fn relocations(&self) -> Op {
         let mut relocations: Vec<Relocation> = Vec::new();
-        for item in &self.items {
+        for item in self.items.iter().take(NOTED_AT_ONCE) {
             let moved = (item.from, item.to);
             match relocations.last_mut() {
                 Some(last) if last.holder == item.holder => last.extents.push(moved),
