@@ -15,7 +15,7 @@ use holdfast_store::machine::Machine;
 use holdfast_store::object::{Etag, Traits, UploadId, VersionId};
 use holdfast_store::op::*;
 use holdfast_store::space::plan::{Means, choose, survey};
-use holdfast_store::space::{Step, Stopped, Thinning, Told};
+use holdfast_store::space::{Bounds, Step, Stopped, Thinning, Told};
 use holdfast_store::state::{Layout, Version};
 
 const SEGMENT: u64 = 64 * 1024;
@@ -247,7 +247,8 @@ impl Host {
         let found = survey(&self.index.view(), &self.sealed()).unwrap();
         let means = Means { checkpoint_bytes: self.index.size_bytes(), spare_bytes: u64::MAX };
         let chosen = choose(&found, means);
-        let thinning = Thinning::begin(Epoch(self.epoch), &chosen, self.engine.log().holes());
+        let thinning =
+            Thinning::begin(Epoch(self.epoch), &chosen, self.engine.log().holes(), Bounds::default());
         (!chosen.is_empty()).then_some(thinning)
     }
 
@@ -455,7 +456,7 @@ fn what_several_have_is_moved_once() {
     }
     // The first segment holds the object and more garbage than that is worth.
     let first = host.sealed()[0];
-    let thinning = Thinning::begin(Epoch(host.epoch), &[first], host.engine.log().holes());
+    let thinning = Thinning::begin(Epoch(host.epoch), &[first], host.engine.log().holes(), Bounds::default());
     host.thin(thinning, |_| {}).unwrap();
     assert_eq!(host.live_now(), host.index.view().live_bytes().unwrap());
     assert_eq!(host.live_now(), 44_000);
@@ -482,7 +483,8 @@ fn data_that_was_given_up_before_its_object_came_is_refused() {
         host.put("plain", "garbage", &garbage, None);
     }
     let first = host.sealed()[0];
-    let mut thinning = Thinning::begin(Epoch(host.epoch), &[first], host.engine.log().holes());
+    let mut thinning =
+        Thinning::begin(Epoch(host.epoch), &[first], host.engine.log().holes(), Bounds::default());
     let step = thinning.next(Told::Nothing, &host.index.clone(), &host.engine.reader()).unwrap();
     host.step(step);
     let source = Source::Extents { epoch: Epoch(host.epoch), extents: vec![early] };
@@ -506,7 +508,7 @@ fn bytes_that_cannot_be_read_keep_their_segment() {
     let first = host.sealed()[0];
     let name = format!("{:016x}.log", first.0.0);
     host.disk.flip_bit(&name, 8 * (64 + extent.lsn.0 - first.0.0 + 48 + 100));
-    let thinning = Thinning::begin(Epoch(host.epoch), &[first], host.engine.log().holes());
+    let thinning = Thinning::begin(Epoch(host.epoch), &[first], host.engine.log().holes(), Bounds::default());
     assert!(matches!(host.thin(thinning, |_| {}), Err(Stopped::Unreadable { .. })));
     assert!(host.engine.log().holes().is_empty());
 }

@@ -16,7 +16,7 @@ use holdfast_store::backend::{ReadLog, WriteError};
 use holdfast_store::index::{Index, IndexError, Lookup};
 use holdfast_store::s3::Receiving;
 use holdfast_store::space::plan::{self, Means};
-use holdfast_store::space::{Progress, Step, Stopped, Thinning, Told};
+use holdfast_store::space::{Bounds, Progress, Step, Stopped, Thinning, Told};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -251,7 +251,7 @@ impl Reclaimer {
             spare_bytes: free_bytes(&self.dir).unwrap_or(0) / 2,
         };
         let chosen = plan::choose(&found, means);
-        Ok((!chosen.is_empty()).then(|| Thinning::begin(epoch, &chosen, &holes)))
+        Ok((!chosen.is_empty()).then(|| Thinning::begin(epoch, &chosen, &holes, Bounds::default())))
     }
 
     /// Gives up what is worth it; `None` if nothing is.

@@ -36,23 +36,35 @@ use crate::index::{Entry, Index, IndexError, Lookup, Tables, View};
 use crate::keys;
 use crate::op::{BadOp, Extent, Holder, Op, Relocation};
 
-/// Bytes of small extents that one move packs together: a read of one of them reads them all.
-const PACK_BYTES: usize = 16 * 1024;
+/// How much one step does: what is known of the index is from its beginning, and nothing else is written meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Bytes of small extents that one move packs together: a read of one of them reads them all.
+    pub pack_bytes: usize,
+    /// Bytes that are moved before the new places are noted.
+    pub window_bytes: u64,
+    /// Extents that are moved before the new places are noted, and all of the entry that is looked at then.
+    pub window_extents: usize,
+    /// New places that one operation notes: it must not hold up others for longer than a write to the disk does.
+    pub noted_at_once: usize,
+    /// Entries of the index that one step looks at.
+    pub look: usize,
+    /// Bytes of entries in one record of a checkpoint.
+    pub checkpoint_bytes: usize,
+}
 
-/// Bytes that are moved before the new places are noted.
-const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
-
-/// Extents that are moved before the new places are noted, and all of the entry that is looked at then.
-const WINDOW_EXTENTS: usize = 128;
-
-/// New places that one operation notes: it must not hold up others for longer than a write to the disk does.
-const NOTED_AT_ONCE: usize = 128;
-
-/// Entries of the index that one step looks at.
-const LOOK: usize = 8192;
-
-/// Bytes of entries in one record of a checkpoint.
-const CHECKPOINT_BYTES: usize = 128 * 1024;
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds {
+            pack_bytes: 16 * 1024,
+            window_bytes: 4 * 1024 * 1024,
+            window_extents: 128,
+            noted_at_once: 128,
+            look: 8192,
+            checkpoint_bytes: 128 * 1024,
+        }
+    }
+}
 
 /// How often what came into the segments' way while they were emptied is moved too.
 const MAX_ROUNDS: u32 = 10;
@@ -161,6 +173,7 @@ enum Phase {
 /// See the module's documentation.
 pub struct Thinning {
     epoch: Epoch,
+    bounds: Bounds,
     victims: Holes,
     /// All that will be gone.
     holes: Holes,
@@ -172,12 +185,12 @@ pub struct Thinning {
 impl Thinning {
     /// Gives up `segments`, which must be whole and not written any more, in the reign `epoch`. `gone` is
     /// what is gone already.
-    pub fn begin(epoch: Epoch, segments: &[(Lsn, Lsn)], gone: &Holes) -> Thinning {
+    pub fn begin(epoch: Epoch, segments: &[(Lsn, Lsn)], gone: &Holes, bounds: Bounds) -> Thinning {
         let victims = Holes::new(segments.iter().copied());
         let holes = gone.and(&victims);
         let progress =
             Progress { segments: segments.len(), segment_bytes: victims.bytes(), ..Progress::default() };
-        Thinning { epoch, victims, holes, phase: Phase::Floor, rounds: 0, progress }
+        Thinning { epoch, bounds, victims, holes, phase: Phase::Floor, rounds: 0, progress }
     }
 
     /// The reign in which it counts.
@@ -212,13 +225,13 @@ impl Thinning {
             }
             Phase::Noting(mut moving) => match told {
                 Told::Committed(Outcome::Changed) => {
-                    let noted = moving.items.len().min(NOTED_AT_ONCE);
+                    let noted = moving.items.len().min(self.bounds.noted_at_once);
                     moving.items.drain(..noted);
                     self.go_on_moving(moving, index, log)
                 }
                 Told::Committed(other) => Err(Stopped::Unexpected(other)),
                 _ => {
-                    let step = commit(&moving.relocations());
+                    let step = commit(&moving.relocations(self.bounds.noted_at_once));
                     self.phase = Phase::Noting(moving);
                     step
                 }
@@ -251,12 +264,12 @@ impl Thinning {
             return Ok(Step::Append(RecordKind::Move, payload));
         }
         if !moving.items.is_empty() {
-            let step = commit(&moving.relocations());
+            let step = commit(&moving.relocations(self.bounds.noted_at_once));
             self.phase = Phase::Noting(moving);
             return step;
         }
         let view = index.view();
-        if moving.look(&view, &self.victims)? {
+        if moving.look(&view, &self.victims, &self.bounds)? {
             self.phase = Phase::Moving(moving);
             return Ok(Step::Look);
         }
@@ -270,7 +283,7 @@ impl Thinning {
         let (mut entries, mut bytes, mut ended): (Vec<Entry>, usize, bool) = (Vec::new(), 0, true);
         for entry in dumping.view.scan(&dumping.cursor, None) {
             let entry = entry?;
-            if bytes >= CHECKPOINT_BYTES {
+            if bytes >= self.bounds.checkpoint_bytes {
                 dumping.cursor = entry.0;
                 ended = false;
                 break;
@@ -321,7 +334,7 @@ fn commit(op: &Op) -> Result<Step, Stopped> {
 
 impl Moving {
     /// Looks for extents in the victims, from the cursor on; says whether there may be more.
-    fn look(&mut self, view: &View, victims: &Holes) -> Result<bool, Stopped> {
+    fn look(&mut self, view: &View, victims: &Holes, bounds: &Bounds) -> Result<bool, Stopped> {
         let (mut looked, mut bytes) = (0, 0);
         for table in keys::HOLDERS {
             if self.cursor.first().is_some_and(|at| *at > table) {
@@ -330,10 +343,12 @@ impl Moving {
             let from = if self.cursor.first() == Some(&table) { self.cursor.clone() } else { vec![table] };
             for entry in view.scan(&from, Some(&[table + 1])) {
                 let entry = entry?;
-                let full = bytes >= WINDOW_BYTES || self.items.len() >= WINDOW_EXTENTS || looked >= LOOK;
+                let full = bytes >= bounds.window_bytes
+                    || self.items.len() >= bounds.window_extents
+                    || looked >= bounds.look;
                 if full {
                     self.cursor = entry.0;
-                    self.pack(view)?;
+                    self.pack(view, bounds.pack_bytes)?;
                     return Ok(true);
                 }
                 looked += 1;
@@ -345,13 +360,13 @@ impl Moving {
             }
             self.cursor = vec![table + 1];
         }
-        self.pack(view)?;
+        self.pack(view, bounds.pack_bytes)?;
         Ok(!self.items.is_empty())
     }
 
     /// Sorts what was found into moves, in the order in which it lies on the disk. What was shared and has
     /// been moved already needs none.
-    fn pack(&mut self, view: &View) -> Result<(), Stopped> {
+    fn pack(&mut self, view: &View, pack_bytes: usize) -> Result<(), Stopped> {
         let mut order = Vec::new();
         for (number, item) in self.items.iter().enumerate() {
             let elsewhere = match view.shared(&item.from)?.and_then(|noted| noted.moved_to) {
@@ -366,7 +381,7 @@ impl Moving {
         let (mut pack, mut bytes) = (Pack::new(), 0);
         for number in order {
             let len = self.items[number].from.len as usize;
-            if bytes + len > PACK_BYTES && !pack.is_empty() {
+            if bytes + len > pack_bytes && !pack.is_empty() {
                 self.packs.push_back(std::mem::take(&mut pack));
                 bytes = 0;
             }
@@ -408,10 +423,10 @@ impl Moving {
         }
     }
 
-    /// Notes where the first items are now.
-    fn relocations(&self) -> Op {
+    /// Notes where the first `most` items are now.
+    fn relocations(&self, most: usize) -> Op {
         let mut relocations: Vec<Relocation> = Vec::new();
-        for item in self.items.iter().take(NOTED_AT_ONCE) {
+        for item in self.items.iter().take(most) {
             let moved = (item.from, item.to);
             match relocations.last_mut() {
                 Some(last) if last.holder == item.holder => last.extents.push(moved),
