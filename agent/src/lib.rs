@@ -1,6 +1,7 @@
 //! The Holdfast agent: `node` decides, `runtime` executes, `api` and `cli` show and ask, `lab` tries it all out,
 //! `flight` tells the core again what it was told.
 
+mod anew;
 pub mod api;
 pub mod cli;
 pub mod flight;

@@ -2,7 +2,11 @@
 //! they know, as it is, in hexadecimal and in base64.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 use base64::Engine;
@@ -12,6 +16,7 @@ use holdfast_agent::lab::ledger::{Load, LoadSpec, Target, read_back};
 use holdfast_agent::lab::settings::{ClusterSpec, SECRET_KEY, WITNESS};
 use holdfast_integration::promise;
 use holdfast_integration::stage::{self, LIMIT, ensure, holdfast_binary, write_program};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 const SHARED: &str = "a secret of the lab, good for nothing else";
 const NEXT_SHARED: &str = "K7ZQshared-after-rotation-9XWV";
@@ -248,4 +253,44 @@ fn no_secret_shows_in_anything_that_an_agent_says_or_writes() {
         }
         Ok(())
     });
+}
+
+/// Waits for a request on `listener`, and gives what its sender says of who it is.
+fn authorization_of_next(listener: &TcpListener) -> Result<(TcpStream, String)> {
+    let mut waits = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    ensure(poll(&mut waits, PollTimeout::try_from(LIMIT)?)? == 1, || "nobody asks anything".to_owned())?;
+    let (client, _) = listener.accept()?;
+    client.set_read_timeout(Some(LIMIT))?;
+    for line in BufReader::new(client.try_clone()?).lines() {
+        let line = line?;
+        if line.to_ascii_lowercase().starts_with("authorization:") {
+            return Ok((client, line));
+        }
+        ensure(!line.is_empty(), || "the request says nothing of who sends it".to_owned())?;
+    }
+    anyhow::bail!("the request ended early")
+}
+
+#[test]
+fn a_token_among_the_arguments_is_out_of_them_before_it_is_used() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let api = format!("http://{}", listener.local_addr()?);
+    let mut client = Command::new(holdfast_binary()?)
+        .args(["ha", "--token", API_TOKEN, "status", "--api", &api])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let asked = authorization_of_next(&listener);
+    let of_it = |file: &str| fs::read(format!("/proc/{}/{file}", client.id()));
+    let (arguments, name) = (of_it("cmdline"), of_it("comm"));
+    // Nobody answers.
+    drop(listener);
+    let sent = asked.map(|(_, line)| line);
+    client.wait()?;
+    let sent = sent?;
+    ensure(sent.contains(API_TOKEN), || format!("the token was lost on the way: {sent}"))?;
+    let arguments = String::from_utf8(arguments?)?;
+    ensure(!arguments.contains(API_TOKEN), || format!("ps shows the token: {arguments:?}"))?;
+    ensure(arguments.contains("status"), || format!("the other arguments are gone: {arguments:?}"))?;
+    ensure(name? == b"holdfast\n", || "the process has another name in ps".to_owned())
 }

@@ -3,8 +3,8 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+
+use crate::anew::start_anew;
 
 /// Starts this program anew, in the same process, with a token of its arguments in its environment, where nobody but
 /// this user and root sees it. Returns if there was none. For a moment it could be seen: `--token-file` is better.
@@ -14,12 +14,7 @@ use std::process::Command;
 pub(super) fn hide_token() -> io::Result<()> {
     match without_token(std::env::args_os()) {
         (_, None) => Ok(()),
-        (arguments, Some(token)) => {
-            let mut arguments = arguments.into_iter();
-            let name = arguments.next().unwrap_or_else(|| "holdfast".into());
-            let mut again = Command::new("/proc/self/exe");
-            Err(again.arg0(name).args(arguments).env("HOLDFAST_TOKEN", token).exec())
-        }
+        (arguments, Some(token)) => Err(start_anew(arguments, ("HOLDFAST_TOKEN", &token))),
     }
 }
 

@@ -11,11 +11,11 @@
 //! are taken off, then the notice goes out. Were the supervisor to die as well, the kernel's gate ends
 //! the lease by itself; were it alone to die, the agent hands over and ends.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use super::realtime::{Granted, Urgency};
 use super::secrets::Secrets;
+use crate::anew::start_anew;
 
 /// The notice is repeated after these times: it is short, and true for ever.
 const NOTICE_TIMES: [Duration; 4] =
@@ -65,18 +66,14 @@ fn keep_secrets_in_memory() {
 
 /// The allocator takes address space a gigabyte at a time. Where it makes all of that usable at once, a process that locks
 /// its memory has it resident. It is told by its environment alone, which it reads before anything else runs.
-const NOT_AHEAD: (&str, &str) = ("MIMALLOC_ARENA_EAGER_COMMIT", "0");
+const NOT_AHEAD: &str = "MIMALLOC_ARENA_EAGER_COMMIT";
 
 /// Starts this program anew, in the same process, where its allocator was told nothing; what it starts inherits that.
 fn take_no_memory_ahead() {
-    let (name, value) = NOT_AHEAD;
-    if std::env::var_os(name).is_some() {
+    if std::env::var_os(NOT_AHEAD).is_some() {
         return;
     }
-    let mut arguments = std::env::args_os();
-    let own_name = arguments.next().unwrap_or_else(|| "holdfast".into());
-    let again = |program| Command::new(program).arg0(own_name).args(arguments).env(name, value).exec();
-    let error = std::env::current_exe().map_or_else(|error| error, again);
+    let error = start_anew(std::env::args_os(), (NOT_AHEAD, OsStr::new("0")));
     tracing::warn!(%error, "the allocator could not be told to take no memory ahead: this agent and its supervisor may keep two gigabytes resident that they do not use");
 }
 
