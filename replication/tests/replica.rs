@@ -551,3 +551,28 @@ fn stale_orders_change_nothing() {
     assert_eq!(c.nodes[1].replica.status().role, ReplicaRole::Idle);
     assert!(serde_json::to_string(&c.nodes[0].replica.status()).unwrap().contains("\"leading\""));
 }
+
+#[test]
+fn a_new_primary_says_what_is_committed_once_its_first_record_is() {
+    let mut c = Cluster::new(3);
+    c.lead(0, 1, &[0]);
+    c.follow(1, 1, 0);
+    c.connect(1, 0);
+    c.settle();
+    c.cut(0, 1);
+    // What the former primary acknowledged is here, and whether it was is not known before the first record.
+    c.lead(1, 2, &[0, 1]);
+    c.follow(2, 2, 1);
+    c.connect(2, 1);
+    c.settle();
+    c.tell(2, Input::Ask { token: 7 });
+    c.settle();
+    let asked = |e: &Event| matches!(e, Output::Asked { token: 7, epoch: Epoch(2), .. });
+    assert!(!has(&c, 1, asked));
+    c.wait_for(1, 2, 1, &[1, 2]);
+    c.settle();
+    assert!(!has(&c, 1, asked), "the question is not kept");
+    c.tell(2, Input::Ask { token: 7 });
+    c.settle();
+    assert!(has(&c, 1, asked));
+}

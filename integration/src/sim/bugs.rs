@@ -203,17 +203,12 @@ pub const ALL: [Bug; COUNT] = [
         "segments are given up although something was shared or filed away there meanwhile",
     ),
     // Reads of a standby.
-    bug(
-        "freshness-before-the-first-record",
-        "fresh reads",
-        "a new primary says what is committed before it has committed what it found",
-    ),
     bug("freshness-without-the-lease", "fresh reads", "a former primary says what is committed"),
     bug("given-up-bytes-taken", "R2", "an object is made of bytes that were given up while it was received"),
 ];
 
 /// How many there are.
-pub const COUNT: usize = 75;
+pub const COUNT: usize = 74;
 
 /// The bug of this name.
 pub fn named(name: &str) -> Option<Bug> {

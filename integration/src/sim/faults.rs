@@ -61,6 +61,9 @@ pub enum Kind {
     Drain,
     RotateKeys,
     ChangeTimers,
+    DieAfterAnswer,
+    StallCutOff,
+    ReplayNotice,
 }
 
 impl Kind {
@@ -112,6 +115,10 @@ impl Kind {
         (Kind::ChangeTimers, 2),
     ];
 
+    /// The kinds that came later, which are drawn with chance of their own: the seeds of before draw what they drew.
+    pub const ADDED: [(Kind, usize); 3] =
+        [(Kind::DieAfterAnswer, 4), (Kind::StallCutOff, 4), (Kind::ReplayNotice, 4)];
+
     /// What costs data or safety by the rules themselves, and so hides other things when it is on.
     pub fn is_drastic(self) -> bool {
         matches!(
@@ -134,6 +141,8 @@ impl Kind {
                 | Kind::LinkDown
                 | Kind::SlowLink
                 | Kind::StallPart
+                | Kind::StallCutOff
+                | Kind::ReplayNotice
                 | Kind::HangRequests
                 | Kind::RateOutside
                 | Kind::ForcePromote
@@ -324,6 +333,7 @@ impl Faults {
                 }
             }
             Kind::DieAtEffect => world.hosts[h].dies_after = Some(world.dice.up_to(60)),
+            Kind::DieAfterAnswer => world.dies_after_answer = true,
             Kind::DieInDisk => {
                 if world.hosts[d].life.is_some() {
                     let steps = world.dice.up_to(60);
@@ -348,6 +358,40 @@ impl Faults {
                 ]);
                 let span = self.interval * world.dice.between(1, 60) / 10;
                 world.stall(h, part, span);
+            }
+            Kind::StallCutOff => {
+                // The others take over and acknowledge, while the former primary does not notice that its reign is
+                // over, and somebody follows it still.
+                let Some(primary) = (0..data).find(|d| world.reign(*d) > Epoch::ZERO) else { return };
+                let follower = (primary + 1 + world.dice.below(data as u64 - 1) as usize) % data;
+                let span = self.interval * world.dice.between(10, 60)
+                    + world.dice.up_to(2) * world.shape.standby_timeout_ms * MS;
+                world.stall(primary, Part::Core, span);
+                for of_two in [primary, follower] {
+                    for other in (0..n).filter(|other| *other != primary && *other != follower) {
+                        for (from, to) in [(of_two, other), (other, of_two)] {
+                            world.network.set_cut(from, to, None, true);
+                            let what = Relief::Mend { from, to, path: None };
+                            self.endings.push(Ending { at: world.now + span, what });
+                        }
+                    }
+                }
+            }
+            Kind::ReplayNotice => {
+                // Whoever means harm cuts off the primary, and tells the others of an earlier death of it.
+                let Some(primary) = (0..data).find(|d| world.reign(*d) > Epoch::ZERO) else { return };
+                world.recording = 8;
+                if !world.replay_notice_of(primary) {
+                    return self.kill(world, primary, Death::Agent);
+                }
+                let span = self.interval * world.dice.between(1, 10);
+                for other in (0..n).filter(|other| *other != primary) {
+                    for (from, to) in [(primary, other), (other, primary)] {
+                        world.network.set_cut(from, to, None, true);
+                        let what = Relief::Mend { from, to, path: None };
+                        self.endings.push(Ending { at: world.now + span, what });
+                    }
+                }
             }
             Kind::HangRequests => {
                 // What was asked in one reign goes on in the next one of the same member: the client is slow, nobody
@@ -566,6 +610,7 @@ impl Faults {
         world.network.heal();
         (world.network.delay, world.network.stream_delay) = weather;
         world.recording = 0;
+        world.dies_after_answer = false;
         world.netlink_fails = 0;
         world.foreign_address = false;
         world.wake_delay = world.wake_delay.min(MS);

@@ -28,6 +28,9 @@ const SPACE: u64 = 0x0073_7061_6365_8b69;
 /// Stirs the seed for the question whether standbys ask how far the primary is; likewise.
 const FRESH: u64 = 0x0066_7265_7368_9bf6;
 
+/// Stirs the seed for the question whether the kinds of faults that came later may be on; likewise.
+const ADDED: u64 = 0x0061_6464_6564_0004;
+
 /// What a run is like.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -98,12 +101,27 @@ impl Plan {
         // One pair in four is cut in two, with what the policy `probe` says of it.
         let split = shape.is_pair() && dice.one_in(4);
         let mut faults = Vec::new();
+        let pair = shape.is_pair();
+        let fits = |kind: Kind| !pair || split || kind.fits_a_pair();
         for (kind, weight) in Kind::ALL {
-            let fits = !shape.is_pair() || split || kind.fits_a_pair();
             // A third of the kinds is on in the usual run; the dangerous ones seldom.
             let on = if kind.is_drastic() { dice.one_in(8) } else { dice.one_in(3) };
-            if fits && on {
+            if fits(kind) && on {
                 faults.extend(std::iter::repeat_n(kind, weight));
+            }
+        }
+        let mut added_dice = Dice(seed ^ ADDED);
+        let mut shape = shape;
+        if added_dice.one_in(4) {
+            if added_dice.one_in(2) {
+                // So short for such disks that members leave the set and come back all the time.
+                shape.standby_timeout_ms = (shape.interval_ms * *added_dice.pick(&[1, 2])).max(200);
+                faults.extend([Kind::SlowDisk; 2]);
+            }
+            for (kind, weight) in Kind::ADDED {
+                if fits(kind) && added_dice.one_in(2) {
+                    faults.extend(std::iter::repeat_n(kind, weight));
+                }
             }
         }
         if faults.is_empty() {

@@ -202,7 +202,12 @@ fn judge(world: &mut World, faults: &Faults) -> (Option<Violation>, usize) {
         if forgiven {
             world.history.forget_before(None);
         }
-        clients::final_reads(&mut world.history, &index, &*reader, at);
+        let unreadable = clients::final_reads(&mut world.history, &index, &*reader, at);
+        if let Some(key) = unreadable.first().filter(|_| faults.damaged != Some(primary)) {
+            let name = &world.hosts[primary].name;
+            let what = format!("{name} has {} objects that it cannot read, {key} first", unreadable.len());
+            return (Some(Violation { rule: "readable", at, what }), 0);
+        }
     }
     let report = clients::check(&world.history);
     let violation = report.violations.first().map(|found| Violation {

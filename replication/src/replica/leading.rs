@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use holdfast_heartbeat::{Epoch, Lsn, Member, planted};
+use holdfast_heartbeat::{Epoch, Lsn, Member};
 
 use super::{ConnId, Done, Out, Output, PeerStatus, Replica, Role, StateMachine, SubmitError, Wait};
 use crate::disk::Disk;
@@ -310,8 +310,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
     /// been acknowledged by the reign before than this member knows.
     pub(super) fn asked(&mut self, conn: ConnId, token: u64, out: &mut Out<R, M>) {
         let Role::Leading(leading) = &self.role else { return };
-        let ready = leading.started || planted::is("freshness-before-the-first-record");
-        if ready && leading.streams(conn) {
+        if leading.started && leading.streams(conn) {
             let (epoch, committed) = (leading.progress.epoch(), self.committed);
             out.push(Output::Asked { conn, token, epoch, committed });
         }

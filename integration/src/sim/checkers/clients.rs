@@ -12,7 +12,7 @@ use holdfast_replication::testing::Dice;
 use holdfast_store::backend::ReadLog;
 use holdfast_store::index::Index;
 
-use super::{linearizable, listing, uploads, written};
+use super::{linearizable, listing, readable, uploads, written};
 use crate::sim::s3::call::{Answer, Call, Key};
 use crate::sim::s3::history::{ClientId, History, THE_BUCKET};
 use crate::sim::s3::session::{Context, Session, Step};
@@ -65,8 +65,9 @@ pub fn check_within(history: &History, budget: u64) -> Report {
 
 /// Reads everything from a replica after the end of a run, as a last client would: lists all keys, and gets
 /// every key that was ever named. To be called when that replica has applied everything that was committed;
-/// what was lost then shows in [`check`] as a read that nothing explains.
-pub fn final_reads(history: &mut History, index: &Index, log: &dyn ReadLog, at: u64) {
+/// what was lost then shows in [`check`] as a read that nothing explains. Returns the keys of which something is
+/// there that cannot be read.
+pub fn final_reads(history: &mut History, index: &Index, log: &dyn ReadLog, at: u64) -> Vec<Key> {
     let mut dice = Dice(0);
     let mut ask = |history: &mut History, call: Call| {
         let op = history.invoked(ClientId::INSPECTOR, call.clone(), at);
@@ -87,7 +88,5 @@ pub fn final_reads(history: &mut History, index: &Index, log: &dyn ReadLog, at: 
         }
     }
     let keys: Vec<Key> = history.keys().map(|(key, _)| key).filter(|key| *key != THE_BUCKET).collect();
-    for key in keys {
-        ask(history, Call::Get { key });
-    }
+    keys.into_iter().filter(|key| readable::is_damage(&ask(history, Call::Get { key: *key }))).collect()
 }

@@ -22,6 +22,7 @@ mod r6_kernel;
 mod r7_order;
 mod r8_set_aside;
 pub mod r9_same_bytes;
+mod readable;
 mod search;
 mod sound_log;
 mod uploads;
@@ -73,6 +74,7 @@ impl Checkers {
             Box::new(own_epoch::OwnEpoch),
             Box::new(no_worse::NoWorse),
             Box::new(sound_log::SoundLog),
+            Box::new(readable::Readable),
             Box::new(fresh::Fresh::default()),
         ];
         Checkers { all, violation: None }

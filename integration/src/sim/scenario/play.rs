@@ -506,7 +506,13 @@ impl Play {
             let life = self.world.hosts[primary].life.as_ref().expect("a primary lives");
             let log = life.log.as_ref().expect("a primary has a log");
             let (index, reader) = (log.index.clone(), log.reader.clone());
-            clients::final_reads(&mut self.world.history, &index, &*reader, self.world.now);
+            let unreadable = clients::final_reads(&mut self.world.history, &index, &*reader, self.world.now);
+            if let Some(key) = unreadable.first().filter(|_| self.damaged != Some(primary)) {
+                return Err(format!(
+                    "the primary cannot read {key} any more, nor {} others",
+                    unreadable.len() - 1
+                ));
+            }
         }
         let report = clients::check(&self.world.history);
         match (report.violations.first(), report.undecided.first()) {

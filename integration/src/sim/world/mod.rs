@@ -178,6 +178,8 @@ pub struct World {
     pub netlink_delay: Ns,
     /// So many changes of addresses of a million fail.
     pub netlink_fails: u64,
+    /// Whoever answers next that something was written dies as soon as the answer has left.
+    pub dies_after_answer: bool,
     /// One packet in so many is remembered by somebody who means harm; none if zero.
     pub recording: u64,
     /// Clients.
@@ -260,6 +262,7 @@ impl World {
             slow_body: 0,
             netlink_delay: 500 * US,
             netlink_fails: 0,
+            dies_after_answer: false,
             recording: 0,
             clients: Vec::new(),
             history: History::default(),
@@ -503,11 +506,7 @@ impl World {
         let n = self.hosts.len() as u64;
         if !self.notices.is_empty() && self.dice.below(8) == 0 {
             let at = self.dice.below(self.notices.len() as u64) as usize;
-            let (from, bytes) = self.notices[at].clone();
-            for to in (0..self.hosts.len()).filter(|to| *to != from) {
-                self.future.push(self.now + MS, Future::Packet { from, to, path: 0, bytes: bytes.clone() });
-            }
-            return;
+            return self.replay_notice(at);
         }
         let to = self.dice.below(n) as usize;
         let mut from = self.dice.below(n) as usize;
@@ -525,6 +524,22 @@ impl World {
         };
         if from != to {
             self.future.push(self.now + MS, Future::Packet { from, to, path, bytes });
+        }
+    }
+
+    /// Sends the latest notice of a death of `h` again; says whether there is one.
+    pub fn replay_notice_of(&mut self, h: usize) -> bool {
+        let latest = self.notices.iter().rposition(|(of, _)| *of == h);
+        latest.is_some_and(|at| {
+            self.replay_notice(at);
+            true
+        })
+    }
+
+    fn replay_notice(&mut self, at: usize) {
+        let (from, bytes) = self.notices[at].clone();
+        for to in (0..self.hosts.len()).filter(|to| *to != from) {
+            self.future.push(self.now + MS, Future::Packet { from, to, path: 0, bytes: bytes.clone() });
         }
     }
 }

@@ -95,7 +95,15 @@ impl World {
                 let after = self.dice.up_to(self.slow_body);
                 self.schedule(h, after, Part::Service, Happening::Body { request, payload });
             }
-            Step::Append(payload) => self.submit(h, request, RecordKind::Data, payload, Wait::Appended),
+            Step::Append(payload) => {
+                // Where space is won back, some bodies take so long that it happens below them.
+                let slow = self.reclaim_pause.filter(|_| self.dice.one_in(8));
+                if let Some(pause) = slow {
+                    let after = self.dice.up_to(4 * pause);
+                    return self.schedule(h, after, Part::Service, Happening::Body { request, payload });
+                }
+                self.submit(h, request, RecordKind::Data, payload, Wait::Appended);
+            }
             Step::Commit(payload) => self.submit(h, request, RecordKind::Op, payload, Wait::Committed),
         }
     }
@@ -173,7 +181,11 @@ impl World {
             return self.leave(h, request, underway.route, away);
         }
         self.see(Seen::Answering { host: h, request, route: underway.route, answer: &answer });
+        let written = underway.changes && !matches!(answer, Answer::Refused(_) | Answer::Unknown(_));
         self.leave(h, request, underway.route, answer);
+        if written && std::mem::take(&mut self.dies_after_answer) {
+            self.die_now(h);
+        }
     }
 
     /// A packet with the answer tries to leave the host, past its kernel's gate.

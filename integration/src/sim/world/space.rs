@@ -5,7 +5,7 @@ use holdfast_heartbeat::{Epoch, Lsn};
 use holdfast_replication::replica::{Input, Wait};
 use holdfast_store::index::Lookup;
 use holdfast_store::space::plan::{Means, choose, survey};
-use holdfast_store::space::{Step, Stopped, Thinning, Told};
+use holdfast_store::space::{Bounds, Step, Stopped, Thinning, Told};
 
 use super::World;
 use super::happening::{Happening, Part};
@@ -36,14 +36,27 @@ impl World {
         if life.space.thinning.is_some() || life.log.as_ref().is_none_or(|log| log.full) {
             return;
         }
-        if let Some(thinning) = self.plan_thinning(h, epoch) {
+        let bounds = self.draw_bounds();
+        if let Some(thinning) = self.plan_thinning(h, epoch, bounds) {
             let life = self.hosts[h].life.as_mut().expect("it lives");
             life.space.thinning = Some(thinning);
             self.go_on_thinning(h, Told::Nothing);
         }
     }
 
-    fn plan_thinning(&self, h: usize, epoch: Epoch) -> Option<Thinning> {
+    /// Steps so small that a world of some hundred objects is moved in many, with writes in between.
+    fn draw_bounds(&mut self) -> Bounds {
+        Bounds {
+            pack_bytes: *self.dice.pick(&[1, 2 << 10, 16 << 10]),
+            window_bytes: *self.dice.pick(&[4 << 10, 64 << 10, 4 << 20]),
+            window_extents: *self.dice.pick(&[2, 8, 128]),
+            noted_at_once: *self.dice.pick(&[1, 4, 128]),
+            look: *self.dice.pick(&[4, 16, 8192]),
+            checkpoint_bytes: *self.dice.pick(&[512, 4 << 10, 128 << 10]),
+        }
+    }
+
+    fn plan_thinning(&self, h: usize, epoch: Epoch, bounds: Bounds) -> Option<Thinning> {
         let log = self.hosts[h].life.as_ref()?.log.as_ref()?;
         let view = log.index.view();
         let applied = view.applied().ok()?;
@@ -54,7 +67,7 @@ impl World {
         let found = survey(&view, &sealed).ok()?;
         // Worth it as soon as a segment or two go.
         let chosen = choose(&found, Means { checkpoint_bytes: 1, spare_bytes: u64::MAX });
-        (!chosen.is_empty()).then(|| Thinning::begin(epoch, &chosen, &holes))
+        (!chosen.is_empty()).then(|| Thinning::begin(epoch, &chosen, &holes, bounds))
     }
 
     /// The log has answered for what it was given.
@@ -86,7 +99,7 @@ impl World {
             }
             Ok(Step::Look) => {
                 life.space.thinning = Some(thinning);
-                let after = self.dice.between(US, MS);
+                let after = self.dice.between(US, self.reclaim_pause.unwrap_or(MS) / 4);
                 return self.schedule(h, after, Part::Service, Happening::GoOnThinning);
             }
             Ok(Step::Append(kind, payload)) => (kind, payload, Wait::Appended),
