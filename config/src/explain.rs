@@ -69,6 +69,9 @@ fn member(out: &mut String, config: &Config) {
         n => format!("{n} former accepted, for the time of a rotation"),
     };
     line(out, format!("  shared secret     set, {former}"));
+    if config.compression && config.mode != Mode::Witness {
+        line(out, "  stream            compressed (LZ4) towards members that understand it");
+    }
     if !config.ha.flight_recorder {
         line(out, "  flight recorder   off: nothing can be replayed after a failover");
     }

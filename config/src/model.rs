@@ -29,6 +29,8 @@ pub struct Config {
     pub peers: Vec<Peer>,
     /// The keys that all members share.
     pub keys: Keys,
+    /// Whether what this member sends over the stream of the log is compressed, where the other side understands it.
+    pub compression: bool,
     /// Votes, epoch and the recorded in-sync set. Absolute.
     pub state_dir: PathBuf,
     /// Heartbeats, election and the virtual addresses.

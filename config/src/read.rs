@@ -150,6 +150,7 @@ fn read_replication(
     let state_dir = section
         .absolute_path(notes, "state_dir")
         .map_or_else(|| PathBuf::from(DEFAULT_STATE_DIR), |path| path.value);
+    let compression = section.flag(notes, "compression").is_some_and(|written| written.value);
     inactive_keys(notes, &mut section);
     let written = Written {
         peer: section.text(notes, "peer_addr"),
@@ -204,6 +205,7 @@ fn read_replication(
         heartbeat_paths,
         peers,
         keys,
+        compression,
         state_dir,
         ha: ha.ha,
         services: Vec::new(),
@@ -350,11 +352,6 @@ pub(crate) fn warn_short(notes: &mut Notes, what: &str, secret: &At<Secret>, lea
 }
 
 fn inactive_keys(notes: &mut Notes, section: &mut Section<'_>) {
-    if let Some(compression) = section.flag(notes, "compression")
-        && compression.value
-    {
-        inactive(notes, &compression.span, "compression", "the stream is sent as it is");
-    }
     if let Some(encryption) = section.flag(notes, "encryption")
         && !encryption.value
     {

@@ -28,6 +28,7 @@ use crate::runtime::conntrack::ConntrackStatus;
 use crate::runtime::scrub::{ScrubBoard, ScrubStatus};
 use crate::runtime::space::{SpaceBoard, SpaceStatus};
 use crate::runtime::status::Status;
+use crate::runtime::stream::StreamCounts;
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Every role, so that each has a series from the start.
@@ -39,7 +40,8 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<impl IntoResponse,
     let space = api.handle.space().map(SpaceBoard::status);
     let scrub = api.handle.scrub().map(ScrubBoard::status);
     let standby = api.handle.standby().cloned();
-    let store = StoreNumbers { space, scrub, standby };
+    let streams = api.handle.streams().cloned();
+    let store = StoreNumbers { space, scrub, standby, streams };
     let text = render(&status, api.handle.replication().as_ref(), &store);
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
 }
@@ -50,6 +52,7 @@ struct StoreNumbers {
     space: Option<SpaceStatus>,
     scrub: Option<ScrubStatus>,
     standby: Option<Arc<StandbyCounts>>,
+    streams: Option<Arc<StreamCounts>>,
 }
 
 type Labels = Vec<(&'static str, String)>;
@@ -122,6 +125,9 @@ fn render(status: &Status, log: Option<&ReplicaStatus>, store: &StoreNumbers) ->
     }
     if let Some(counts) = &store.standby {
         as_standby(&mut sheet, counts);
+    }
+    if let Some(counts) = &store.streams {
+        streamed(&mut sheet, counts);
     }
     let mut text = String::new();
     encode(&mut text, &sheet.0).expect("writing to a string does not fail");
@@ -462,6 +468,18 @@ fn replication(sheet: &mut Sheet, log: &ReplicaStatus) {
     );
 }
 
+fn streamed(sheet: &mut Sheet, counts: &StreamCounts) {
+    sheet.counters(
+        "stream_errors",
+        "Connections with other members that were closed for what came over them, by reason",
+        counts.errors().into_iter().map(|(reason, count)| (vec![("reason", reason.to_owned())], count)),
+    );
+    let help = "Bytes of frames that were sent to other members: of the log, for the most part";
+    sheet.counter("stream_sent_bytes", help, counts.frame_bytes());
+    let help = "What of it went over the wire: encrypted, and compressed where that was wanted and worth it";
+    sheet.counter("stream_wire_bytes", help, counts.wire_bytes());
+}
+
 fn space_taken(sheet: &mut Sheet, space: &SpaceStatus) {
     sheet.gauge("log_bytes", "Bytes of the log on this disk", space.log_bytes);
     sheet.gauge("live_bytes", "Bytes of the log that objects and parts have", space.live_bytes);
@@ -556,7 +574,12 @@ mod tests {
             SpaceStatus { log_bytes: 9000, live_bytes: 5000, won_bytes: 700, ..SpaceStatus::default() };
         let scrub = ScrubStatus { last_complete_ms: Some(1500), healed: 3, ..ScrubStatus::default() };
         let standby = StandbyCounts { handed_on: AtomicU64::new(4), ..StandbyCounts::default() };
-        StoreNumbers { space: Some(space), scrub: Some(scrub), standby: Some(Arc::new(standby)) }
+        StoreNumbers {
+            space: Some(space),
+            scrub: Some(scrub),
+            standby: Some(Arc::new(standby)),
+            streams: Some(Arc::default()),
+        }
     }
 
     /// With connections that are carried over.

@@ -54,6 +54,8 @@ pub struct ClusterSpec {
     pub failback_mode: Option<String>,
     /// `two_node`, if it is to be stated.
     pub two_node: Option<String>,
+    /// Further lines for the `replication` block of one host, by host.
+    pub extra_replication: BTreeMap<String, String>,
     /// Further lines for the `ha` block of one host, by host.
     pub extra_ha: BTreeMap<String, String>,
     /// Further blocks for the config file of one host, by host.
@@ -88,6 +90,7 @@ impl Default for ClusterSpec {
             priorities: [50, 100, 150],
             failback_mode: None,
             two_node: None,
+            extra_replication: BTreeMap::new(),
             extra_ha: BTreeMap::new(),
             extra: BTreeMap::new(),
             segment_size: None,
@@ -188,6 +191,9 @@ impl ClusterSpec {
         }
         writeln!(out, "  secret_key  = \"a secret of the lab, good for nothing else\"")?;
         writeln!(out, "  state_dir   = \"{}\"", dir.join("state").display())?;
+        if let Some(extra) = self.extra_replication.get(name) {
+            writeln!(out, "  {extra}")?;
+        }
         writeln!(out, "  ha {{\n    enabled = true")?;
         if let Some(interval) = self.interval {
             writeln!(out, "    heartbeat_interval = \"{}ms\"", interval.as_millis())?;

@@ -11,6 +11,7 @@ use super::recorder::{self, RecordError, Written};
 use super::scrub::ScrubBoard;
 use super::space::SpaceBoard;
 use super::status::Status;
+use super::stream::StreamCounts;
 use crate::node::event::{Answer, Command, Declined};
 
 /// What a member is asked.
@@ -35,6 +36,8 @@ pub struct Upkeep {
     pub scrub: ScrubBoard,
     /// What became of the requests that came to it as a standby.
     pub standby: std::sync::Arc<StandbyCounts>,
+    /// What went over its connections with the other members.
+    pub streams: std::sync::Arc<StreamCounts>,
 }
 
 /// A running member. Cheap to clone.
@@ -76,6 +79,11 @@ impl Handle {
     /// What became of the requests that came to the store as a standby's; `None` on a witness.
     pub fn standby(&self) -> Option<&std::sync::Arc<StandbyCounts>> {
         self.upkeep.as_ref().map(|upkeep| &upkeep.standby)
+    }
+
+    /// What went over the connections with other data members; `None` on a witness.
+    pub fn streams(&self) -> Option<&std::sync::Arc<StreamCounts>> {
+        self.upkeep.as_ref().map(|upkeep| &upkeep.streams)
     }
 
     /// What space the store takes; `None` on a witness.

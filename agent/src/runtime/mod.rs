@@ -365,7 +365,9 @@ fn start(path: &Path) -> Result<()> {
             let front = s3::service(store, options);
             s3_runtime.spawn(s3::serve(listener, front, serving_receiver, guests.clone()));
         }
-        let mut streams = stream::Streams::new(keys.clone(), sender.clone());
+        let mut streams = stream::Streams::new(keys.clone(), sender.clone())
+            .compressing(config.compression)
+            .counted_in(upkeep.streams.clone());
         if let Some(setup) = conntrack::Setup::new(&config) {
             let (asides, asked) = tokio::sync::mpsc::channel(conntrack::MOST_ASKERS);
             let opening = streams.opening_asides();

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use arc_swap::Guard;
 use holdfast_replication::replica::{ConnId, Input};
-use holdfast_replication::stream::{Channel, ErrorCounts, Frame, NoiseSession, Opener, Sealer, StreamError};
+use holdfast_replication::stream::{
+    Channel, ErrorCounts, Frame, NoiseSession, Opener, Sealer, StreamError, StreamErrorKind,
+};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -60,6 +62,31 @@ pub struct Aside {
     pub place: Option<OwnedSemaphorePermit>,
 }
 
+/// What went over this member's connections with the others.
+#[derive(Debug, Default)]
+pub struct StreamCounts {
+    errors: Mutex<ErrorCounts>,
+    frame_bytes: AtomicU64,
+    wire_bytes: AtomicU64,
+}
+
+impl StreamCounts {
+    /// Connections that were closed for what came over them, by reason.
+    pub fn errors(&self) -> Vec<(&'static str, u64)> {
+        self.errors.lock().iter().collect()
+    }
+
+    /// Bytes of frames that were sent: of the log, for the most part.
+    pub fn frame_bytes(&self) -> u64 {
+        self.frame_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What of it went over the wire, encrypted, and compressed where it was.
+    pub fn wire_bytes(&self) -> u64 {
+        self.wire_bytes.load(Ordering::Relaxed)
+    }
+}
+
 /// The stream's two ends on this member.
 #[derive(Clone)]
 pub struct Streams {
@@ -68,7 +95,9 @@ pub struct Streams {
     opening: Arc<AtomicU64>,
     log: Arc<Mutex<Sender<LogInput>>>,
     next: Arc<AtomicU64>,
-    errors: Arc<Mutex<ErrorCounts>>,
+    counts: Arc<StreamCounts>,
+    /// Whether what goes out is compressed where the other side understands that.
+    compression: bool,
     /// Who takes connections beside the log's; where nobody does, they are strangers.
     asides: Option<mpsc::Sender<Aside>>,
 }
@@ -82,9 +111,22 @@ impl Streams {
             opening: Arc::default(),
             log: Arc::new(Mutex::new(log)),
             next: Arc::new(AtomicU64::new(1)),
-            errors: Arc::default(),
+            counts: Arc::default(),
+            compression: false,
             asides: None,
         }
+    }
+
+    /// The same, and what goes over them is counted there.
+    pub fn counted_in(mut self, counts: Arc<StreamCounts>) -> Streams {
+        self.counts = counts;
+        self
+    }
+
+    /// The same, and what goes out is compressed where the other side understands that.
+    pub fn compressing(mut self, compression: bool) -> Streams {
+        self.compression = compression;
+        self
     }
 
     /// The same, and whoever opens a connection beside the log's is sent to `asides`.
@@ -119,11 +161,6 @@ impl Streams {
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no handshake in time"))??;
         Ok((stream, sealer, opener))
-    }
-
-    /// Connections that were closed for what came over them, by reason.
-    pub fn errors(&self) -> Vec<(&'static str, u64)> {
-        self.errors.lock().iter().collect()
     }
 
     /// Accepts until the process ends. `peers`: the addresses of the other data members.
@@ -204,7 +241,7 @@ impl Streams {
         let mut early = Vec::new();
         let opened =
             tokio::time::timeout(HANDSHAKE_WITHIN, self.shake(&mut stream, initiated, &mut early)).await;
-        let (channel, sealer, opener) =
+        let (channel, mut sealer, opener) =
             opened.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no handshake in time"))??;
         if channel == Channel::Aside {
             let aside = Aside { stream: stream.into_std()?, sealer, opener, place };
@@ -215,6 +252,10 @@ impl Streams {
             return Ok(());
         }
 
+        if self.compression {
+            sealer.compress();
+        }
+        tracing::debug!(agreed = %sealer.agreed(), initiated, "a replication connection is open");
         let conn = ConnId(self.next.fetch_add(1, Ordering::Relaxed));
         let (frames, outgoing) = mpsc::unbounded_channel();
         let mut guard = Registered { streams: self, conn, frames: Some(frames), initiated, announced: false };
@@ -224,7 +265,7 @@ impl Streams {
             guard.announce();
         }
         let (reader, writer) = stream.into_split();
-        let sending = send(writer, sealer, outgoing);
+        let sending = send(writer, sealer, outgoing, &self.counts);
         let receiving = self.receive(reader, opener, early, &mut guard);
         tokio::select! {
             sent = sending => sent,
@@ -311,6 +352,11 @@ impl Streams {
                         }
                         // Not whole yet, whichever it is.
                         Ok(()) => last = None,
+                        Err(error) if error.0 == StreamErrorKind::Version => {
+                            // It has the secret: it is told what this side speaks.
+                            stream.write_all(&out).await?;
+                            return Err(self.count(error));
+                        }
                         Err(error) => last = Some(error),
                     }
                 }
@@ -357,7 +403,12 @@ impl Streams {
     }
 
     fn count(&self, error: StreamError) -> io::Error {
-        self.errors.lock().count(&error);
+        // As often as a member tries: said once, and counted each time.
+        if self.counts.errors.lock().count(&error) == 1 && error.0 == StreamErrorKind::Version {
+            tracing::warn!(
+                "{error}; until then no stream stands between the two, and writes wait for it no longer than standby_timeout"
+            );
+        }
         io::Error::new(io::ErrorKind::InvalidData, error)
     }
 }
@@ -412,20 +463,27 @@ async fn send(
     mut writer: tokio::net::tcp::OwnedWriteHalf,
     mut sealer: Sealer,
     mut outgoing: mpsc::UnboundedReceiver<ToPeer>,
+    counts: &StreamCounts,
 ) -> io::Result<()> {
-    let sealed = |error: StreamError| io::Error::other(error);
+    let seal = |sealer: &mut Sealer, frame: &Frame, bytes: &mut Vec<u8>| {
+        let had = bytes.len();
+        let plain = sealer.seal(frame, bytes).map_err(io::Error::other)?;
+        counts.frame_bytes.fetch_add(plain as u64, Ordering::Relaxed);
+        counts.wire_bytes.fetch_add((bytes.len() - had) as u64, Ordering::Relaxed);
+        io::Result::Ok(())
+    };
     let mut bytes = Vec::new();
     let mut closing = false;
     while !closing {
         match outgoing.recv().await {
-            Some(ToPeer::Frame(frame)) => sealer.seal(&frame, &mut bytes).map_err(sealed)?,
+            Some(ToPeer::Frame(frame)) => seal(&mut sealer, &frame, &mut bytes)?,
             Some(ToPeer::Close) => break,
             // The log has not heard of this connection yet, or has forgotten it.
             None => std::future::pending().await,
         }
         while bytes.len() < GATHER {
             match outgoing.try_recv() {
-                Ok(ToPeer::Frame(frame)) => sealer.seal(&frame, &mut bytes).map_err(sealed)?,
+                Ok(ToPeer::Frame(frame)) => seal(&mut sealer, &frame, &mut bytes)?,
                 Ok(ToPeer::Close) => {
                     closing = true;
                     break;

@@ -75,7 +75,9 @@ fn the_advanced_example_loads_and_names_what_is_not_active() {
     assert_eq!(config.ha.monitor_links, ["eth0", "eth1"]);
     assert_eq!(config.ha.monitor_gateways[0].to_string(), "192.168.1.1");
     let said = messages(&loaded).join("\n");
-    for key in ["compression", "sync_interval", "batch_size"] {
+    assert!(config.compression);
+    assert!(explain(&loaded).contains("stream            compressed (LZ4)"));
+    for key in ["sync_interval", "batch_size"] {
         assert!(said.contains(&format!("`{key}` is accepted, not active in this version")), "{key}: {said}");
     }
     assert!(!said.contains("conntrack"), "{said}");
@@ -197,9 +199,8 @@ fn every_key_is_accepted_and_none_is_silently_ignored() {
     assert_eq!(config.api.token.as_ref().unwrap().expose(), "the-token-of-the-interface");
 
     let said = messages(&loaded).join("\n");
-    for what in
-        ["compression", "sync_interval", "batch_size", "ack = \"local\"", "sync_files \"etc\"", "backup"]
-    {
+    assert!(config.compression);
+    for what in ["sync_interval", "batch_size", "ack = \"local\"", "sync_files \"etc\"", "backup"] {
         assert!(
             said.contains(&format!("`{what}` is accepted, not active in this version: ")),
             "{what}\n{said}"

@@ -6,6 +6,9 @@
 //! many messages as it takes. A frame begins a new message. The order of messages is part of the
 //! cipher, so one that was lost, replayed, swapped or changed ends the session with an error: after
 //! an error nothing more is decoded, ever.
+//!
+//! Both handshake messages carry an [`Offer`]. Where both sides know LZ4, a frame may be compressed: the highest bit of
+//! its length says so, and four bytes of the length that it has otherwise stand before it.
 
 use std::sync::Arc;
 
@@ -14,10 +17,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use snow::{Builder, HandshakeState, StatelessTransportState};
 
+use super::agreement::{Agreed, Features, OFFER_LEN, OFFER_MOST, Offer};
 use super::frame::{Frame, MAX_FRAME};
-
-/// The version of the stream protocol; peers of different versions do not get past the handshake.
-pub const PROTOCOL_VERSION: u8 = 1;
 
 /// Shortest secret that is accepted, in bytes.
 pub const SECRET_MIN: usize = 8;
@@ -55,14 +56,20 @@ const TAG_LEN: usize = 16;
 /// Largest Noise message.
 const MAX_MESSAGE: usize = 65_535;
 const MAX_CHUNK: usize = MAX_MESSAGE - TAG_LEN;
-/// Both handshake messages of NNpsk0: an ephemeral key and a tag.
-const HANDSHAKE_LEN: usize = 32 + TAG_LEN;
+/// What both handshake messages of NNpsk0 have without their content: an ephemeral key and a tag.
+const HANDSHAKE_BARE: usize = 32 + TAG_LEN;
+/// In the length of a frame: what follows is compressed.
+const COMPRESSED: u32 = 1 << 31;
+/// Frames that are shorter are sent as they are, in bytes.
+const COMPRESSED_LEAST: usize = 512;
 
 /// Why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum StreamErrorKind {
-    /// The handshake failed: another secret, another protocol version, or no Holdfast at all.
+    /// The handshake failed: another secret, or no Holdfast at all.
     Handshake,
+    /// The other side is of a release that speaks no version of the protocol which this one does.
+    Version,
     /// A message was changed, replayed, lost or not meant for this session.
     Decrypt,
     /// A frame is announced larger than [`MAX_FRAME`].
@@ -77,8 +84,9 @@ pub enum StreamErrorKind {
 
 impl StreamErrorKind {
     /// All kinds, for counters.
-    pub const ALL: [StreamErrorKind; 6] = [
+    pub const ALL: [StreamErrorKind; 7] = [
         StreamErrorKind::Handshake,
+        StreamErrorKind::Version,
         StreamErrorKind::Decrypt,
         StreamErrorKind::TooLarge,
         StreamErrorKind::Length,
@@ -90,6 +98,7 @@ impl StreamErrorKind {
     pub fn as_str(self) -> &'static str {
         match self {
             StreamErrorKind::Handshake => "handshake",
+            StreamErrorKind::Version => "version",
             StreamErrorKind::Decrypt => "decrypt",
             StreamErrorKind::TooLarge => "too_large",
             StreamErrorKind::Length => "length",
@@ -106,8 +115,9 @@ pub struct StreamError(pub StreamErrorKind);
 
 fn explain(kind: &StreamErrorKind) -> &'static str {
     match kind {
-        StreamErrorKind::Handshake => {
-            "the handshake failed (check that both members have the same secret and version)"
+        StreamErrorKind::Handshake => "the handshake failed (check that both members have the same secret)",
+        StreamErrorKind::Version => {
+            "the other member runs a release that is too far from this one: upgrade the older one, one release after the other"
         }
         StreamErrorKind::Decrypt => "a message was changed, replayed or lost on the way",
         StreamErrorKind::TooLarge => "a frame larger than the limit was announced",
@@ -122,10 +132,11 @@ fn explain(kind: &StreamErrorKind) -> &'static str {
 pub struct ErrorCounts([u64; StreamErrorKind::ALL.len()]);
 
 impl ErrorCounts {
-    /// Counts one.
-    pub fn count(&mut self, error: &StreamError) {
+    /// Counts one; says how many there were of its kind.
+    pub fn count(&mut self, error: &StreamError) -> u64 {
         let at = StreamErrorKind::ALL.iter().position(|k| *k == error.0).expect("all kinds are listed");
         self.0[at] += 1;
+        self.0[at]
     }
 
     /// The counts with their stable names.
@@ -139,20 +150,37 @@ pub struct Sealer {
     keys: Arc<StatelessTransportState>,
     nonce: u64,
     plain: Vec<u8>,
+    agreed: Agreed,
+    /// Where compressed frames are made, if they are.
+    squeezed: Option<Vec<u8>>,
 }
 
 impl Sealer {
-    /// Appends the wire's bytes of `frame` to `out`.
-    pub fn seal(&mut self, frame: &Frame, out: &mut Vec<u8>) -> Result<(), StreamError> {
+    /// What both sides speak.
+    pub fn agreed(&self) -> Agreed {
+        self.agreed
+    }
+
+    /// From now on frames are compressed that become smaller by it, if the other side understands that.
+    pub fn compress(&mut self) {
+        self.squeezed = self.agreed.features.has(Features::LZ4).then(Vec::new);
+    }
+
+    /// Appends the wire's bytes of `frame` to `out`; says how many bytes the frame has by itself.
+    pub fn seal(&mut self, frame: &Frame, out: &mut Vec<u8>) -> Result<usize, StreamError> {
         self.seal_with(out, |plain| frame.encode(plain))
     }
 
     /// Appends the wire's bytes of a message of [`Channel::Aside`] to `out`.
-    pub fn seal_bytes(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<(), StreamError> {
+    pub fn seal_bytes(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<usize, StreamError> {
         self.seal_with(out, |plain| plain.extend_from_slice(message))
     }
 
-    fn seal_with(&mut self, out: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), StreamError> {
+    fn seal_with(
+        &mut self,
+        out: &mut Vec<u8>,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<usize, StreamError> {
         self.plain.clear();
         self.plain.extend_from_slice(&[0; 4]);
         encode(&mut self.plain);
@@ -161,7 +189,10 @@ impl Sealer {
             return Err(StreamError(StreamErrorKind::TooLarge));
         }
         self.plain[..4].copy_from_slice(&u32::try_from(len).expect("bounded above").to_be_bytes());
-        for chunk in self.plain.chunks(MAX_CHUNK) {
+        let squeezed = self.squeezed.as_mut().filter(|_| len >= COMPRESSED_LEAST);
+        let small = squeezed.is_some_and(|squeezed| squeeze(&self.plain, squeezed));
+        let message = self.squeezed.as_ref().filter(|_| small).unwrap_or(&self.plain);
+        for chunk in message.chunks(MAX_CHUNK) {
             let at = out.len();
             let sealed = chunk.len() + TAG_LEN;
             out.extend_from_slice(&u16::try_from(sealed).expect("a chunk is bounded").to_be_bytes());
@@ -171,21 +202,39 @@ impl Sealer {
                 .map_err(|_| StreamError(StreamErrorKind::State))?;
             self.nonce += 1;
         }
-        Ok(())
+        Ok(len)
     }
+}
+
+/// Compresses a message; says whether that is worth it: where not a sixteenth is won, the other side's time is.
+fn squeeze(plain: &[u8], squeezed: &mut Vec<u8>) -> bool {
+    let (len, body) = plain.split_at(4);
+    squeezed.resize(8 + lz4_flex::block::get_maximum_output_size(body.len()), 0);
+    let Ok(compressed) = lz4_flex::block::compress_into(body, &mut squeezed[8..]) else { return false };
+    squeezed.truncate(8 + compressed);
+    squeezed[..4].copy_from_slice(&((4 + compressed) as u32 | COMPRESSED).to_be_bytes());
+    squeezed[4..8].copy_from_slice(len);
+    compressed < body.len() - body.len() / 16
 }
 
 /// Puts frames together out of decrypted messages. Holds no more than one frame and one message.
 #[derive(Debug, Default)]
 pub struct Assembly {
     plain: Vec<u8>,
+    /// Whether frames may be compressed.
+    compressed: bool,
 }
 
 impl Assembly {
+    /// Where those features were agreed on.
+    pub fn with(features: Features) -> Assembly {
+        Assembly { plain: Vec::new(), compressed: features.has(Features::LZ4) }
+    }
+
     /// Takes the next message's bytes over; gives the frame that it completes. An error is final.
     pub fn push(&mut self, message: &[u8]) -> Result<Option<Frame>, StreamError> {
         self.plain.extend_from_slice(message);
-        whole_message(&mut self.plain)?.map(decoded).transpose()
+        self.whole_message()?.map(decoded).transpose()
     }
 }
 
@@ -245,7 +294,7 @@ impl Opener {
                 .read_message(self.nonce, message, &mut plain[had..])
                 .map_err(|_| StreamError(StreamErrorKind::Decrypt))?;
             self.nonce += 1;
-            if let Some(message) = whole_message(plain)? {
+            if let Some(message) = self.frames.whole_message()? {
                 each(message)?;
             }
         }
@@ -265,17 +314,41 @@ fn next_message(wire: &[u8]) -> Result<Option<&[u8]>, StreamError> {
     Ok(wire.get(2..2 + len))
 }
 
-/// Takes the frame's bytes out of `plain` once they are whole. A frame begins a message, so nothing may follow.
-fn whole_message(plain: &mut Vec<u8>) -> Result<Option<Bytes>, StreamError> {
-    let Some(head) = plain.get(..4) else { return Err(StreamError(StreamErrorKind::BadFrame)) };
-    let len = u32::from_be_bytes(head.try_into().expect("four bytes")) as usize;
+impl Assembly {
+    /// Takes the frame's bytes out once they are whole. A frame begins a message, so nothing may follow.
+    fn whole_message(&mut self) -> Result<Option<Bytes>, StreamError> {
+        let Some(head) = self.plain.first_chunk() else {
+            return Err(StreamError(StreamErrorKind::BadFrame));
+        };
+        let said = u32::from_be_bytes(*head);
+        let compressed = self.compressed && said & COMPRESSED != 0;
+        let len = if compressed { said & !COMPRESSED } else { said } as usize;
+        if len > MAX_FRAME {
+            return Err(StreamError(StreamErrorKind::TooLarge));
+        }
+        match self.plain.len().cmp(&(4 + len)) {
+            std::cmp::Ordering::Less => Ok(None),
+            std::cmp::Ordering::Greater => Err(StreamError(StreamErrorKind::BadFrame)),
+            std::cmp::Ordering::Equal => {
+                let message = Bytes::from(std::mem::take(&mut self.plain)).slice(4..);
+                if compressed { expanded(&message).map(Some) } else { Ok(Some(message)) }
+            }
+        }
+    }
+}
+
+/// What a compressed message was before. Takes no more room than it says and than a frame may.
+fn expanded(message: &[u8]) -> Result<Bytes, StreamError> {
+    let bad = StreamError(StreamErrorKind::BadFrame);
+    let (len, block) = message.split_first_chunk().ok_or(bad)?;
+    let len = u32::from_be_bytes(*len) as usize;
     if len > MAX_FRAME {
         return Err(StreamError(StreamErrorKind::TooLarge));
     }
-    match plain.len().cmp(&(4 + len)) {
-        std::cmp::Ordering::Less => Ok(None),
-        std::cmp::Ordering::Greater => Err(StreamError(StreamErrorKind::BadFrame)),
-        std::cmp::Ordering::Equal => Ok(Some(Bytes::from(std::mem::take(plain)).slice(4..))),
+    let mut whole = vec![0; len];
+    match lz4_flex::block::decompress_into(block, &mut whole) {
+        Ok(got) if got == len => Ok(whole.into()),
+        _ => Err(bad),
     }
 }
 
@@ -297,6 +370,7 @@ enum State {
 pub struct NoiseSession {
     state: State,
     channel: Channel,
+    offer: Offer,
 }
 
 fn psk(secret: &[u8], channel: Channel) -> [u8; 32] {
@@ -326,19 +400,26 @@ impl NoiseSession {
         NoiseSession::new(channel, secret, false)
     }
 
+    /// Offers something else than what this release speaks: what another release would.
+    pub fn offering(mut self, offer: Offer) -> NoiseSession {
+        self.offer = offer;
+        self
+    }
+
     fn new(channel: Channel, secret: &[u8], initiator: bool) -> Result<NoiseSession, StreamError> {
         let broken = |_| StreamError(StreamErrorKind::Handshake);
         if secret.len() < SECRET_MIN {
             return Err(StreamError(StreamErrorKind::Handshake));
         }
-        let (psk, prologue) = (psk(secret, channel), [channel.label(), &[PROTOCOL_VERSION]].concat());
+        let psk = psk(secret, channel);
         let builder = Builder::new(PATTERN.parse().map_err(broken)?);
-        let builder = builder.psk(0, &psk).and_then(|b| b.prologue(&prologue)).map_err(broken)?;
+        let builder = builder.psk(0, &psk).and_then(|b| b.prologue(channel.label())).map_err(broken)?;
         let handshake =
             if initiator { builder.build_initiator() } else { builder.build_responder() }.map_err(broken)?;
         Ok(NoiseSession {
             state: State::Shaking { handshake: Box::new(handshake), wire: Vec::new() },
             channel,
+            offer: Offer::default(),
         })
     }
 
@@ -346,7 +427,7 @@ impl NoiseSession {
     pub fn start(&mut self, out: &mut Vec<u8>) -> Result<(), StreamError> {
         match &mut self.state {
             State::Shaking { handshake, .. } if handshake.is_initiator() && handshake.is_my_turn() => {
-                write_handshake(handshake, out)
+                write_handshake(handshake, &self.offer, out)
             }
             State::Shaking { .. } => Ok(()),
             _ => Err(StreamError(StreamErrorKind::State)),
@@ -392,7 +473,7 @@ impl NoiseSession {
         let failed = |_| StreamError(StreamErrorKind::Handshake);
         let message = match next_message(&wire) {
             // Fail at the length already: who speaks another protocol shall not make us wait.
-            _ if wire.len() >= 2 && wire[..2] != (HANDSHAKE_LEN as u16).to_be_bytes() => {
+            _ if wire.first_chunk().is_some_and(|len| !is_handshake(u16::from_be_bytes(*len))) => {
                 return Err(StreamError(StreamErrorKind::Handshake));
             }
             Ok(Some(message)) => message,
@@ -405,15 +486,19 @@ impl NoiseSession {
         if handshake.is_my_turn() {
             return Err(StreamError(StreamErrorKind::Handshake));
         }
-        handshake.read_message(message, &mut [0; HANDSHAKE_LEN]).map_err(failed)?;
+        let mut said = [0; OFFER_MOST];
+        let len = handshake.read_message(message, &mut said).map_err(failed)?;
+        let theirs = Offer::decode(&said[..len])?;
+        // Even to whom nothing is in common with, so that both know it.
         if !handshake.is_handshake_finished() {
-            write_handshake(&mut handshake, out)?;
+            write_handshake(&mut handshake, &self.offer, out)?;
         }
+        let agreed = self.offer.agree(&theirs)?;
+        let early = &wire[2 + message.len()..];
         let keys = Arc::new(handshake.into_stateless_transport_mode().map_err(failed)?);
-        let sealer = Sealer { keys: keys.clone(), nonce: 0, plain: Vec::new() };
-        let mut opener =
-            Opener { keys, nonce: 0, wire: Vec::new(), frames: Assembly::default(), dead: false };
-        let early = &wire[2 + HANDSHAKE_LEN..];
+        let sealer = Sealer { keys: keys.clone(), nonce: 0, plain: Vec::new(), agreed, squeezed: None };
+        let frames_of = Assembly::with(agreed.features);
+        let mut opener = Opener { keys, nonce: 0, wire: Vec::new(), frames: frames_of, dead: false };
         match self.channel {
             Channel::Log => opener.feed(early, frames)?,
             // Whoever opened it speaks first, and cannot before this.
@@ -425,7 +510,7 @@ impl NoiseSession {
     }
 
     /// Appends the wire's bytes of `frame` to `out`. Fails before the handshake is done.
-    pub fn seal(&mut self, frame: &Frame, out: &mut Vec<u8>) -> Result<(), StreamError> {
+    pub fn seal(&mut self, frame: &Frame, out: &mut Vec<u8>) -> Result<usize, StreamError> {
         match &mut self.state {
             State::Open { sealer, .. } => sealer.seal(frame, out),
             _ => Err(StreamError(StreamErrorKind::State)),
@@ -441,21 +526,33 @@ impl NoiseSession {
     }
 }
 
-fn write_handshake(handshake: &mut HandshakeState, out: &mut Vec<u8>) -> Result<(), StreamError> {
-    let mut message = [0; HANDSHAKE_LEN];
-    let len =
-        handshake.write_message(&[], &mut message).map_err(|_| StreamError(StreamErrorKind::Handshake))?;
-    out.extend_from_slice(&u16::try_from(len).expect("48 bytes").to_be_bytes());
+/// Whether a message of that length may be one of a handshake.
+fn is_handshake(len: u16) -> bool {
+    (HANDSHAKE_BARE + OFFER_LEN..=HANDSHAKE_BARE + OFFER_MOST).contains(&usize::from(len))
+}
+
+fn write_handshake(
+    handshake: &mut HandshakeState,
+    offer: &Offer,
+    out: &mut Vec<u8>,
+) -> Result<(), StreamError> {
+    let mut message = [0; HANDSHAKE_BARE + OFFER_LEN];
+    let len = handshake
+        .write_message(&offer.encode(), &mut message)
+        .map_err(|_| StreamError(StreamErrorKind::Handshake))?;
+    out.extend_from_slice(&u16::try_from(len).expect("54 bytes").to_be_bytes());
     out.extend_from_slice(&message[..len]);
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use holdfast_heartbeat::{Epoch, Lsn};
     use proptest::prelude::*;
 
     use super::super::frame::tests::samples;
     use super::*;
+    use crate::testing::Dice;
 
     const SECRET: &[u8] = b"a secret of the cluster";
 
@@ -480,6 +577,93 @@ mod tests {
         b.feed(&to_b, &mut to_a, &mut Vec::new()).ok()?;
         a.feed(&to_a, &mut Vec::new(), &mut Vec::new()).ok()?;
         Some((a, b))
+    }
+
+    /// The same for two releases: what each side makes of it.
+    fn releases(opens: &Offer, accepts: &Offer) -> [Result<Agreed, StreamErrorKind>; 2] {
+        let mut a = NoiseSession::initiator(SECRET).unwrap().offering(opens.clone());
+        let mut b = NoiseSession::responder(SECRET).unwrap().offering(accepts.clone());
+        let (mut to_b, mut to_a) = (Vec::new(), Vec::new());
+        a.start(&mut to_b).unwrap();
+        let second = b.feed(&to_b, &mut to_a, &mut Vec::new());
+        let first = a.feed(&to_a, &mut Vec::new(), &mut Vec::new());
+        let came_to = |session: NoiseSession, end: Result<(), StreamError>| {
+            end.map(|()| session.into_halves().unwrap().0.agreed()).map_err(|error| error.0)
+        };
+        [came_to(a, first), came_to(b, second)]
+    }
+
+    #[test]
+    fn two_releases_speak_what_both_know_or_both_learn_that_there_is_nothing() {
+        let of = |versions, features| Offer { versions, features };
+        let (this, later) = (of(1..=1, Features::NONE), of(1..=2, Features::LZ4));
+        let common = Ok(Agreed { version: 1, features: Features::NONE });
+        assert_eq!(releases(&this, &later), [common, common]);
+        assert_eq!(releases(&later, &this), [common, common]);
+        let both = Ok(Agreed { version: 2, features: Features::LZ4 });
+        assert_eq!(releases(&later, &later), [both, both]);
+        let much_later = of(3..=4, Features::LZ4);
+        let neither = [Err(StreamErrorKind::Version); 2];
+        assert_eq!(releases(&much_later, &later), neither);
+        assert_eq!(releases(&later, &much_later), neither);
+    }
+
+    /// A primary's half that compresses, and a standby's; the latter offers `features`.
+    fn compressing(features: Features) -> (Sealer, Opener) {
+        let mut a = NoiseSession::initiator(SECRET).unwrap();
+        let offer = Offer { features, ..Offer::default() };
+        let mut b = NoiseSession::responder(SECRET).unwrap().offering(offer);
+        let (mut to_b, mut to_a) = (Vec::new(), Vec::new());
+        a.start(&mut to_b).unwrap();
+        b.feed(&to_b, &mut to_a, &mut Vec::new()).unwrap();
+        a.feed(&to_a, &mut Vec::new(), &mut Vec::new()).unwrap();
+        let (mut sealer, opener) = (a.into_halves().unwrap().0, b.into_halves().unwrap().1);
+        sealer.compress();
+        (sealer, opener)
+    }
+
+    fn append(bytes: Vec<u8>) -> Frame {
+        Frame::Append { epoch: Epoch(1), lsn: Lsn(5), committed: Lsn(2), bytes: bytes.into() }
+    }
+
+    #[test]
+    fn frames_are_compressed_where_both_know_how_and_it_is_worth_it() {
+        let mut dice = Dice(1);
+        let noise: Vec<u8> = (0..300_000).map(|_| dice.roll() as u8).collect();
+        let text = b"what repeats itself is short ".repeat(10_000);
+        for (features, smaller) in [(Features::LZ4, true), (Features::NONE, false)] {
+            let (mut sealer, mut opener) = compressing(features);
+            for (bytes, compressible) in [(text.clone(), true), (noise.clone(), false), (vec![7; 40], false)]
+            {
+                let (frame, len) = (append(bytes.clone()), bytes.len());
+                let (mut wire, mut got) = (Vec::new(), Vec::new());
+                sealer.seal(&frame, &mut wire).unwrap();
+                assert_eq!(wire.len() < len / 2, smaller && compressible, "{} of {len} bytes", wire.len());
+                for piece in wire.chunks(777) {
+                    opener.feed(piece, &mut got).unwrap();
+                }
+                assert_eq!(got, [frame]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_compressed_message_takes_no_more_room_than_a_frame_may() {
+        let push = |assembly: &mut Assembly, body: &[u8]| {
+            let head = (body.len() as u32 | COMPRESSED).to_be_bytes();
+            assembly.push(&[&head, body].concat()).map_err(|error| error.0)
+        };
+        let knows = || Assembly::with(Features::LZ4);
+        let mut block = vec![0; 300];
+        let len = lz4_flex::block::compress_into(&[6; 200], &mut block).unwrap();
+        block.truncate(len);
+        let said = |len: u32| [len.to_be_bytes().as_slice(), &block].concat();
+        assert_eq!(push(&mut Assembly::default(), &said(200)), Err(StreamErrorKind::TooLarge));
+        for wrong in [199, 201, 0] {
+            assert_eq!(push(&mut knows(), &said(wrong)), Err(StreamErrorKind::BadFrame));
+        }
+        assert_eq!(push(&mut knows(), &said(MAX_FRAME as u32 + 1)), Err(StreamErrorKind::TooLarge));
+        assert_eq!(push(&mut knows(), &[1, 2]), Err(StreamErrorKind::BadFrame));
     }
 
     #[test]

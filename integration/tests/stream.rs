@@ -1,0 +1,71 @@
+//! The stream of the log between real agents: what goes over it, and that nothing is lost on the way.
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use holdfast_agent::lab::agent_api;
+use holdfast_agent::lab::cluster::Cluster;
+use holdfast_agent::lab::ledger::{Load, LoadSpec, Patience, Target};
+use holdfast_agent::lab::settings::ClusterSpec;
+use holdfast_agent::lab::world::NetNs;
+use holdfast_integration::measure::all_there;
+use holdfast_integration::promise;
+use holdfast_integration::stage::{LIMIT, ensure};
+use object_store::ObjectStoreExt;
+
+const MIB: usize = 1 << 20;
+
+/// What a member sent to the others so far: bytes of frames, and of them on the wire.
+fn sent(cluster: &Cluster, host: &str) -> Result<(f64, f64)> {
+    let text = agent_api::text(&cluster.netns(host)?, "/metrics")?;
+    let number = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.with_context(|| format!("{name} is missing in\n{text}"))
+    };
+    Ok((number("holdfast_stream_sent_bytes_total")?, number("holdfast_stream_wire_bytes_total")?))
+}
+
+/// Writes objects of text, `mib` in all.
+fn text(client: &NetNs, target: &Target, mib: usize) -> Result<()> {
+    let line = b"192.0.2.7 - - [21/Nov/2026:03:14:15 +0000] \"GET /photos/cat.jpg HTTP/1.1\" 200 31415\n";
+    let content: Bytes = line.iter().copied().cycle().take(MIB).collect::<Vec<u8>>().into();
+    client.block_on(|| async {
+        let s3 = target.client(Patience::ORDINARY)?;
+        for n in 0..mib {
+            s3.put(&format!("text-{n}").into(), content.clone().into()).await?;
+        }
+        anyhow::Ok(())
+    })?
+}
+
+/// The share of what `host` sends while text is written that goes over the wire.
+fn share(cluster: &Cluster, host: &str, client: &NetNs, target: &Target) -> Result<f64> {
+    let before = sent(cluster, host)?;
+    text(client, target, 16)?;
+    let after = sent(cluster, host)?;
+    let (frames, wire) = (after.0 - before.0, after.1 - before.1);
+    ensure(frames > 16.0 * MIB as f64, || format!("only {frames} bytes were sent"))?;
+    println!("{host}: {frames} bytes of frames, {wire} on the wire");
+    Ok(wire / frames)
+}
+
+#[test]
+fn one_member_compresses_and_the_other_need_not() {
+    let extra = [("a".to_owned(), "compression = true".to_owned())];
+    let spec = ClusterSpec { extra_replication: extra.into(), ..ClusterSpec::default() };
+    promise(spec, |cluster| {
+        let (client, target) = (cluster.client()?, cluster.target("stream"));
+        let primary = cluster.wait_in_sync(LIMIT)?;
+        ensure(primary == "a", || format!("{primary} is primary, which does not compress"))?;
+        target.create_bucket(&client, LIMIT)?;
+        let compressed = share(cluster, "a", &client, &target)?;
+        ensure(compressed < 0.2, || format!("{compressed} of it went over the wire"))?;
+        // What cannot be made smaller is not made larger either.
+        let load = Load::start(&client, &target, LoadSpec { writers: 2, ..LoadSpec::default() });
+        load.wait_for_more(100, LIMIT)?;
+        cluster.switch_over(LIMIT)?;
+        let plain = share(cluster, "b", &client, &target)?;
+        ensure((1.0..1.1).contains(&plain), || format!("{plain} of it went over the wire"))?;
+        let ledger = load.stop()?;
+        all_there(cluster, &target, &ledger)
+    });
+}
