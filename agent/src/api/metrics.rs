@@ -437,6 +437,11 @@ fn replication(sheet: &mut Sheet, log: &ReplicaStatus) {
         "On a primary: how far the peer is behind the end of the log",
         log.peers.iter().map(|p| (peer(p), p.lag_bytes)),
     );
+    sheet.seconds(
+        "replication_lag_seconds",
+        "On a primary: how long ago the oldest of what the peer lacks was written",
+        log.peers.iter().filter_map(|p| Some((peer(p), seconds_of_ms(p.lag_ms?)))),
+    );
     sheet.gauges(
         "replication_streaming",
         "On a primary: 1 while the stream to the peer stands",
@@ -557,6 +562,7 @@ mod tests {
             "holdfast_heartbeats_dropped_total{reason=\"replayed\"} 0\n",
             "holdfast_log_committed_lsn 4096\n",
             "holdfast_replication_lag_bytes{peer=\"b\"} 96\n",
+            "holdfast_replication_lag_seconds{peer=\"b\"} 1.25\n",
             "holdfast_log_bytes 9000\n",
             "holdfast_live_bytes 5000\n",
             "holdfast_reclaim_running 0\n",

@@ -179,6 +179,9 @@ pub struct ReplicationStats {
     pub streaming_peers: u64,
     /// On a primary: how far each peer is behind the end of the log, in bytes.
     pub lag_bytes: BTreeMap<String, u64>,
+    /// On a primary: how long ago the oldest of that was written, in milliseconds.
+    #[serde(default)]
+    pub lag_ms: BTreeMap<String, u64>,
     /// Archives of what was set aside.
     pub set_aside: u64,
     /// Their size, in bytes.
@@ -200,6 +203,11 @@ impl From<ReplicaStatus> for ReplicationStats {
             pending: log.pending as u64,
             streaming_peers: log.peers.iter().filter(|peer| peer.streaming).count() as u64,
             lag_bytes: log.peers.iter().map(|peer| (peer.member.to_string(), peer.lag_bytes)).collect(),
+            lag_ms: log
+                .peers
+                .iter()
+                .filter_map(|peer| Some((peer.member.to_string(), peer.lag_ms?)))
+                .collect(),
             set_aside: log.set_aside.len() as u64,
             set_aside_bytes: log.set_aside.iter().map(|archive| archive.bytes).sum(),
             damaged: u64::from(log.damaged.is_some()),

@@ -162,6 +162,7 @@ pub(crate) fn leading() -> ReplicaStatus {
             in_wait_set: true,
             durable: Some(Lsn(4096)),
             lag_bytes: 96,
+            lag_ms: Some(1250),
         }],
         streaming: true,
         pending: 3,

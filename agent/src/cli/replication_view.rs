@@ -44,6 +44,7 @@ struct Peer {
     in_wait_set: bool,
     durable: Option<u64>,
     lag_bytes: u64,
+    lag_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -158,10 +159,18 @@ fn peers(log: &LogStatus, paint: Paint) -> Vec<Vec<String>> {
             if peer.streaming { "up".to_owned() } else { paint.bad("DOWN") },
             if peer.in_wait_set { "yes".to_owned() } else { paint.warn("no") },
             peer.durable.map_or_else(|| "?".to_owned(), grouped),
-            bytes(peer.lag_bytes),
+            behind(peer),
         ]
     }));
     rows
+}
+
+/// How much a standby lacks, and how old the oldest of it is.
+fn behind(peer: &Peer) -> String {
+    match peer.lag_ms.filter(|_| peer.lag_bytes > 0) {
+        Some(ms) => format!("{}, {}.{:03} s", bytes(peer.lag_bytes), ms / 1000, ms % 1000),
+        None => bytes(peer.lag_bytes),
+    }
 }
 
 /// What the cause means for the data.
@@ -202,5 +211,7 @@ pub(super) fn stats(stats: &ReplicationStats) -> String {
             .iter()
             .map(|(peer, lag)| vec![format!("lag_bytes[{}]", printable(peer)), lag.to_string()]),
     );
+    let ages = stats.lag_ms.iter();
+    rows.extend(ages.map(|(peer, lag)| vec![format!("lag_ms[{}]", printable(peer)), lag.to_string()]));
     table(&rows, "")
 }

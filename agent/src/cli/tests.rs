@@ -384,7 +384,7 @@ reigns     epoch 7 from 0
 promised   epoch 7
 
 STANDBY  STREAM  WAITED FOR  DURABLE  BEHIND
-b        up      yes         4,096    96 B
+b        up      yes         4,096    96 B, 1.250 s
 
 Set aside: cut from the log, kept as archives in its directory `set-aside`
   ! tail-6-4000: written by a former primary; acknowledged only if a promotion was forced or a pair had split, LSN 4,000 to 4,100, 2 records, 2.0 KiB; b reigned meanwhile
@@ -417,6 +417,7 @@ set_aside        0
 set_aside_bytes  0
 damaged          0
 lag_bytes[b]     96
+lag_ms[b]        1250
 ",
     );
 }

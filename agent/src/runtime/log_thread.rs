@@ -207,7 +207,7 @@ impl<R: Fn(Event), N: Fn(String)> LogThread<R, N> {
                     Err(_) => break,
                 }
             }
-            self.engine.set_wall_ms(wall_ms());
+            self.engine.set_clock(address::now(), wall_ms());
             self.engine.ingest(batch.drain(..), &mut out);
             self.dispatch(&mut out);
             self.engine.flush(&mut out);

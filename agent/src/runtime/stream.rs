@@ -530,6 +530,8 @@ async fn connect(at: SocketAddr, from: SocketAddr, interface: Option<&str>) -> i
 mod tests {
     use super::*;
 
+    use holdfast_replication::stream::{Features, Offer};
+
     use crate::runtime::secrets::Current;
 
     const OLD: &[u8] = b"the secret that is going";
@@ -570,6 +572,30 @@ mod tests {
         assert!(meet(&[NEW, OLD], &[OLD], 2).await, "the side that knows both falls back to the old one");
         assert!(meet(&[NEW, OLD], &[NEW], 1).await);
         assert!(!meet(&[NEW], &[OLD], 4).await, "a wrong secret stays wrong");
+    }
+
+    #[tokio::test]
+    async fn a_release_that_is_too_far_away_learns_it_and_is_counted() {
+        let (log, logged) = std::sync::mpsc::channel();
+        let counts = Arc::new(StreamCounts::default());
+        let streams = Streams::new(Secrets::new(Current::new([OLD, NEW])), log).counted_in(counts.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let accepting = tokio::spawn(streams.accept(listener, Vec::new()));
+        let offer = Offer { versions: 200..=201, features: Features::NONE };
+        let mut later = NoiseSession::initiator(NEW).unwrap().offering(offer);
+        let mut out = Vec::new();
+        later.start(&mut out).unwrap();
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        stream.write_all(&out).await.unwrap();
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(HANDSHAKE_WITHIN * 10, stream.read_to_end(&mut answer)).await;
+        read.expect("it is closed").unwrap();
+        let error = later.feed(&answer, &mut Vec::new(), &mut Vec::new()).unwrap_err();
+        assert_eq!(error.0, StreamErrorKind::Version);
+        assert!(counts.errors().contains(&("version", 1)), "{:?}", counts.errors());
+        assert!(logged.try_recv().is_err(), "the log heard of it");
+        accepting.abort();
     }
 
     #[tokio::test]

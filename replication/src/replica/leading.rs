@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use holdfast_heartbeat::{Epoch, Lsn, Member};
 
+use super::age::Ages;
 use super::{ConnId, Done, Out, Output, PeerStatus, Replica, Role, StateMachine, SubmitError, Wait};
 use crate::disk::Disk;
 use crate::history::common_point;
@@ -42,6 +43,7 @@ pub(super) struct Leading<R> {
     pending: VecDeque<Pending<R>>,
     peers: BTreeMap<ConnId, Peer>,
     reported: BTreeMap<Member, (bool, Lsn)>,
+    ages: Ages,
 }
 
 impl<R> Leading<R> {
@@ -121,6 +123,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                     pending: VecDeque::new(),
                     peers: BTreeMap::new(),
                     reported: BTreeMap::new(),
+                    ages: Ages::default(),
                 });
             }
             Err(LogError::Full) => {
@@ -394,6 +397,9 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                 out.push(Output::PeerProgress { member, streaming, durable });
             }
         }
+        let least = now.values().map(|(_, durable)| *durable).min();
+        leading.ages.note(self.log.end(), self.now);
+        leading.ages.forget_below(least.unwrap_or(self.log.end()));
         leading.reported = now;
     }
 
@@ -412,9 +418,17 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                 in_wait_set: leading.progress.wait_set().contains(member),
                 durable,
                 lag_bytes: self.log.end().bytes_since(durable.unwrap_or_default()),
+                lag_ms: durable.map(|durable| self.lag_ms(leading, durable)),
             }
         };
         members.into_iter().filter(|m| **m != self.me).map(status).collect()
+    }
+
+    fn lag_ms(&self, leading: &Leading<R>, durable: Lsn) -> u64 {
+        if durable >= self.log.end() {
+            return 0;
+        }
+        u64::try_from(leading.ages.of(durable, self.now).as_millis()).unwrap_or(u64::MAX)
     }
 }
 

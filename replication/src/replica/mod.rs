@@ -16,6 +16,7 @@
 //!    +--> Idle <----------------------+          failed sync or index: Failed, for good
 //! ```
 
+mod age;
 mod applying;
 mod following;
 mod healing;
@@ -24,7 +25,7 @@ mod types;
 
 use std::collections::BTreeMap;
 
-use holdfast_heartbeat::{Epoch, Lsn, Member};
+use holdfast_heartbeat::{Epoch, Lsn, Member, Time};
 
 use self::following::Following;
 use self::healing::Healing;
@@ -82,6 +83,7 @@ pub struct Replica<D: Disk, M: StateMachine, R> {
     apply_waits: Option<Lsn>,
     /// Moves below here could not be made from this log's own copy.
     whole_below: Lsn,
+    now: Time,
     wall_ms: u64,
 }
 
@@ -128,6 +130,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             healed: 0,
             apply_waits: None,
             whole_below: Lsn::ZERO,
+            now: Time::ZERO,
             wall_ms: options.log.wall_ms,
             log,
         };
@@ -154,9 +157,10 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         self.failure.as_deref()
     }
 
-    /// The wall clock for the next archive's manifest, in milliseconds since 1970. For people only.
-    pub fn set_wall_ms(&mut self, wall_ms: u64) {
-        self.wall_ms = wall_ms;
+    /// What time it is, on a clock that only goes forward and on the wall, in milliseconds since 1970. For people only:
+    /// nothing is decided by it.
+    pub fn set_clock(&mut self, now: Time, wall_ms: u64) {
+        (self.now, self.wall_ms) = (now, wall_ms);
     }
 
     /// Whether another [`Replica::flush`] has work to do without any input: unsynced bytes, or

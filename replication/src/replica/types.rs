@@ -358,6 +358,8 @@ pub struct PeerStatus {
     pub durable: Option<Lsn>,
     /// How far it is behind the end of the log.
     pub lag_bytes: u64,
+    /// How long ago the oldest of that was written, at least, in milliseconds; not known of who said nothing yet.
+    pub lag_ms: Option<u64>,
 }
 
 /// A replica at one moment, for people and for the API.

@@ -275,7 +275,7 @@ impl World {
     }
 
     pub(super) fn log_turn(&mut self, h: usize) {
-        let wall_ms = self.hosts[h].clock.wall_ms(self.now);
+        let (now, wall_ms) = (self.clock(h), self.hosts[h].clock.wall_ms(self.now));
         let Some(log) = self.hosts[h].life.as_mut().and_then(|life| life.log.as_mut()) else { return };
         log.called = false;
         if log.syncing {
@@ -287,7 +287,7 @@ impl World {
         } else {
             log.inbox.drain(..LOG_BATCH).collect()
         };
-        log.engine.set_wall_ms(wall_ms);
+        log.engine.set_clock(now, wall_ms);
         log.engine.ingest(batch, &mut out);
         if self.stopped_by_disk(h) {
             return;
