@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use holdfast_agent::lab::agent_api;
 use holdfast_agent::lab::cluster::{Cluster, Fault};
 use holdfast_agent::lab::ledger::{Ledger, Load, LoadSpec, Target, read_back};
 use holdfast_agent::lab::prober::Prober;
@@ -129,4 +130,11 @@ pub fn no_twins(cluster: &Cluster, evidence: &Evidence) -> Result<()> {
     let (served, claimed) = (evidence.twin_services(window), evidence.twin_claims(window));
     ensure(served.is_empty(), || format!("two hosts served on the address at once: {served:?}"))?;
     ensure(claimed.is_empty(), || format!("two hosts claimed the address at once: {claimed:?}"))
+}
+
+/// A number of a member's metrics: that of the first series whose line begins with `name`.
+pub fn metric(cluster: &Cluster, host: &str, name: &str) -> Result<u64> {
+    let text = agent_api::text(&cluster.netns(host)?, "/metrics")?;
+    let line = text.lines().find(|line| line.starts_with(name)).with_context(|| format!("no {name}"))?;
+    Ok(line.rsplit(' ').next().unwrap_or_default().parse()?)
 }

@@ -1,10 +1,11 @@
 //! Reads of a standby: as new as the bound says, and nothing where that is not certain.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bytes::Bytes;
 use holdfast_agent::lab::cluster::{Cluster, Fault};
 use holdfast_agent::lab::ledger::{Patience, Target};
 use holdfast_agent::lab::settings::{ClusterSpec, S3_PORT, WITNESS, lan_address};
+use holdfast_integration::measure::metric;
 use holdfast_integration::promise;
 use holdfast_integration::stage::{LIMIT, ensure};
 use object_store::ObjectStoreExt;
@@ -36,13 +37,6 @@ fn count(cluster: &Cluster, rounds: u64) -> Result<Vec<u64>> {
         }
         anyhow::Ok(seen)
     })?
-}
-
-/// A number of this member's metrics.
-fn metric(cluster: &Cluster, host: &str, name: &str) -> Result<u64> {
-    let text = holdfast_agent::lab::agent_api::text(&cluster.netns(host)?, "/metrics")?;
-    let line = text.lines().find(|line| line.starts_with(name)).with_context(|| format!("no {name}"))?;
-    Ok(line.rsplit(' ').next().unwrap_or_default().parse()?)
 }
 
 const ANSWERED: &str = "holdfast_standby_requests_total{outcome=\"answered\"}";

@@ -1,13 +1,12 @@
 //! The stream of the log between real agents: what goes over it, and that nothing is lost on the way.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bytes::Bytes;
-use holdfast_agent::lab::agent_api;
 use holdfast_agent::lab::cluster::Cluster;
 use holdfast_agent::lab::ledger::{Load, LoadSpec, Patience, Target};
 use holdfast_agent::lab::settings::ClusterSpec;
 use holdfast_agent::lab::world::NetNs;
-use holdfast_integration::measure::all_there;
+use holdfast_integration::measure::{all_there, metric};
 use holdfast_integration::promise;
 use holdfast_integration::stage::{LIMIT, ensure};
 use object_store::ObjectStoreExt;
@@ -16,12 +15,8 @@ const MIB: usize = 1 << 20;
 
 /// What a member sent to the others so far: bytes of frames, and of them on the wire.
 fn sent(cluster: &Cluster, host: &str) -> Result<(f64, f64)> {
-    let text = agent_api::text(&cluster.netns(host)?, "/metrics")?;
-    let number = |name: &str| {
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-        value.with_context(|| format!("{name} is missing in\n{text}"))
-    };
-    Ok((number("holdfast_stream_sent_bytes_total")?, number("holdfast_stream_wire_bytes_total")?))
+    let bytes = |name| Ok::<_, anyhow::Error>(metric(cluster, host, name)? as f64);
+    Ok((bytes("holdfast_stream_sent_bytes_total")?, bytes("holdfast_stream_wire_bytes_total")?))
 }
 
 /// Writes objects of text, `mib` in all.

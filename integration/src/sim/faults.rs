@@ -362,53 +362,34 @@ impl Faults {
             Kind::StallCutOff => {
                 // The others take over and acknowledge, while the former primary does not notice that its reign is
                 // over, and somebody follows it still.
-                let Some(primary) = (0..data).find(|d| world.reign(*d) > Epoch::ZERO) else { return };
+                let Some(primary) = reigning(world) else { return };
                 let follower = (primary + 1 + world.dice.below(data as u64 - 1) as usize) % data;
                 let span = self.interval * world.dice.between(10, 60)
                     + world.dice.up_to(2) * world.shape.standby_timeout_ms * MS;
                 world.stall(primary, Part::Core, span);
-                for of_two in [primary, follower] {
-                    for other in (0..n).filter(|other| *other != primary && *other != follower) {
-                        for (from, to) in [(of_two, other), (other, of_two)] {
-                            world.network.set_cut(from, to, None, true);
-                            let what = Relief::Mend { from, to, path: None };
-                            self.endings.push(Ending { at: world.now + span, what });
-                        }
-                    }
-                }
+                let is_one = |h: usize| h == primary || h == follower;
+                self.cut_between(world, span, |from, to| is_one(from) != is_one(to));
             }
             Kind::ReplayNotice => {
                 // Whoever means harm cuts off the primary, and tells the others of an earlier death of it.
-                let Some(primary) = (0..data).find(|d| world.reign(*d) > Epoch::ZERO) else { return };
+                let Some(primary) = reigning(world) else { return };
                 world.recording = 8;
                 if !world.replay_notice_of(primary) {
                     return self.kill(world, primary, Death::Agent);
                 }
                 let span = self.interval * world.dice.between(1, 10);
-                for other in (0..n).filter(|other| *other != primary) {
-                    for (from, to) in [(primary, other), (other, primary)] {
-                        world.network.set_cut(from, to, None, true);
-                        let what = Relief::Mend { from, to, path: None };
-                        self.endings.push(Ending { at: world.now + span, what });
-                    }
-                }
+                self.cut_between(world, span, |from, to| (from == primary) != (to == primary));
             }
             Kind::HangRequests => {
                 // What was asked in one reign goes on in the next one of the same member: the client is slow, nobody
                 // ends the request, and nobody else can be primary meanwhile.
-                let hangs = (0..data).find(|d| world.reign(*d) > Epoch::ZERO).unwrap_or(d);
+                let hangs = reigning(world).unwrap_or(d);
                 let span = self.interval * world.dice.between(100, 600) / 10;
                 world.stall(hangs, Part::Control, span);
                 world.slow_bodies_until = world.now + span;
                 world.slow_body = span;
                 let alone = self.interval * world.dice.between(20, 100) / 10;
-                for (from, to) in (0..n).flat_map(|from| (0..n).map(move |to| (from, to))) {
-                    if from != to {
-                        world.network.set_cut(from, to, None, true);
-                        let what = Relief::Mend { from, to, path: None };
-                        self.endings.push(Ending { at: world.now + alone, what });
-                    }
-                }
+                self.cut_between(world, alone, |_, _| true);
             }
             Kind::StallDisk => {
                 world.hosts[h].disk_stalled_until = world.now + self.interval * world.dice.between(1, 60);
@@ -563,6 +544,16 @@ impl Faults {
         self.later(world, 1, 60, Relief::Mend { from, to, path });
     }
 
+    /// Cuts every direction between two hosts that `apart` names, by all paths, for as long as `span`.
+    fn cut_between(&mut self, world: &mut World, span: Ns, apart: impl Fn(usize, usize) -> bool) {
+        let n = world.hosts.len();
+        let ways = (0..n).flat_map(|from| (0..n).map(move |to| (from, to)));
+        for (from, to) in ways.filter(|(from, to)| from != to && apart(*from, *to)) {
+            world.network.set_cut(from, to, None, true);
+            self.endings.push(Ending { at: world.now + span, what: Relief::Mend { from, to, path: None } });
+        }
+    }
+
     fn cut_service(&mut self, world: &mut World, h: usize) {
         world.network.service_cut[h] = true;
         self.later(world, 2, 60, Relief::MendService(h));
@@ -666,4 +657,9 @@ impl Faults {
         let fence = if shape.fence { 110 * S } else { 0 };
         hooks + fence + 35 * S + cut + self.interval * u64::from(shape.threshold) * 20
     }
+}
+
+/// Who reigns, or thinks so; the first of several.
+fn reigning(world: &World) -> Option<usize> {
+    (0..world.shape.data).find(|d| world.reign(*d) > Epoch::ZERO)
 }

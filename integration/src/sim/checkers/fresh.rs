@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use holdfast_heartbeat::Lsn;
 
 use super::Checker;
-use crate::sim::s3::call::Answer;
 use crate::sim::world::service::RequestId;
 use crate::sim::world::{Ns, Seen, World};
 
@@ -32,7 +31,7 @@ impl Checker for Fresh {
             Seen::Answering { request, answer, .. } => {
                 let Some(end) = self.committed.remove(request) else { return Ok(()) };
                 let grew = self.acknowledged.last().is_none_or(|(_, known)| *known < end);
-                if grew && !matches!(answer, Answer::Refused(_) | Answer::Unknown(_)) {
+                if grew && answer.is_success() {
                     self.acknowledged.push((world.now, end));
                 }
             }

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use holdfast_heartbeat::{Lsn, MemberKind};
 
 use super::{Checker, facts};
-use crate::sim::s3::call::Answer;
 use crate::sim::world::service::RequestId;
 use crate::sim::world::shape::MOST_HOSTS;
 use crate::sim::world::{Seen, World};
@@ -39,7 +38,7 @@ impl Checker for Acknowledged {
             }
             Seen::Answering { host, request, answer, .. } => {
                 let Some(end) = self.committed.remove(request) else { return Ok(()) };
-                let told = !matches!(answer, Answer::Refused(_) | Answer::Unknown(_));
+                let told = answer.is_success();
                 if told {
                     self.told = self.told.max(end);
                 }

@@ -254,6 +254,13 @@ pub enum Answer {
     Unknown(Doubt),
 }
 
+impl Answer {
+    /// Whether the client was told that it got what it asked for.
+    pub fn is_success(&self) -> bool {
+        !matches!(self, Answer::Refused(_) | Answer::Unknown(_))
+    }
+}
+
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

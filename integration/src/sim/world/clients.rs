@@ -162,7 +162,7 @@ impl World {
         }
         let Some(op) = wired.waiting.take() else { return };
         self.history.completed(op, &answer, self.now);
-        if !matches!(answer, Answer::Refused(_) | Answer::Unknown(_)) {
+        if answer.is_success() {
             self.counts.answered += 1;
             self.last_success = self.now;
         }

@@ -181,7 +181,7 @@ impl World {
             return self.leave(h, request, underway.route, away);
         }
         self.see(Seen::Answering { host: h, request, route: underway.route, answer: &answer });
-        let written = underway.changes && !matches!(answer, Answer::Refused(_) | Answer::Unknown(_));
+        let written = underway.changes && answer.is_success();
         self.leave(h, request, underway.route, answer);
         if written && std::mem::take(&mut self.dies_after_answer) {
             self.die_now(h);
