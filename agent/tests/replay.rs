@@ -55,6 +55,7 @@ fn session() -> Recorder {
         two_node: TwoNode::Probe,
         failback: Failback { automatic: false, allowed: true, delay: 1000 * MS, window: 30_000 * MS },
         automatic: true,
+        answers_alone: false,
         probe_vip: true,
         attendance: None,
         fencing: None,

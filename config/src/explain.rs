@@ -9,7 +9,8 @@ use std::time::Duration;
 use crate::Loaded;
 use crate::hooks::{HookEvent, OnFailure};
 use crate::model::{
-    CheckKind, Config, FailbackMode, GateChoice, Mode, Peer, PeerKind, Route, Rule, StandbyReads, TwoNode,
+    Ack, CheckKind, Config, FailbackMode, GateChoice, Mode, Peer, PeerKind, Route, Rule, StandbyReads,
+    TwoNode,
 };
 use crate::quantity::{show, show_size};
 use crate::read_virtual_ip::MAIN_TABLE;
@@ -71,6 +72,14 @@ fn member(out: &mut String, config: &Config) {
     line(out, format!("  shared secret     set, {former}"));
     if config.compression && config.mode != Mode::Witness {
         line(out, "  stream            compressed (LZ4) towards members that understand it");
+    }
+    if let Ack::Local { sync_interval, batch_size } = config.ack {
+        let batches = if sync_interval.is_zero() {
+            "records are sent as they come".to_owned()
+        } else {
+            format!("sent after {} or with {batch_size} records", show(sync_interval))
+        };
+        line(out, format!("  writes            acknowledged by the primary's own disk alone; {batches}"));
     }
     if !config.ha.flight_recorder {
         line(out, "  flight recorder   off: nothing can be replayed after a failover");

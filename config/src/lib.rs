@@ -48,7 +48,7 @@ pub use crate::explain::explain;
 pub use crate::fence::{FenceDevice, FenceTarget};
 pub use crate::hooks::{DEFAULT_HOOK_TIMEOUT, DEFAULT_UNIT_TIMEOUT, Hook, HookEvent, OnFailure, Service};
 pub use crate::model::{
-    Api, Check, CheckKind, Config, ConntrackSync, Failback, FailbackMode, GateChoice, Ha, HeartbeatPath,
+    Ack, Api, Check, CheckKind, Config, ConntrackSync, Failback, FailbackMode, GateChoice, Ha, HeartbeatPath,
     Keys, Mode, Peer, PeerKind, RootCredentials, Route, Rule, StandbyReads, Store, TwoNode, VirtualIp,
     WatchdogDevice,
 };

@@ -31,6 +31,8 @@ pub struct Config {
     pub keys: Keys,
     /// Whether what this member sends over the stream of the log is compressed, where the other side understands it.
     pub compression: bool,
+    /// Where a write must be before it is acknowledged, in the reigns of this member.
+    pub ack: Ack,
     /// Votes, epoch and the recorded in-sync set. Absolute.
     pub state_dir: PathBuf,
     /// Heartbeats, election and the virtual addresses.
@@ -97,6 +99,30 @@ impl Config {
     /// The other data members.
     pub fn data_peers(&self) -> impl Iterator<Item = &Peer> {
         self.peers.iter().filter(|peer| peer.kind == PeerKind::Data)
+    }
+}
+
+/// Where a write must be before it is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// On the disks of the whole in-sync set.
+    InSync,
+    /// On the primary's disk. What the others lack yet is lost with the primary.
+    Local {
+        /// How long a record may wait for others to be sent with.
+        sync_interval: Duration,
+        /// How many records go at once at the latest.
+        batch_size: u32,
+    },
+}
+
+impl Ack {
+    /// How long a record may be held back before it is sent.
+    pub fn held_back(self) -> Duration {
+        match self {
+            Ack::InSync => Duration::ZERO,
+            Ack::Local { sync_interval, .. } => sync_interval,
+        }
     }
 }
 

@@ -7,12 +7,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hcl_edit::structure::Body;
 
 use crate::address::{self, Ports, Written};
 use crate::check;
-use crate::model::{Api, Config, HeartbeatPath, Keys, Mode};
+use crate::model::{Ack, Api, Config, HeartbeatPath, Keys, Mode};
 use crate::read_check;
 use crate::read_fence;
 use crate::read_ha;
@@ -37,6 +38,9 @@ pub const MIN_SECRET_BYTES: usize = 12;
 
 /// Most former keys: each is tried on every packet that the current key does not open.
 pub(crate) const MAX_PREVIOUS_KEYS: usize = 4;
+
+/// Records that go at once under `ack = "local"` where the file says nothing: as the guide's own example has it.
+const DEFAULT_BATCH_SIZE: u32 = 1000;
 
 /// What the text gave, with the places that later checks point at.
 pub(crate) struct Places {
@@ -151,7 +155,8 @@ fn read_replication(
         .absolute_path(notes, "state_dir")
         .map_or_else(|| PathBuf::from(DEFAULT_STATE_DIR), |path| path.value);
     let compression = section.flag(notes, "compression").is_some_and(|written| written.value);
-    inactive_keys(notes, &mut section);
+    refuse_no_encryption(notes, &mut section);
+    let ack = read_ack(notes, &mut section);
     let written = Written {
         peer: section.text(notes, "peer_addr"),
         peers: section.texts(notes, "peer_addrs"),
@@ -206,6 +211,7 @@ fn read_replication(
         peers,
         keys,
         compression,
+        ack,
         state_dir,
         ha: ha.ha,
         services: Vec::new(),
@@ -351,26 +357,44 @@ pub(crate) fn warn_short(notes: &mut Notes, what: &str, secret: &At<Secret>, lea
     }
 }
 
-fn inactive_keys(notes: &mut Notes, section: &mut Section<'_>) {
+fn refuse_no_encryption(notes: &mut Notes, section: &mut Section<'_>) {
     if let Some(encryption) = section.flag(notes, "encryption")
         && !encryption.value
     {
         let message = "`encryption = false` has no effect: the stream is always encrypted";
         notes.warn(&encryption.span, message, "remove the line");
     }
-    if let Some(interval) = section.duration(notes, "sync_interval") {
-        let instead = "every write is on the whole in-sync set before it is acknowledged";
-        inactive(notes, &interval.span, "sync_interval", instead);
-    }
-    if let Some(batch) = section.integer(notes, "batch_size", 1..=u64::from(u32::MAX)) {
-        inactive(notes, &batch.span, "batch_size", "batches grow and shrink with the load");
-    }
-    if let Some(ack) = section.choice(notes, "ack", &[("in_sync", true), ("local", false)])
-        && !ack.value
-    {
-        let instead = "writes still wait for the whole in-sync set, as under \"in_sync\"";
-        inactive(notes, &ack.span, "ack = \"local\"", instead);
-    }
+}
+
+fn read_ack(notes: &mut Notes, section: &mut Section<'_>) -> Ack {
+    let interval = section.duration(notes, "sync_interval");
+    let batch = section.integer(notes, "batch_size", 1..=u64::from(u32::MAX));
+    let local = section.choice(notes, "ack", &[("in_sync", false), ("local", true)]);
+    let Some(local) = local.filter(|local| local.value) else {
+        let spans = [
+            ("sync_interval", interval.as_ref().map(|at| &at.span)),
+            ("batch_size", batch.as_ref().map(|at| &at.span)),
+        ];
+        for (key, span) in spans {
+            if let Some(span) = span {
+                let message = format!(
+                    "`{key}` has no effect: every write is sent at once, and is on the whole in-sync set before it is acknowledged"
+                );
+                let mend = "remove the line; with `ack = \"local\"` beside it, writes would not wait for the standby, and what it lacks would be lost with the primary";
+                notes.warn(span, message, mend);
+            }
+        }
+        return Ack::InSync;
+    };
+    let sync_interval = interval.map_or(Duration::ZERO, |interval| interval.value);
+    let batch_size = batch.map_or(DEFAULT_BATCH_SIZE, |batch| u32::try_from(batch.value).unwrap_or(u32::MAX));
+    let message = "under `ack = \"local\"` a write is acknowledged before the standby has it: what the standby lacks is lost with the primary, in every failover";
+    notes.warn(
+        &local.span,
+        message,
+        "leave it out to lose nothing; `ha status` shows how much that would be",
+    );
+    Ack::Local { sync_interval, batch_size }
 }
 
 fn default_api_listen() -> SocketAddr {

@@ -1,9 +1,10 @@
 //! The stream of the log between real agents: what goes over it, and that nothing is lost on the way.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bytes::Bytes;
-use holdfast_agent::lab::cluster::Cluster;
-use holdfast_agent::lab::ledger::{Load, LoadSpec, Patience, Target};
+use holdfast_agent::lab::agent_api;
+use holdfast_agent::lab::cluster::{Cluster, Fault};
+use holdfast_agent::lab::ledger::{Load, LoadSpec, Patience, Target, read_back};
 use holdfast_agent::lab::settings::ClusterSpec;
 use holdfast_agent::lab::world::NetNs;
 use holdfast_integration::measure::{all_there, metric};
@@ -62,5 +63,60 @@ fn one_member_compresses_and_the_other_need_not() {
         ensure((1.0..1.1).contains(&plain), || format!("{plain} of it went over the wire"))?;
         let ledger = load.stop()?;
         all_there(cluster, &target, &ledger)
+    });
+}
+
+/// What `holdfast replication status` says on a host, as JSON.
+fn log_status(cluster: &Cluster, host: &str) -> Result<serde_json::Value> {
+    agent_api::get(&cluster.netns(host)?, "/api/replication/status")
+}
+
+#[test]
+fn under_local_acknowledgement_the_exposure_is_shown_a_switchover_loses_nothing_and_a_loss_is_kept() {
+    // Held back for longer than anything here takes.
+    let local = "ack = \"local\"\n  sync_interval = 300\n  batch_size = 1000000".to_owned();
+    let extra = [("a".to_owned(), local.clone()), ("b".to_owned(), local)];
+    let spec = ClusterSpec { extra_replication: extra.into(), ..ClusterSpec::default() };
+    promise(spec, |cluster| {
+        let (client, target) = (cluster.client()?, cluster.target("local"));
+        let exposed = |host: &str| -> Result<u64> {
+            let status = log_status(cluster, host)?;
+            status["exposure"]["bytes"].as_u64().with_context(|| format!("no exposure: {status}"))
+        };
+        let write = |seed: u64| {
+            let load = Load::start(&client, &target, LoadSpec { writers: 2, seed, ..LoadSpec::default() });
+            load.wait_for_more(100, LIMIT)?;
+            load.stop()
+        };
+        let primary = cluster.wait_in_sync(LIMIT)?;
+        target.create_bucket(&client, LIMIT)?;
+        let kept = write(1)?;
+        let written = kept.acknowledged.len() as u64 * 4096;
+        let bytes = exposed(&primary)?;
+        ensure(bytes > written, || format!("{bytes} bytes are exposed of {written}"))?;
+        ensure(metric(cluster, &primary, "holdfast_replication_exposure_bytes")? == bytes, || {
+            "the metrics say something else".to_owned()
+        })?;
+
+        let second = cluster.switch_over(LIMIT)?;
+        ensure(second != primary, || format!("{primary} did not hand over"))?;
+        all_there(cluster, &target, &kept)?;
+
+        // What is exposed is lost with the primary, and comes back with it as an archive.
+        cluster.wait_in_sync(LIMIT)?;
+        let gone = write(2)?;
+        ensure(exposed(&second)? > 0, || "nothing is exposed".to_owned())?;
+        cluster.inflict(&second, Fault::PowerOff)?;
+        let third = cluster.wait_for_primary(LIMIT)?;
+        ensure(third == primary, || format!("{third} took over from {second}"))?;
+        all_there(cluster, &target, &kept)?;
+        let verdict = read_back(&client, &target, &gone, LIMIT)?;
+        let all_lost = verdict.lost.len() == gone.acknowledged.len() && verdict.corrupt.is_empty();
+        ensure(all_lost, || format!("it was to be lost as a whole: {verdict}"))?;
+        cluster.inflict(&second, Fault::Heal)?;
+        cluster.wait_in_sync(LIMIT)?;
+        let status = log_status(cluster, &second)?;
+        let reason = status["set_aside"][0]["reason"].as_str().unwrap_or_default();
+        ensure(reason.contains("acknowledged writes are among these bytes"), || format!("{status}"))
     });
 }

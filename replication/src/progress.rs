@@ -25,13 +25,29 @@ pub struct Progress {
     durable: BTreeMap<Member, Lsn>,
     committed: Lsn,
     reaching: Option<Reaching>,
+    /// Whose disk alone decides what is committed, where that was chosen; the wait set says then who joins and leaves.
+    decides: Option<Member>,
 }
 
 impl Progress {
     /// A reign begins. `epoch_start_end` is the end of its first record, `committed` what was known
     /// to be committed before.
     pub fn new(epoch: Epoch, epoch_start_end: Lsn, committed: Lsn, wait_set: Vec<Member>) -> Progress {
-        Progress { epoch, epoch_start_end, wait_set, durable: BTreeMap::new(), committed, reaching: None }
+        Progress {
+            epoch,
+            epoch_start_end,
+            wait_set,
+            durable: BTreeMap::new(),
+            committed,
+            reaching: None,
+            decides: None,
+        }
+    }
+
+    /// The same, and what is durable on `member` is committed, whoever else is waited for.
+    pub fn decided_by(mut self, member: Member) -> Progress {
+        self.decides = Some(member);
+        self
     }
 
     /// The epoch that acknowledgements must carry.
@@ -57,17 +73,18 @@ impl Progress {
         }
         self.durable.insert(member.clone(), durable);
         let silent = if planted::is("silent-member-not-waited-for") { durable } else { Lsn::ZERO };
-        let least = self
-            .wait_set
-            .iter()
-            .map(|m| self.durable.get(m).copied().unwrap_or(silent))
-            .min()
-            .unwrap_or(Lsn::ZERO);
-        self.raise(least);
+        self.raise(silent);
         true
     }
 
-    fn raise(&mut self, least: Lsn) {
+    /// `silent`: what a member counts for that has said nothing.
+    fn raise(&mut self, silent: Lsn) {
+        let waited_for = match &self.decides {
+            Some(member) => std::slice::from_ref(member),
+            None => &self.wait_set[..],
+        };
+        let of = |member| self.durable.get(member).copied().unwrap_or(silent);
+        let least = waited_for.iter().map(of).min().unwrap_or(Lsn::ZERO);
         if least >= self.epoch_start_end {
             self.committed = self.committed.max(least);
         }
@@ -85,9 +102,7 @@ impl Progress {
         let target = self.committed.max(self.epoch_start_end);
         self.wait_set = members;
         self.reaching = Some(Reaching { version, target });
-        let least =
-            self.wait_set.iter().map(|m| self.durable_of(m).unwrap_or(Lsn::ZERO)).min().unwrap_or(Lsn::ZERO);
-        self.raise(least);
+        self.raise(Lsn::ZERO);
     }
 
     /// The version of the wait set asked for last, once, when every member in it has reached what
@@ -144,6 +159,20 @@ mod tests {
         assert_eq!(p.committed(), Lsn(200));
         assert_eq!(p.take_reached(), Some(2));
         assert_eq!(p.take_reached(), None);
+    }
+
+    #[test]
+    fn where_one_disk_decides_the_others_are_not_waited_for_but_must_catch_up_to_join() {
+        let mut p = Progress::new(Epoch(5), Lsn(110), Lsn(60), vec![member("a")]).decided_by(member("a"));
+        p.wait_for(2, vec![member("a"), member("b")]);
+        p.acknowledge(Epoch(5), &member("a"), Lsn(100));
+        assert_eq!(p.committed(), Lsn(60), "not before the epoch start");
+        p.acknowledge(Epoch(5), &member("a"), Lsn(200));
+        assert_eq!((p.committed(), p.take_reached()), (Lsn(200), None));
+        p.acknowledge(Epoch(5), &member("b"), Lsn(110));
+        assert_eq!((p.committed(), p.take_reached()), (Lsn(200), Some(2)));
+        p.acknowledge(Epoch(5), &member("b"), Lsn(300));
+        assert_eq!(p.committed(), Lsn(200));
     }
 
     #[test]

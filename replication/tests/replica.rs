@@ -2,10 +2,14 @@
 
 mod cluster;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use cluster::{Cluster, Event, Toy, member, options, pair, pair_with};
+use holdfast_heartbeat::Time;
 use holdfast_replication::replica::{
-    ConnId, Done, Input, Output, Replica, ReplicaOptions, ReplicaRole, SubmitError, Wait,
+    Acknowledgement, Backlog, ConnId, Done, Input, Output, Replica, ReplicaOptions, ReplicaRole, SubmitError,
+    Wait,
 };
 use holdfast_replication::stream::{Frame, Hello, RejectReason};
 use holdfast_replication::testing::MemDisk;
@@ -481,6 +485,130 @@ fn too_much_uncommitted_is_refused_not_queued() {
         (0..3).map(|_| c.submit_as(0, RecordKind::Data, vec![1; 4000], Wait::Appended)).collect();
     c.settle();
     assert!(c.confirmed(0, data[1]) && overloaded(&c, data[2]));
+}
+
+/// Which of `appends` were told their places, which were told that they have none, and which wait.
+fn told(c: &Cluster, appends: &[u64]) -> String {
+    let word = |append| match c.answer(0, append) {
+        None => '.',
+        Some(Output::Reply { result: Ok(Done::Appended { .. }), .. }) => 'a',
+        Some(_) => 'x',
+    };
+    appends.iter().map(|append| word(*append)).collect()
+}
+
+#[test]
+fn who_appends_faster_than_the_standby_takes_it_waits_and_is_refused_nothing() {
+    let backlog = Backlog { free_bytes: 5000, patience: Duration::from_millis(250), most_bytes: 13_000 };
+    let mut c = pair_with(ReplicaOptions { backlog, ..options() });
+    let at = |c: &mut Cluster, ms: u64| c.nodes[0].replica.set_clock(Time(ms * 1_000_000), ms);
+    let append = |c: &mut Cluster, n: usize| -> Vec<u64> {
+        (0..n).map(|_| c.submit_as(0, RecordKind::Data, vec![1; 2000], Wait::Appended)).collect()
+    };
+    at(&mut c, 1000);
+    let first = append(&mut c, 8);
+    c.settle_only(&[0]);
+    assert_eq!(told(&c, &first), "aaaaaa..", "more than the most is under way");
+    c.settle();
+    assert_eq!(told(&c, &first), "aaaaaaaa");
+
+    // The standby stands still: what is under way grows old, and less of it is allowed.
+    c.cut(0, 1);
+    at(&mut c, 1020);
+    let second = append(&mut c, 1);
+    c.settle_only(&[0]);
+    at(&mut c, 1300);
+    let third = append(&mut c, 3);
+    c.settle_only(&[0]);
+    assert_eq!((told(&c, &second), told(&c, &third)), ("a".into(), "a..".into()));
+    c.connect(1, 0);
+    c.settle();
+    assert_eq!(told(&c, &third), "aaa");
+
+    // Whoever is not waited for any more delays nobody.
+    c.cut(0, 1);
+    let fourth = append(&mut c, 8);
+    c.settle_only(&[0]);
+    assert_eq!(told(&c, &fourth), "aaaaaa..");
+    let me = c.nodes[0].member.clone();
+    c.tell(0, Input::WaitFor { epoch: Epoch(1), version: 2, members: vec![me] });
+    c.settle_only(&[0]);
+    assert_eq!(told(&c, &fourth), "aaaaaaaa");
+
+    // And a reign that ends leaves nobody waiting.
+    let both = vec![c.nodes[0].member.clone(), c.nodes[1].member.clone()];
+    c.tell(0, Input::WaitFor { epoch: Epoch(1), version: 3, members: both });
+    let fifth = append(&mut c, 8);
+    c.settle_only(&[0]);
+    assert_eq!(told(&c, &fifth), "aaaaaa..");
+    c.tell(0, Input::StandDown { epoch: Epoch(1) });
+    c.settle_only(&[0]);
+    assert_eq!(told(&c, &fifth), "aaaaaaxx");
+}
+
+#[test]
+fn under_local_acknowledgement_nobody_is_waited_for_and_records_go_in_batches() {
+    let acknowledgement = Acknowledgement::Local { interval: Duration::from_secs(1), records: 3 };
+    let mut c = Cluster::with(2, ReplicaOptions { acknowledgement, ..options() });
+    let at = |c: &mut Cluster, ms: u64| c.nodes[0].replica.set_clock(Time(ms * 1_000_000), ms);
+    at(&mut c, 10_000);
+    c.lead(0, 1, &[0, 1]);
+    c.settle();
+    assert!(
+        has(&c, 0, |e| matches!(e, Output::EpochStarted { .. })),
+        "a standby that is away holds nothing up"
+    );
+    c.follow(1, 1, 0);
+    c.connect(1, 0);
+    c.settle();
+    let ends = |c: &Cluster| (c.nodes[0].replica.log().end(), c.nodes[1].replica.log().end());
+    assert_eq!(ends(&c).0, ends(&c).1, "catching up waits for no batch");
+
+    // By time.
+    let began = ends(&c).0;
+    let first = c.submit(0, b"first".to_vec());
+    c.settle();
+    assert!(c.confirmed(0, first));
+    assert_eq!(ends(&c).1, began);
+    assert_eq!(c.nodes[0].replica.sends_at(), Some(Time(11_000_000_000)));
+    at(&mut c, 10_999);
+    c.settle();
+    assert_eq!(ends(&c).1, began);
+    at(&mut c, 11_000);
+    c.settle();
+    assert_eq!((ends(&c).1, c.nodes[0].replica.sends_at()), (ends(&c).0, None));
+    assert_eq!(c.nodes[1].replica.status().committed, ends(&c).0, "what it has it may apply");
+
+    // By number.
+    let more: Vec<u64> = (0..3).map(|n| c.submit(0, vec![n; 10])).collect();
+    c.settle();
+    assert!(more.iter().all(|write| c.confirmed(0, *write)));
+    assert_eq!(ends(&c).0, ends(&c).1);
+
+    // Because somebody waits for it.
+    c.submit(0, b"last".to_vec());
+    c.settle();
+    assert_ne!(ends(&c).0, ends(&c).1);
+    c.tell(0, Input::SendNow);
+    c.settle();
+    assert_eq!(ends(&c).0, ends(&c).1);
+
+    // What was never sent is lost with the primary, is set aside when that comes back, and is nowhere applied then.
+    let lost = c.submit(0, b"lost".to_vec());
+    c.settle_only(&[0]);
+    assert!(c.confirmed(0, lost));
+    c.cut(0, 1);
+    c.lead(1, 2, &[1]);
+    c.settle_only(&[1]);
+    c.tell(0, Input::StandDown { epoch: Epoch(1) });
+    c.follow(0, 2, 1);
+    c.connect(0, 1);
+    c.settle();
+    let [archive] = &c.nodes[0].replica.status().set_aside[..] else { panic!("one archive") };
+    assert!(archive.reason.contains("acknowledged writes are among these bytes"), "{}", archive.reason);
+    let holds = |n: usize| c.nodes[n].replica.machine().entries.iter().any(|e| e.2 == b"lost");
+    assert!(!holds(0) && !holds(1));
+    assert_eq!(ends(&c).0, ends(&c).1);
 }
 
 #[test]

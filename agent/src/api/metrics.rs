@@ -448,6 +448,16 @@ fn replication(sheet: &mut Sheet, log: &ReplicaStatus) {
         log.peers.iter().map(|p| (peer(p), p.streaming.into())),
     );
     sheet.gauges(
+    sheet.gauges(
+        "replication_exposure_bytes",
+        "On a primary with ack = local: what was acknowledged and is on no other member",
+        log.exposure.iter().map(|exposure| (vec![], exposure.bytes)),
+    );
+    sheet.seconds(
+        "replication_exposure_seconds",
+        "On a primary with ack = local: how long ago the oldest of it was written",
+        log.exposure.iter().map(|exposure| (vec![], seconds_of_ms(exposure.ms))),
+    );
         "replication_waited_for",
         "On a primary: 1 while acknowledgements wait for the peer",
         log.peers.iter().map(|p| (peer(p), p.in_wait_set.into())),
@@ -588,6 +598,8 @@ mod tests {
         }
     }
 
+            "holdfast_replication_differing_ranges{peer=\"b\"} 0\n",
+            "holdfast_replication_last_same_timestamp_seconds{peer=\"b\"} 2.5\n",
     /// With connections that are carried over.
     fn a_router() -> Status {
         let connections = ConntrackStatus {

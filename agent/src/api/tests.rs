@@ -164,6 +164,7 @@ pub(crate) fn leading() -> ReplicaStatus {
             lag_bytes: 96,
             lag_ms: Some(1250),
         }],
+        exposure: None,
         streaming: true,
         pending: 3,
         set_aside: vec![],

@@ -24,6 +24,7 @@ pub(super) struct LogStatus {
     history: Vec<(u64, u64)>,
     peers: Vec<Peer>,
     streaming: bool,
+    exposure: Option<Exposure>,
     pending: u64,
     set_aside: Vec<Archive>,
     damaged: Option<Damage>,
@@ -49,6 +50,13 @@ struct Peer {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Exposure {
+    bytes: u64,
+    ms: u64,
+}
+
 struct Archive {
     name: String,
     cause: String,
@@ -85,6 +93,13 @@ pub(super) fn status(log: &LogStatus, paint: Paint) -> String {
     );
     row("waiting", format!("{} writes", grouped(log.pending)));
     let reigns: Vec<_> = log
+    if let Some(exposure) = &log.exposure {
+        let text = format!(
+            "{}: acknowledged, and lost if this member is lost now (ack = \"local\")",
+            amount(exposure.bytes, Some(exposure.ms))
+        );
+        row("exposure", if exposure.bytes == 0 { text } else { paint.warn(&text) });
+    }
         .history
         .iter()
         .rev()
@@ -167,9 +182,13 @@ fn peers(log: &LogStatus, paint: Paint) -> Vec<Vec<String>> {
 
 /// How much a standby lacks, and how old the oldest of it is.
 fn behind(peer: &Peer) -> String {
-    match peer.lag_ms.filter(|_| peer.lag_bytes > 0) {
-        Some(ms) => format!("{}, {}.{:03} s", bytes(peer.lag_bytes), ms / 1000, ms % 1000),
-        None => bytes(peer.lag_bytes),
+    amount(peer.lag_bytes, peer.lag_ms)
+}
+
+fn amount(of: u64, ms: Option<u64>) -> String {
+    match ms.filter(|_| of > 0) {
+        Some(ms) => format!("{}, {}.{:03} s", bytes(of), ms / 1000, ms % 1000),
+        None => bytes(of),
     }
 }
 

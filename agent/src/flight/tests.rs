@@ -41,6 +41,7 @@ fn settings(name: &str, kind: MemberKind, peers: &[(&str, MemberKind)]) -> Setti
         two_node: TwoNode::Probe,
         failback: Failback { automatic: false, allowed: true, delay: 1000 * MS, window: 30_000 * MS },
         automatic: true,
+        answers_alone: false,
         probe_vip: true,
         attendance: Some(Attendance { prepare: 1000 * MS, retire: 1000 * MS, may_veto: true }),
         fencing: None,

@@ -299,8 +299,12 @@ impl Node {
             return Some(format!("it did not follow the log for {} ms", patience.as_millis()));
         }
         let behind = self.held_by(peer) < self.log.durable;
-        if behind && now.since(follower.progressed_at) > timers.standby_timeout {
-            return Some(format!("it acknowledged nothing for {} ms", timers.standby_timeout.as_millis()));
+        if behind && now.since(follower.kept_up_at) > timers.standby_timeout {
+            let within = timers.standby_timeout.as_millis();
+            return Some(match follower.taken_since() {
+                0 => format!("it acknowledged nothing for {within} ms"),
+                taken => format!("it lacks what was written {within} ms ago, and took {taken} bytes since"),
+            });
         }
         None
     }

@@ -340,11 +340,8 @@ impl Node {
                 self.note_follower(now, &member, streaming, durable)
             }
             Event::LogAdvanced { end, durable, last_epoch } => {
-                // A follower that had everything until now owes something only from now on.
                 for peer in &mut self.peers {
-                    if peer.follower.durable >= self.log.durable {
-                        peer.follower.progressed_at = now;
-                    }
+                    peer.follower.owes(now, self.log.durable, durable);
                 }
                 self.log = LogPosition { end, durable, last_epoch };
             }
@@ -570,14 +567,11 @@ impl Node {
         let follower = &mut peer.follower;
         // A stream that comes up is no progress: one that ends and comes up again, for want of space on the
         // other side say, would hold up writes for ever.
-        if durable > follower.durable {
-            follower.progressed_at = now;
-        }
+        follower.acknowledged(now, durable, self.log.durable, self.settings.answers_alone);
         if follower.streaming && !streaming {
             follower.lost_at = now;
         }
         follower.streaming = streaming;
-        follower.durable = durable;
     }
 
     /// Whatever follows from the present state, whichever event led to it.

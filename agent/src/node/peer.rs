@@ -47,10 +47,51 @@ pub(super) struct Peer {
 pub(super) struct Follower {
     pub streaming: bool,
     pub durable: Lsn,
-    /// When it last was seen to owe nothing: `durable` grew, or there was nothing to acknowledge.
-    pub progressed_at: Time,
+    /// When it last kept up, and where it and the own log were then, see [`Follower::acknowledged`].
+    pub kept_up_at: Time,
+    kept_up_from: Lsn,
+    has_to_reach: Lsn,
     /// When the stream was lost, or the reign began.
     pub lost_at: Time,
+}
+
+/// A follower that lacks something takes this much of the log within the timeout of a stalled standby, or all that
+/// was there when the time began: otherwise it holds up writes. In bytes.
+const LEAST_PACE: u64 = 1 << 20;
+
+impl Follower {
+    /// A reign begins, and nothing is known.
+    pub(super) fn unheard(now: Time) -> Follower {
+        Follower { kept_up_at: now, lost_at: now, ..Follower::default() }
+    }
+
+    /// The own log has grown to `own`, from `before`: a follower that lacked nothing owes something only from now on.
+    pub(super) fn owes(&mut self, now: Time, before: Lsn, own: Lsn) {
+        if self.durable >= before {
+            self.keeps_up(now, own);
+        }
+    }
+
+    /// It says that it has everything below `durable`, while the own log ends at `own`. A drip is no progress: a
+    /// write that waits for all that came before it would wait for ever. Where writes do not wait (`unwaited`) nothing
+    /// but having it all is: what it lacks is lost with the primary, and must not grow old.
+    pub(super) fn acknowledged(&mut self, now: Time, durable: Lsn, own: Lsn, unwaited: bool) {
+        let grew = durable > self.durable;
+        self.durable = durable;
+        let reached = durable >= self.has_to_reach;
+        if grew && (reached || (self.taken_since() >= LEAST_PACE && !unwaited)) {
+            self.keeps_up(now, own);
+        }
+    }
+
+    /// What it acknowledged since it last kept up, in bytes.
+    pub(super) fn taken_since(&self) -> u64 {
+        self.durable.bytes_since(self.kept_up_from)
+    }
+
+    fn keeps_up(&mut self, now: Time, own: Lsn) {
+        (self.kept_up_at, self.kept_up_from, self.has_to_reach) = (now, self.durable, own);
+    }
 }
 
 impl Peer {
@@ -215,4 +256,42 @@ impl Peer {
 /// Roles that hold, or are about to hold, what only one member may hold.
 pub(super) fn reigning(role: Role) -> bool {
     matches!(role, Role::Promoting | Role::Primary | Role::HandingOver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Time {
+        Time(ms * 1_000_000)
+    }
+
+    #[test]
+    fn a_follower_keeps_up_when_it_takes_enough_or_all_that_was_there() {
+        let mut follower = Follower::unheard(ms(10));
+        follower.acknowledged(ms(20), Lsn(100), Lsn(100), false);
+        follower.owes(ms(30), Lsn(100), Lsn(90 << 20));
+        assert_eq!(follower.kept_up_at, ms(30), "it owed nothing before");
+        // A deep queue, and a drip.
+        for n in 1..10 {
+            follower.acknowledged(ms(30 + n), Lsn(100 + n * 100_000), Lsn(90 << 20), false);
+            follower.owes(ms(30 + n), Lsn(90 << 20), Lsn(91 << 20));
+            assert_eq!((follower.kept_up_at, follower.taken_since()), (ms(30), n * 100_000));
+        }
+        // A megabyte since.
+        follower.acknowledged(ms(50), Lsn(100 + (1 << 20)), Lsn(91 << 20), false);
+        assert_eq!((follower.kept_up_at, follower.taken_since()), (ms(50), 0));
+        // Where writes do not wait for it, that is too little.
+        follower.acknowledged(ms(55), Lsn(100 + (5 << 20)), Lsn(91 << 20), true);
+        assert_eq!(follower.kept_up_at, ms(50));
+        // All that was there then, while the log went on.
+        follower.acknowledged(ms(60), Lsn(91 << 20), Lsn((91 << 20) + 500), false);
+        follower.acknowledged(ms(70), Lsn((91 << 20) + 400), Lsn((91 << 20) + 900), false);
+        assert_eq!(follower.kept_up_at, ms(60));
+        follower.acknowledged(ms(80), Lsn((91 << 20) + 500), Lsn((91 << 20) + 900), false);
+        assert_eq!(follower.kept_up_at, ms(80));
+        // The same again says nothing.
+        follower.acknowledged(ms(90), Lsn((91 << 20) + 500), Lsn((91 << 20) + 900), false);
+        assert_eq!(follower.kept_up_at, ms(80));
+    }
 }

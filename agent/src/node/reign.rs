@@ -130,7 +130,7 @@ impl Node {
             }
         }
         for peer in &mut self.peers {
-            peer.follower = super::peer::Follower { progressed_at: now, lost_at: now, ..Default::default() };
+            peer.follower = super::peer::Follower::unheard(now);
         }
         let recorded = self.hard.record.is_some();
         let Phase::Reigning(reign) = &mut self.phase else { return };

@@ -30,6 +30,10 @@ pub struct Settings {
     pub failback: Failback,
     /// `ha.enabled`: takes the role by itself; otherwise only on an operator's order.
     pub automatic: bool,
+    /// Whether writes are acknowledged before the standby has them (`ack = "local"`): it leaves the in-sync set when what
+    /// it lacks is too old, however fast it takes the rest.
+    #[serde(default)]
+    pub answers_alone: bool,
     /// Whether the VIP must be probed before it is claimed.
     pub probe_vip: bool,
     /// What hooks and services may take; `None` where there are none, and the steps with them.

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use holdfast_config::timers::{Derived, GateInUse};
 use holdfast_config::{
-    Config, FailbackMode, GateChoice, Mode, PeerKind, Route, Rule, TwoNode as ConfiguredTwoNode,
+    Ack, Config, FailbackMode, GateChoice, Mode, PeerKind, Route, Rule, TwoNode as ConfiguredTwoNode,
+    show_duration,
 };
 use holdfast_heartbeat::{BootNonce, Member, MemberKind};
+use holdfast_replication::replica::Acknowledgement;
 use holdfast_vip::gate::{self, Ending, Gate};
 use holdfast_vip::{Rounds, RouteSpec, RuleSpec, VipSpec};
 
@@ -135,7 +137,8 @@ pub fn settings(config: &Config, me: Member, boot: BootNonce, derived: &Derived)
             gate_excess: derived.gate_extra,
             probe_window: derived.probe_window,
             handover_probe_window: HANDOVER_PROBE.min(derived.probe_window),
-            standby_timeout: config.ha.standby_timeout,
+            // What is held back on purpose is no delay of the standby's.
+            standby_timeout: config.ha.standby_timeout + config.ack.held_back(),
             drain: DRAIN,
             handover: HANDOVER,
         },
@@ -150,6 +153,7 @@ pub fn settings(config: &Config, me: Member, boot: BootNonce, derived: &Derived)
             delay: failback.delay,
             window: failback.window.unwrap_or(FAILBACK_WINDOW),
         },
+        answers_alone: matches!(config.ack, Ack::Local { .. }),
         automatic: config.ha.enabled,
         attendance: super::hooks::attendance(config),
         fencing: super::fence::fencing(config),
@@ -170,6 +174,16 @@ pub fn routes(config: &Config) -> Routes {
     }
 }
 
+/// What a write waits for.
+pub fn acknowledgement(config: &Config) -> Acknowledgement {
+    match config.ack {
+        Ack::InSync => Acknowledgement::InSync,
+        Ack::Local { sync_interval, batch_size } => {
+            Acknowledgement::Local { interval: sync_interval, records: batch_size }
+        }
+    }
+}
+
 /// Where clients find the primary: the first virtual address with the service's port.
 pub fn endpoint(config: &Config) -> Option<String> {
     // Without credentials there is no S3 service to go to.
@@ -181,6 +195,21 @@ pub fn endpoint(config: &Config) -> Option<String> {
 
 /// The quorum policy in words, and what it cannot protect against.
 pub fn policy(config: &Config) -> (String, Option<String>) {
+    let (name, exposure) = quorum_policy(config);
+    let alone = matches!(config.ack, Ack::Local { .. }).then(|| {
+        let within = (config.ha.standby_timeout + config.ack.held_back()) * 2 + config.ha.lease();
+        format!(
+            "writes are acknowledged before the standby has them (ack = \"local\"): what it lacks is lost with the primary, \
+             and a standby takes over by itself while that is no more than about {}",
+            show_duration(within)
+        )
+    });
+    let both = [exposure.map(str::to_owned), alone];
+    let exposures: Vec<String> = both.into_iter().flatten().collect();
+    (name, (!exposures.is_empty()).then(|| exposures.join("; ")))
+}
+
+fn quorum_policy(config: &Config) -> (String, Option<&'static str>) {
     if config.is_two_node() {
         let exposure = match config.ha.two_node {
             ConfiguredTwoNode::Probe => {
@@ -199,7 +228,7 @@ pub fn policy(config: &Config) -> (String, Option<String>) {
             ConfiguredTwoNode::Fence => "fence",
             ConfiguredTwoNode::Manual => "manual",
         };
-        return (format!("two members without a witness, two_node = \"{name}\""), Some(exposure.to_owned()));
+        return (format!("two members without a witness, two_node = \"{name}\""), Some(exposure));
     }
     (format!("{} of {} members decide", config.quorum(), config.voters()), None)
 }

@@ -17,7 +17,7 @@ use holdfast_heartbeat::{Epoch, Lsn, Member};
 use holdfast_replication::disk::FileDisk;
 use holdfast_replication::log::OpenOptions;
 use holdfast_replication::replica::{
-    ConnId, Done, Input, Output, Replica, ReplicaOptions, ReplicaStatus, SubmitError, Wait,
+    Acknowledgement, ConnId, Done, Input, Output, Replica, ReplicaOptions, ReplicaStatus, SubmitError, Wait,
 };
 use holdfast_replication::stream::Frame;
 use holdfast_replication::{LogError, RecordKind};
@@ -102,11 +102,12 @@ pub fn open(
     machine: Machine,
     segment_size: u64,
     cut_damage: bool,
+    acknowledgement: Acknowledgement,
 ) -> Result<(Engine, holdfast_replication::log::Recovery), OpenError> {
     let shown = || dir.display().to_string();
     let disk = FileDisk::open(dir).map_err(|error| OpenError::Io { path: shown(), error })?;
     let log = OpenOptions { segment_size, cut_damage, verify_all: false, wall_ms: wall_ms() };
-    let options = ReplicaOptions { log, ..ReplicaOptions::default() };
+    let options = ReplicaOptions { log, acknowledgement, ..ReplicaOptions::default() };
     Replica::open(disk, me, machine, options).map_err(|error| OpenError::Log { path: shown(), error })
 }
 
@@ -195,7 +196,8 @@ impl<R: Fn(Event), N: Fn(String)> LogThread<R, N> {
         let mut out = Vec::new();
         loop {
             if !self.engine.wants_flush() {
-                match inputs.recv_timeout(IDLE) {
+                let held_back = self.engine.sends_at().map(|at| at.since(address::now()));
+                match inputs.recv_timeout(held_back.map_or(IDLE, |wait| wait.min(IDLE))) {
                     Ok(input) => batch.extend(self.translate(input)),
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
@@ -275,7 +277,7 @@ impl<R: Fn(Event), N: Fn(String)> LogThread<R, N> {
                 }
                 Output::Told { token, committed, .. } => self.answers.told(token, committed),
                 Output::SetAside { archive, from, to } => (self.note)(format!(
-                    "a divergent tail, LSN {from} to {to}, was set aside as {archive} before following the primary. The in-sync set never acknowledged it; only after a forced promotion, or in a pair that split, may it hold acknowledged writes"
+                    "a divergent tail, LSN {from} to {to}, was set aside as {archive} before following the primary. The in-sync set never acknowledged it; only after a forced promotion, in a pair that split, or under ack = \"local\" may it hold acknowledged writes"
                 )),
                 Output::Healed { from, to } => (self.note)(format!(
                     "LSN {from} to {to} of the log had changed on this disk and was put right from the peer: look at the disk"
@@ -346,6 +348,12 @@ impl LogBackend {
         kind: RecordKind,
         payload: Vec<Bytes>,
         wait: Wait,
+    /// Has the standby sent what is held back for it: somebody waits for it to have everything.
+    pub fn send_now(&self) {
+        let log = self.log.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _ = log.send(LogInput::Replica(Input::SendNow));
+    }
+
     ) -> Result<Done<Outcome>, WriteError> {
         let bytes: usize = payload.iter().map(Bytes::len).sum();
         let weight = bytes.clamp(1, IN_FLIGHT_BYTES) as u32;

@@ -667,7 +667,7 @@ fn open_data(
     };
     let log_dir = dir.join("log");
     let (first, index) = machine()?;
-    match log_thread::open(&log_dir, identity.member.clone(), first, segment_size, false) {
+    match log_thread::open(&log_dir, identity.member.clone(), first, segment_size, acknowledgement, false) {
         Ok((engine, recovery)) => {
             for torn in &recovery.torn {
                 tracing::warn!(archive = ?torn, "an unfinished write at the end of the log was set aside");
@@ -678,13 +678,21 @@ fn open_data(
             error: error @ holdfast_replication::LogError::Damaged { .. },
             ..
         }) => {
+    let acknowledgement = assemble::acknowledgement(config);
             // What this member acknowledged is not all here any more. As a new incarnation it may not
             // be elected before the primary has brought it up to date.
             drop(index);
             let why = format!("its log is damaged ({error}); everything from there on was set aside");
             identity::renew(state, identity, dir, &why)?;
             let (again, index) = machine()?;
-            let (engine, _) = log_thread::open(&log_dir, identity.member.clone(), again, segment_size, true)?;
+            let (engine, _) = log_thread::open(
+                &log_dir,
+                identity.member.clone(),
+                again,
+                segment_size,
+                acknowledgement,
+                true,
+            )?;
             Ok(Data { engine, index })
         }
         Err(error) => Err(error.into()),

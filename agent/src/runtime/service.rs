@@ -84,6 +84,9 @@ pub async fn control(
                 if timeout(LAST_WORDS, guests.gone()).await.is_ok() {
                     sleep(ON_THE_WIRE).await;
                 }
+                if let Some(backend) = &backend {
+                    backend.send_now();
+                }
                 report(Event::ServiceStopped);
                 // Whoever asks here from now on is sent on to the primary: the port may answer again,
                 // for nothing that this member knew as primary can be said any more.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holdfast_config::{
-    CheckKind, Config, FailbackMode, GateChoice, HookEvent, Loaded, Mode, PeerKind, TwoNode, explain,
+    Ack, CheckKind, Config, FailbackMode, GateChoice, HookEvent, Loaded, Mode, PeerKind, TwoNode, explain,
 };
 
 use crate::{GOOD, load, messages, with};
@@ -77,8 +77,13 @@ fn the_advanced_example_loads_and_names_what_is_not_active() {
     let said = messages(&loaded).join("\n");
     assert!(config.compression);
     assert!(explain(&loaded).contains("stream            compressed (LZ4)"));
+    // The guide's own example says nothing of what a write waits for: it waits for the standby, and nothing is held back.
+    assert_eq!(config.ack, Ack::InSync);
     for key in ["sync_interval", "batch_size"] {
-        assert!(said.contains(&format!("`{key}` is accepted, not active in this version")), "{key}: {said}");
+        assert!(
+            said.contains(&format!("`{key}` has no effect: every write is sent at once")),
+            "{key}: {said}"
+        );
     }
     assert!(!said.contains("conntrack"), "{said}");
     let connections = config.ha.conntrack_sync.as_ref().unwrap();
@@ -200,7 +205,10 @@ fn every_key_is_accepted_and_none_is_silently_ignored() {
 
     let said = messages(&loaded).join("\n");
     assert!(config.compression);
-    for what in ["sync_interval", "batch_size", "ack = \"local\"", "sync_files \"etc\"", "backup"] {
+    assert_eq!(config.ack, Ack::Local { sync_interval: seconds(1), batch_size: 1000 });
+    assert!(said.contains("what the standby lacks is lost with the primary"), "{said}");
+    assert!(explain(&loaded).contains("the primary's own disk alone; sent after 1s or with 1000 records"));
+    for what in ["sync_files \"etc\"", "backup"] {
         assert!(
             said.contains(&format!("`{what}` is accepted, not active in this version: ")),
             "{what}\n{said}"

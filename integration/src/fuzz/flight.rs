@@ -111,6 +111,7 @@ fn node() -> Node {
         two_node: TwoNode::Probe,
         failback: Failback { automatic: false, allowed: true, delay: second, window: 30 * second },
         automatic: true,
+        answers_alone: false,
         probe_vip: true,
         attendance: None,
         fencing: None,

@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use holdfast_heartbeat::{Epoch, Lsn, Member};
+use holdfast_heartbeat::{Epoch, Lsn, Member, Time};
 
 use super::age::Ages;
-use super::{ConnId, Done, Out, Output, PeerStatus, Replica, Role, StateMachine, SubmitError, Wait};
+use super::{
+    Acknowledgement, ConnId, Done, Exposure, Out, Output, PeerStatus, Replica, Role, StateMachine,
+    SubmitError, Wait,
+};
 use crate::disk::Disk;
 use crate::history::common_point;
 use crate::log::{Log, LogError, LogReader};
@@ -24,6 +27,13 @@ struct Pending<R> {
 }
 
 struct Peer {
+/// An append that is answered when less is on its way.
+struct Held<R> {
+    lsn: Lsn,
+    end: Lsn,
+    reply: R,
+}
+
     member: Member,
     /// Where the next Append begins.
     sent: Lsn,
@@ -43,9 +53,42 @@ pub(super) struct Leading<R> {
     pending: VecDeque<Pending<R>>,
     peers: BTreeMap<ConnId, Peer>,
     reported: BTreeMap<Member, (bool, Lsn)>,
+    held: VecDeque<Held<R>>,
     ages: Ages,
 }
 
+    batch: Batch,
+}
+
+/// What is held back until there is more to send with it: under [`Acknowledgement::Local`].
+#[derive(Debug, Default)]
+struct Batch {
+    /// What lies below may be sent.
+    sendable: Lsn,
+    /// Since when more is there, and how many records.
+    since: Option<Time>,
+    records: u32,
+}
+
+impl Batch {
+    fn grows(&mut self, now: Time) {
+        self.since.get_or_insert(now);
+        self.records += 1;
+    }
+
+    /// When it goes, where nothing else is added: at once where nothing is to be held back.
+    fn due(&self, acknowledgement: Acknowledgement) -> Option<Time> {
+        match acknowledgement {
+            Acknowledgement::Local { interval, records } if self.records < records => {
+                self.since.map(|since| since + interval)
+            }
+            _ => Some(Time::ZERO),
+        }
+    }
+
+    fn goes(&mut self, end: Lsn) {
+        *self = Batch { sendable: end, ..Batch::default() };
+    }
 impl<R> Leading<R> {
     pub(super) fn epoch(&self) -> Epoch {
         self.progress.epoch()
@@ -75,7 +118,7 @@ impl<R> Leading<R> {
 
     /// Answers everybody who waits and returns the connections that were in use.
     pub(super) fn end<O>(self, error: impl Fn() -> SubmitError, out: &mut Vec<Output<R, O>>) -> Vec<ConnId> {
-        let replies = self.pending.into_iter().map(|p| p.reply);
+        let replies = self.pending.into_iter().map(|p| p.reply).chain(self.held.into_iter().map(|h| h.reply));
         out.extend(replies.map(|reply| Output::Reply { reply, result: Err(error()) }));
         self.peers.into_keys().collect()
     }
@@ -115,7 +158,10 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         self.wall_ms = wall_ms;
         match self.start_epoch(epoch, wall_ms) {
             Ok(start) => {
-                let progress = Progress::new(epoch, start.1, self.committed, members);
+                let mut progress = Progress::new(epoch, start.1, self.committed, members);
+                if self.answers_alone() {
+                    progress = progress.decided_by(self.me.clone());
+                }
                 self.role = Role::Leading(Leading {
                     start,
                     started: false,
@@ -133,9 +179,11 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         }
     }
 
+                    held: VecDeque::new(),
     fn start_epoch(&mut self, epoch: Epoch, wall_ms: u64) -> Result<(Lsn, Lsn), LogError> {
         if self.log.log_id() == 0 {
             let mut id = self.options.new_log_id;
+                    batch: Batch { sendable: start.1, ..Batch::default() },
             while id == 0 {
                 let doing = "drawing an identity for the log";
                 id = getrandom::u64()
@@ -170,7 +218,11 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
     ) {
         match (self.try_submit(kind, payload, out), wait) {
             (Ok((lsn, end)), Wait::Appended) => {
-                out.push(Output::Reply { reply, result: Ok(Done::Appended { lsn, end }) });
+        // Who joins has to have what is committed now.
+        self.send_now();
+                let Role::Leading(leading) = &mut self.role else { unreachable!("only a primary appends") };
+                leading.held.push_back(Held { lsn, end, reply });
+                self.let_go(out);
             }
             (Ok((lsn, _)), Wait::Committed) => {
                 let Role::Leading(leading) = &mut self.role else { unreachable!("only a primary appends") };
@@ -189,7 +241,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         if let Some(error) = &self.failure {
             return Err(SubmitError::Failed(error.clone()));
         }
-        let Role::Leading(leading) = &self.role else {
+        let Role::Leading(leading) = &mut self.role else {
             return Err(SubmitError::NotPrimary { maybe_stored: false });
         };
         if kind == RecordKind::EpochStart {
@@ -204,7 +256,10 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         let epoch = leading.epoch();
         let parts: Vec<&[u8]> = payload.iter().map(|part| &part[..]).collect();
         match self.log.append(kind, epoch, &parts) {
-            Ok(place) => Ok(place),
+            Ok(place) => {
+                leading.batch.grows(self.now);
+                Ok(place)
+            }
             Err(LogError::Full) => Err(SubmitError::DiskFull),
             Err(error @ LogError::TooLarge(_)) => Err(SubmitError::Refused(error.to_string())),
             Err(error) => {
@@ -227,6 +282,24 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             .iter()
             .filter(|(other, peer)| peer.member.id == hello.member.id && **other != conn)
             .map(|(other, _)| *other)
+    /// Answers the appends that wait for nothing any more, in their order.
+    pub(super) fn let_go(&mut self, out: &mut Out<R, M>) {
+        let backlog = self.options.backlog;
+        let Role::Leading(leading) = &mut self.role else { return };
+        let committed = self.committed.max(leading.start.0);
+        let allowed = if leading.ages.of(committed, self.now) > backlog.patience {
+            backlog.free_bytes
+        } else {
+            backlog.most_bytes
+        };
+        while let Some(first) = leading.held.front()
+            && first.end.bytes_since(committed) <= allowed
+            && let Some(Held { lsn, end, reply }) = leading.held.pop_front()
+        {
+            out.push(Output::Reply { reply, result: Ok(Done::Appended { lsn, end }) });
+        }
+    }
+
             .collect();
         let member = hello.member.clone();
         let welcome = Welcome {
@@ -322,7 +395,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
     /// Sends each peer what its window allows.
     pub(super) fn pump(&mut self, out: &mut Out<R, M>) {
         let Role::Leading(leading) = &mut self.role else { return };
-        let (epoch, end, committed) = (leading.progress.epoch(), self.log.end(), self.committed);
+        let (epoch, end, committed) = (leading.progress.epoch(), leading.batch.sendable, self.committed);
         let mut broken = Vec::new();
         for (conn, peer) in &mut leading.peers {
             while peer.sent < end {
@@ -335,8 +408,33 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                     Ok((frames, sent)) => {
                         peer.sent = sent;
                         peer.told = committed;
+    /// Whether writes wait for this member's own disk alone.
+    pub(super) fn answers_alone(&self) -> bool {
+        self.options.acknowledgement != Acknowledgement::InSync
+    }
+
+    /// When what is held back is to be sent: [`Replica::ingest`] sends it then, with or without other inputs.
+    pub fn sends_at(&self) -> Option<Time> {
+        match &self.role {
+            Role::Leading(leading) if leading.batch.sendable < self.log.end() => {
+                leading.batch.due(self.options.acknowledgement)
+            }
+            _ => None,
+        }
+    }
+
+    /// Lets go of what is held back.
+    pub(super) fn send_now(&mut self) {
+        if let Role::Leading(leading) = &mut self.role {
+            leading.batch.goes(self.log.end());
+        }
+    }
+
                         out.extend(frames.into_iter().map(|frame| Output::Send { conn: *conn, frame }));
                     }
+        if self.sends_at().is_some_and(|due| due <= self.now) {
+            self.send_now();
+        }
                     Err(error) => {
                         broken.push((*conn, error));
                         break;
@@ -352,16 +450,18 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
 
     /// After the own sync: advances what is committed.
     pub(super) fn commit(&mut self, out: &mut Out<R, M>) {
-        let durable = self.log.durable();
+        let (durable, alone) = (self.log.durable(), self.answers_alone());
         let Role::Leading(leading) = &mut self.role else { return };
         let epoch = leading.progress.epoch();
         leading.progress.acknowledge(epoch, &self.me, durable);
         self.committed = self.committed.max(leading.progress.committed());
         self.log.note_committed(self.committed);
         for (conn, peer) in &mut leading.peers {
-            if peer.told < self.committed {
-                peer.told = self.committed;
-                let frame = Frame::Committed { epoch, lsn: self.committed };
+            // What it has not got is told with it.
+            let worth = if alone { self.committed.min(peer.acked) } else { self.committed };
+            if peer.told < worth {
+                peer.told = worth;
+                let frame = Frame::Committed { epoch, lsn: worth };
                 out.push(Output::Send { conn: *conn, frame });
             }
         }
@@ -381,6 +481,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
     }
 
     pub(super) fn report_peers(&mut self, out: &mut Out<R, M>) {
+        self.let_go(out);
         let Role::Leading(leading) = &mut self.role else { return };
         let mut now: BTreeMap<Member, (bool, Lsn)> = leading
             .reported
@@ -440,6 +541,20 @@ fn next_frames<D: Disk>(
     epoch: Epoch,
     committed: Lsn,
 ) -> Result<(Vec<Frame>, Lsn), LogError> {
+    /// What is acknowledged and on no other member's disk, where writes wait for nobody else.
+    pub(super) fn exposure(&self) -> Option<Exposure> {
+        let Role::Leading(leading) = &self.role else { return None };
+        if !self.answers_alone() {
+            return None;
+        }
+        let others = leading.reported.keys().filter(|member| **member != self.me);
+        let elsewhere =
+            others.filter_map(|member| leading.progress.durable_of(member)).max().unwrap_or_default();
+        let bytes = self.committed.bytes_since(elsewhere.max(leading.start.0));
+        let ms = if bytes == 0 { 0 } else { self.lag_ms(leading, elsewhere) };
+        Some(Exposure { bytes, ms })
+    }
+
     let mut lsn = peer.sent;
     if let Some(hole) = reader.hole_at(lsn) {
         let mut gap = log.gap(hole)?;

@@ -31,8 +31,8 @@ use self::following::Following;
 use self::healing::Healing;
 use self::leading::Leading;
 pub use self::types::{
-    ApplyError, Committed, ConnId, Damage, Done, Input, Output, PeerStatus, ReplicaOptions, ReplicaRole,
-    ReplicaStatus, StateMachine, SubmitError, Wait,
+    Acknowledgement, ApplyError, Backlog, Committed, ConnId, Damage, Done, Exposure, Input, Output,
+    PeerStatus, ReplicaOptions, ReplicaRole, ReplicaStatus, StateMachine, SubmitError, Wait,
 };
 use crate::disk::Disk;
 use crate::log::{Log, LogError, LogReader, Recovery};
@@ -157,8 +157,8 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         self.failure.as_deref()
     }
 
-    /// What time it is, on a clock that only goes forward and on the wall, in milliseconds since 1970. For people only:
-    /// nothing is decided by it.
+    /// What time it is, on a clock that only goes forward and on the wall, in milliseconds since 1970. For people, and for
+    /// how soon an append is answered: nothing else is decided by it.
     pub fn set_clock(&mut self, now: Time, wall_ms: u64) {
         (self.now, self.wall_ms) = (now, wall_ms);
     }
@@ -185,6 +185,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                 Input::Promise { epoch } => self.promise(epoch, out),
                 Input::WaitFor { epoch, version, members } => self.wait_for(epoch, version, members),
                 Input::Submit { kind, payload, wait, reply } => self.submit(kind, &payload, wait, reply, out),
+                Input::SendNow => self.send_now(),
                 Input::Heal { lsn, reply } => self.heal(lsn, Some(reply), out),
                 Input::Ask { token } => self.ask(token, out),
                 Input::Connected { conn, initiated } => self.connected(conn, initiated, out),
@@ -252,6 +253,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             streaming,
             pending,
             set_aside: self.archives.clone(),
+            exposure: self.exposure(),
             damaged: self.damaged.clone(),
             healed: self.healed,
             failure: self.failure.clone(),

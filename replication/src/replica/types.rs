@@ -1,5 +1,7 @@
 //! What goes into a replica and what comes out of it: plain data.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use holdfast_heartbeat::{Epoch, Lsn, Member};
 use serde::Serialize;
@@ -99,6 +101,8 @@ pub enum Input<R> {
         /// The wait set, this member included.
         members: Vec<Member>,
     },
+    /// Send what a batch still holds back: it is waited for. `Acknowledgement::Local` alone has such.
+    SendNow,
     /// Write a record.
     Submit {
         /// Anything but an epoch start.
@@ -341,6 +345,51 @@ pub enum ReplicaRole {
     Leading,
     /// Taking a stream, or waiting for one.
     Following,
+    /// When whoever appends has to wait for what is committed.
+    pub backlog: Backlog,
+    /// What a write waits for in the reigns of this member.
+    pub acknowledgement: Acknowledgement,
+}
+
+/// Whose disk a write must be on before it counts as committed, and is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Acknowledgement {
+    /// Those of the whole in-sync set (rule R2).
+    #[default]
+    InSync,
+    /// The primary's own, by the operator's choice: what the others lack yet is lost with it, in a failover too. The
+    /// records go out in batches.
+    Local {
+        /// A batch goes when its first record has waited for so long,
+        interval: Duration,
+        /// or when it has so many records.
+        records: u32,
+    },
+}
+
+/// How far appends may run ahead of what is committed. Beyond it they are still written, and answered only when enough
+/// of what came before them is committed: whoever sends bytes faster than the in-sync set takes them is slowed down,
+/// and no queue grows.
+#[derive(Clone, Copy, Debug)]
+pub struct Backlog {
+    /// So much may always be on its way, in bytes.
+    pub free_bytes: u64,
+    /// More only while nothing of it is older than this.
+    pub patience: Duration,
+    /// And never more than this, in bytes.
+    pub most_bytes: u64,
+}
+
+impl Default for Backlog {
+    fn default() -> Backlog {
+        Backlog {
+            // Within the timeout of a stalled standby at 4 MiB/s and more.
+            free_bytes: 4 * 1024 * 1024,
+            patience: Duration::from_millis(250),
+            // Covers 10 Gbit/s at 50 ms.
+            most_bytes: 64 * 1024 * 1024,
+        }
+    }
     /// Out of service.
     Failed,
 }
@@ -358,6 +407,8 @@ pub struct PeerStatus {
     pub durable: Option<Lsn>,
     /// How far it is behind the end of the log.
     pub lag_bytes: u64,
+            backlog: Backlog::default(),
+            acknowledgement: Acknowledgement::default(),
     /// How long ago the oldest of that was written, at least, in milliseconds; not known of who said nothing yet.
     pub lag_ms: Option<u64>,
 }
@@ -417,3 +468,14 @@ pub struct Damage {
     /// What is wrong.
     pub detail: String,
 }
+    /// On a primary whose writes wait for nobody else: what is lost if it is lost now.
+    pub exposure: Option<Exposure>,
+/// What was acknowledged and is on no other member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Exposure {
+    /// How much, in bytes of the log.
+    pub bytes: u64,
+    /// How long ago the oldest of it was written, in milliseconds.
+    pub ms: u64,
+}
+

@@ -296,6 +296,7 @@ impl Cluster {
                         window: Duration::from_secs(30),
                     },
                     automatic: true,
+                    answers_alone: false,
                     probe_vip: true,
                     attendance: shape.attendance,
                     fencing: (shape.fencing && kind(i) == MemberKind::Data).then(|| Fencing {
