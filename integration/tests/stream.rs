@@ -1,5 +1,7 @@
 //! The stream of the log between real agents: what goes over it, and that nothing is lost on the way.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use holdfast_agent::lab::agent_api;
@@ -7,6 +9,7 @@ use holdfast_agent::lab::cluster::{Cluster, Fault};
 use holdfast_agent::lab::ledger::{Load, LoadSpec, Patience, Target, read_back};
 use holdfast_agent::lab::settings::ClusterSpec;
 use holdfast_agent::lab::world::NetNs;
+use holdfast_agent::runtime::log_thread::wall_ms;
 use holdfast_integration::measure::{all_there, metric};
 use holdfast_integration::promise;
 use holdfast_integration::stage::{LIMIT, ensure};
@@ -118,5 +121,41 @@ fn under_local_acknowledgement_the_exposure_is_shown_a_switchover_loses_nothing_
         let status = log_status(cluster, &second)?;
         let reason = status["set_aside"][0]["reason"].as_str().unwrap_or_default();
         ensure(reason.contains("acknowledged writes are among these bytes"), || format!("{status}"))
+    });
+}
+
+#[test]
+fn the_members_show_that_they_have_the_same_bytes() {
+    let spec = ClusterSpec { segment_size: Some("4MB".to_owned()), ..ClusterSpec::default() };
+    promise(spec, |cluster| {
+        let (client, target) = (cluster.client()?, cluster.target("same"));
+        let primary = cluster.wait_in_sync(LIMIT)?;
+        target.create_bucket(&client, LIMIT)?;
+        text(&client, &target, 24)?;
+        let standby = cluster.other_than(&primary);
+        let read_through = |host: &str, done: &dyn Fn() -> Result<bool>| {
+            cluster.post(host, "/api/store/scrub/start", Some(serde_json::json!({})))?;
+            let end = Instant::now() + LIMIT;
+            while !done()? {
+                let late = || format!("{host}: {:?}", log_status(cluster, host));
+                ensure(Instant::now() < end, late)?;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            anyhow::Ok(())
+        };
+        let began = wall_ms();
+        let since =
+            |value: &serde_json::Value| value["last_complete_ms"].as_u64().is_some_and(|at| at >= began);
+        let found = || Ok(log_status(cluster, &primary)?["sameness"]["peers"][standby].clone());
+        read_through(&primary, &|| found().map(|found| since(&found)))?;
+        let found = found()?;
+        let bytes = found["same_bytes"].as_u64().unwrap_or_default();
+        ensure(bytes > 24 * MIB as u64, || format!("only {bytes} bytes were compared"))?;
+        ensure(found["differing"].as_array().is_some_and(Vec::is_empty), || found.to_string())?;
+        // Whoever follows has nobody to compare with.
+        let scrub = || agent_api::get(&cluster.netns(standby)?, "/api/store/scrub");
+        read_through(standby, &|| scrub().map(|scrub| since(&scrub)))?;
+        let peers = log_status(cluster, standby)?["sameness"]["peers"].clone();
+        ensure(peers.as_object().is_some_and(serde_json::Map::is_empty), || peers.to_string())
     });
 }

@@ -25,6 +25,7 @@ use super::Api;
 use super::error::ApiError;
 use crate::runtime::address::VipStatus;
 use crate::runtime::conntrack::ConntrackStatus;
+use crate::runtime::sameness::{Sameness, SamenessBoard};
 use crate::runtime::scrub::{ScrubBoard, ScrubStatus};
 use crate::runtime::space::{SpaceBoard, SpaceStatus};
 use crate::runtime::status::Status;
@@ -41,7 +42,8 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<impl IntoResponse,
     let scrub = api.handle.scrub().map(ScrubBoard::status);
     let standby = api.handle.standby().cloned();
     let streams = api.handle.streams().cloned();
-    let store = StoreNumbers { space, scrub, standby, streams };
+    let sameness = api.handle.sameness().map(SamenessBoard::status);
+    let store = StoreNumbers { space, scrub, sameness, standby, streams };
     let text = render(&status, api.handle.replication().as_ref(), &store);
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
 }
@@ -51,6 +53,7 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<impl IntoResponse,
 struct StoreNumbers {
     space: Option<SpaceStatus>,
     scrub: Option<ScrubStatus>,
+    sameness: Option<Sameness>,
     standby: Option<Arc<StandbyCounts>>,
     streams: Option<Arc<StreamCounts>>,
 }
@@ -122,6 +125,9 @@ fn render(status: &Status, log: Option<&ReplicaStatus>, store: &StoreNumbers) ->
     }
     if let Some(scrub) = &store.scrub {
         scrubbed(&mut sheet, scrub);
+    }
+    if let Some(sameness) = &store.sameness {
+        compared(&mut sheet, sameness);
     }
     if let Some(counts) = &store.standby {
         as_standby(&mut sheet, counts);
@@ -443,12 +449,6 @@ fn replication(sheet: &mut Sheet, log: &ReplicaStatus) {
         log.peers.iter().filter_map(|p| Some((peer(p), seconds_of_ms(p.lag_ms?)))),
     );
     sheet.gauges(
-        "replication_streaming",
-        "On a primary: 1 while the stream to the peer stands",
-        log.peers.iter().map(|p| (peer(p), p.streaming.into())),
-    );
-    sheet.gauges(
-    sheet.gauges(
         "replication_exposure_bytes",
         "On a primary with ack = local: what was acknowledged and is on no other member",
         log.exposure.iter().map(|exposure| (vec![], exposure.bytes)),
@@ -458,6 +458,12 @@ fn replication(sheet: &mut Sheet, log: &ReplicaStatus) {
         "On a primary with ack = local: how long ago the oldest of it was written",
         log.exposure.iter().map(|exposure| (vec![], seconds_of_ms(exposure.ms))),
     );
+    sheet.gauges(
+        "replication_streaming",
+        "On a primary: 1 while the stream to the peer stands",
+        log.peers.iter().map(|p| (peer(p), p.streaming.into())),
+    );
+    sheet.gauges(
         "replication_waited_for",
         "On a primary: 1 while acknowledgements wait for the peer",
         log.peers.iter().map(|p| (peer(p), p.in_wait_set.into())),
@@ -505,6 +511,20 @@ fn space_taken(sheet: &mut Sheet, space: &SpaceStatus) {
     sheet.gauge("reclaim_moved_bytes", "Live bytes that were moved so far, while that goes on", moved);
     sheet.counter("reclaims", "Times that this process won space back", space.completed);
     sheet.counter("reclaimed_bytes", "Bytes that this process won back", space.won_bytes);
+}
+
+fn compared(sheet: &mut Sheet, sameness: &Sameness) {
+    let peer = |name: &String| vec![("peer", name.clone())];
+    sheet.gauges(
+        "replication_differing_ranges",
+        "On a primary: ranges in which the peer has other bytes, in the comparison under way or the last one",
+        sameness.peers.iter().map(|(name, found)| (peer(name), found.differing.len() as u64)),
+    );
+    sheet.seconds(
+        "replication_last_same_timestamp_seconds",
+        "On a primary: when all of the log was last found to be the same on the peer, in seconds since 1970; zero if never",
+        sameness.peers.iter().map(|(name, found)| (peer(name), seconds_of_ms(found.last_complete_ms.unwrap_or(0)))),
+    );
 }
 
 fn scrubbed(sheet: &mut Sheet, scrub: &ScrubStatus) {
@@ -578,6 +598,8 @@ mod tests {
             "holdfast_reclaim_running 0\n",
             "holdfast_reclaimed_bytes_total 700\n",
             "holdfast_scrub_last_complete_timestamp_seconds 1.5\n",
+            "holdfast_replication_differing_ranges{peer=\"b\"} 0\n",
+            "holdfast_replication_last_same_timestamp_seconds{peer=\"b\"} 2.5\n",
             "holdfast_scrub_healed_total 3\n",
             "# EOF\n",
         ] {
@@ -589,17 +611,17 @@ mod tests {
         let space =
             SpaceStatus { log_bytes: 9000, live_bytes: 5000, won_bytes: 700, ..SpaceStatus::default() };
         let scrub = ScrubStatus { last_complete_ms: Some(1500), healed: 3, ..ScrubStatus::default() };
+        let b = crate::runtime::sameness::PeerSameness { last_complete_ms: Some(2500), ..Default::default() };
         let standby = StandbyCounts { handed_on: AtomicU64::new(4), ..StandbyCounts::default() };
         StoreNumbers {
             space: Some(space),
             scrub: Some(scrub),
+            sameness: Some(Sameness { peers: [("b".to_owned(), b)].into(), ..Sameness::default() }),
             standby: Some(Arc::new(standby)),
             streams: Some(Arc::default()),
         }
     }
 
-            "holdfast_replication_differing_ranges{peer=\"b\"} 0\n",
-            "holdfast_replication_last_same_timestamp_seconds{peer=\"b\"} 2.5\n",
     /// With connections that are carried over.
     fn a_router() -> Status {
         let connections = ConntrackStatus {

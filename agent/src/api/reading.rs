@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Api;
 use super::error::ApiError;
 use crate::runtime::history::Entry;
+use crate::runtime::sameness::{Sameness, SamenessBoard};
 use crate::runtime::status::{Hearing, PathStatus, PeerStatus, Status};
 
 /// Everything that the member tells about itself.
@@ -151,9 +152,21 @@ pub(super) async fn history(
     Ok(Json(entries))
 }
 
-/// The log's state.
-pub(super) async fn replication_status(State(api): State<Api>) -> Result<Json<ReplicaStatus>, ApiError> {
-    api.handle.replication().map(Json).ok_or(ApiError::NoLog)
+/// The log, and what is known of the others' copies of it.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct ReplicationStatus {
+    /// The log's state.
+    #[serde(flatten)]
+    log: ReplicaStatus,
+    /// What was compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sameness: Option<Sameness>,
+}
+
+/// The log's state, and whether the members have the same.
+pub(super) async fn replication_status(State(api): State<Api>) -> Result<Json<ReplicationStatus>, ApiError> {
+    let log = api.handle.replication().ok_or(ApiError::NoLog)?;
+    Ok(Json(ReplicationStatus { log, sameness: api.handle.sameness().map(SamenessBoard::status) }))
 }
 
 /// The numbers of replication, for programs that draw curves.

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::paint::Paint;
 use super::words::{bytes, grouped, printable, table};
 use crate::api::ReplicationStats;
+use crate::runtime::sameness::{Range, Sameness};
 
 /// What the view looks at of `GET /api/replication/status`. Every field may be missing: an agent of
 /// another version is better shown in part than not at all.
@@ -23,8 +24,9 @@ pub(super) struct LogStatus {
     segments: u64,
     history: Vec<(u64, u64)>,
     peers: Vec<Peer>,
-    streaming: bool,
     exposure: Option<Exposure>,
+    sameness: Option<Sameness>,
+    streaming: bool,
     pending: u64,
     set_aside: Vec<Archive>,
     damaged: Option<Damage>,
@@ -50,13 +52,13 @@ struct Peer {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
 struct Exposure {
     bytes: u64,
     ms: u64,
 }
 
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
 struct Archive {
     name: String,
     cause: String,
@@ -91,8 +93,6 @@ pub(super) fn status(log: &LogStatus, paint: Paint) -> String {
             log.segments
         ),
     );
-    row("waiting", format!("{} writes", grouped(log.pending)));
-    let reigns: Vec<_> = log
     if let Some(exposure) = &log.exposure {
         let text = format!(
             "{}: acknowledged, and lost if this member is lost now (ack = \"local\")",
@@ -100,6 +100,8 @@ pub(super) fn status(log: &LogStatus, paint: Paint) -> String {
         );
         row("exposure", if exposure.bytes == 0 { text } else { paint.warn(&text) });
     }
+    row("waiting", format!("{} writes", grouped(log.pending)));
+    let reigns: Vec<_> = log
         .history
         .iter()
         .rev()
@@ -114,6 +116,9 @@ pub(super) fn status(log: &LogStatus, paint: Paint) -> String {
     if !log.peers.is_empty() {
         out.push('\n');
         out.push_str(&table(&peers(log, paint), ""));
+    }
+    if let Some(sameness) = &log.sameness {
+        out.push_str(&compared(log, sameness, paint));
     }
     if !log.set_aside.is_empty() {
         out.push_str("\nSet aside: cut from the log, kept as archives in its directory `set-aside`\n");
@@ -178,6 +183,46 @@ fn peers(log: &LogStatus, paint: Paint) -> Vec<Vec<String>> {
         ]
     }));
     rows
+}
+
+/// What was found of the members' copies, from disk to disk.
+fn compared(log: &LogStatus, sameness: &Sameness, paint: Paint) -> String {
+    let mut out = String::new();
+    let differs = |ranges: &[Range]| {
+        let ranges: Vec<String> =
+            ranges.iter().map(|range| format!("{} to {}", grouped(range.from), grouped(range.to))).collect();
+        paint.bad(&format!(
+            "OTHER BYTES at LSN {}, though both copies are sound by themselves",
+            ranges.join(", ")
+        ))
+    };
+    if log.role == "leading" && !log.peers.is_empty() {
+        out.push_str("\nCompared with this member's log, segment by segment, from disk to disk\n");
+        let mut rows = Vec::new();
+        for peer in &log.peers {
+            let name = printable(&peer.member.id);
+            let found = sameness.peers.get(&peer.member.id);
+            let mut said = Vec::new();
+            if let Some(found) = found.filter(|found| !found.differing.is_empty()) {
+                said.push(differs(&found.differing));
+            }
+            said.push(match found.and_then(|found| found.last_complete.as_deref()) {
+                Some(at) => format!("all the same at {}", printable(at)),
+                None => {
+                    "not all of it yet: the next reading of the log does it (holdfast store scrub --now)".to_owned()
+                }
+            });
+            if let Some(found) = found.filter(|found| found.unread > 0) {
+                said.push(paint.warn(&format!("{} range(s) could not be read there", found.unread)));
+            }
+            rows.push(vec![name, said.join("; ")]);
+        }
+        out.push_str(&table(&rows, "  "));
+    }
+    if !sameness.differing.is_empty() {
+        out.push_str(&format!("\nCompared with the primary's log: {}\n", differs(&sameness.differing)));
+    }
+    out
 }
 
 /// How much a standby lacks, and how old the oldest of it is.

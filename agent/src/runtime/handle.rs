@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::history::{Entry, History};
 use super::inquiry::CheckReport;
 use super::recorder::{self, RecordError, Written};
+use super::sameness::SamenessBoard;
 use super::scrub::ScrubBoard;
 use super::space::SpaceBoard;
 use super::status::Status;
@@ -34,6 +35,8 @@ pub struct Upkeep {
     pub space: SpaceBoard,
     /// What reads the log through.
     pub scrub: ScrubBoard,
+    /// What was found of the other members' copies.
+    pub sameness: SamenessBoard,
     /// What became of the requests that came to it as a standby.
     pub standby: std::sync::Arc<StandbyCounts>,
     /// What went over its connections with the other members.
@@ -69,6 +72,11 @@ impl Handle {
     /// The same handle, with a store that can be administered, and what is done for its log.
     pub fn with_store(self, store: Option<Admin>, upkeep: Option<Upkeep>) -> Handle {
         Handle { store, upkeep, ..self }
+    }
+
+    /// Whether the members' logs are the same; `None` on a witness.
+    pub fn sameness(&self) -> Option<&SamenessBoard> {
+        self.upkeep.as_ref().map(|upkeep| &upkeep.sameness)
     }
 
     /// How sound the log is; `None` on a witness.

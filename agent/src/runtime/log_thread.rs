@@ -19,7 +19,7 @@ use holdfast_replication::log::OpenOptions;
 use holdfast_replication::replica::{
     Acknowledgement, ConnId, Done, Input, Output, Replica, ReplicaOptions, ReplicaStatus, SubmitError, Wait,
 };
-use holdfast_replication::stream::Frame;
+use holdfast_replication::stream::{Frame, Verdict};
 use holdfast_replication::{LogError, RecordKind};
 use holdfast_store::apply::Outcome;
 use holdfast_store::backend::{Backend, NotServing, WriteError};
@@ -28,6 +28,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::lease::Lease;
+use super::sameness::{self, Asked, SamenessBoard};
 use super::{address, freshness};
 use crate::node::event::Event;
 
@@ -101,8 +102,8 @@ pub fn open(
     me: Member,
     machine: Machine,
     segment_size: u64,
-    cut_damage: bool,
     acknowledgement: Acknowledgement,
+    cut_damage: bool,
 ) -> Result<(Engine, holdfast_replication::log::Recovery), OpenError> {
     let shown = || dir.display().to_string();
     let disk = FileDisk::open(dir).map_err(|error| OpenError::Io { path: shown(), error })?;
@@ -124,12 +125,14 @@ pub fn spawn(
     status: SharedStatus,
     full: DiskFull,
     (lease, answers): (Lease, freshness::Answers),
+    (asked, sameness): (Asked, SamenessBoard),
     report: impl Fn(Event) + Send + 'static,
     note: impl Fn(String) + Send + 'static,
 ) -> std::io::Result<()> {
     std::thread::Builder::new().name("log".into()).spawn(move || {
         let (space, conns) = (Space { full, looked: None }, HashMap::new());
-        LogThread { engine, conns, status, lease, answers, report, note, said: None, space }.run(&inputs);
+        LogThread { engine, conns, status, lease, answers, asked, sameness, report, note, said: None, space }
+            .run(&inputs);
     })?;
     Ok(())
 }
@@ -140,6 +143,8 @@ struct LogThread<R, N> {
     status: SharedStatus,
     lease: Lease,
     answers: freshness::Answers,
+    asked: Asked,
+    sameness: SamenessBoard,
     report: R,
     note: N,
     said: Option<(Lsn, Lsn, Epoch)>,
@@ -276,6 +281,19 @@ impl<R: Fn(Event), N: Fn(String)> LogThread<R, N> {
                     }
                 }
                 Output::Told { token, committed, .. } => self.answers.told(token, committed),
+                Output::Compare { conn, sum } => {
+                    if !self.asked.look(conn, sum)
+                        && let Some(frames) = self.conns.get(&conn)
+                    {
+                        let frame = Frame::Compared { from: sum.from, verdict: Verdict::Unread };
+                        let _ = frames.send(ToPeer::Frame(frame));
+                    }
+                }
+                Output::Compared { member, from, verdict } => {
+                    if let Some(range) = self.sameness.answered(&member, from, verdict) {
+                        (self.note)(sameness::differs(from, Lsn(range.to), member.id.as_str()));
+                    }
+                }
                 Output::SetAside { archive, from, to } => (self.note)(format!(
                     "a divergent tail, LSN {from} to {to}, was set aside as {archive} before following the primary. The in-sync set never acknowledged it; only after a forced promotion, in a pair that split, or under ack = \"local\" may it hold acknowledged writes"
                 )),
@@ -330,6 +348,12 @@ impl LogBackend {
         let _ = self.in_flight.acquire_many(IN_FLIGHT_BYTES as u32).await;
     }
 
+    /// Has the standby sent what is held back for it: somebody waits for it to have everything.
+    pub fn send_now(&self) {
+        let log = self.log.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _ = log.send(LogInput::Replica(Input::SendNow));
+    }
+
     async fn submit(
         &self,
         kind: RecordKind,
@@ -348,12 +372,6 @@ impl LogBackend {
         kind: RecordKind,
         payload: Vec<Bytes>,
         wait: Wait,
-    /// Has the standby sent what is held back for it: somebody waits for it to have everything.
-    pub fn send_now(&self) {
-        let log = self.log.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let _ = log.send(LogInput::Replica(Input::SendNow));
-    }
-
     ) -> Result<Done<Outcome>, WriteError> {
         let bytes: usize = payload.iter().map(Bytes::len).sum();
         let weight = bytes.clamp(1, IN_FLIGHT_BYTES) as u32;

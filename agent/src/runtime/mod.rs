@@ -47,6 +47,7 @@ mod programs;
 pub mod realtime;
 pub mod recorder;
 pub mod report;
+pub mod sameness;
 pub mod scrub;
 pub mod secrets;
 pub mod service;
@@ -294,12 +295,14 @@ fn start(path: &Path) -> Result<()> {
         let status: SharedStatus = Arc::new(std::sync::Mutex::new(data.engine.status()));
         let full = log_thread::DiskFull::default();
         let answers = freshness::Answers::default();
+        let (asked, to_compare) = sameness::asked();
         log_thread::spawn(
             data.engine,
             receiver,
             status.clone(),
             full.clone(),
             (lease.clone(), answers.clone()),
+            (asked, upkeep.sameness.clone()),
             event.clone(),
             note.clone(),
         )?;
@@ -307,7 +310,16 @@ fn start(path: &Path) -> Result<()> {
         let receiving = s3::Receiving::default();
         let healer = healing::Healer::new(sender.clone());
         if let (Some(dir), Some(settings)) = (&data_dir, scrub_settings(&config)) {
-            scrub::spawn(reader.clone(), healer.clone(), settings, dir, upkeep.scrub.clone())?;
+            let comparer = sameness::Comparer {
+                reader: reader.clone(),
+                healer: healer.clone(),
+                log: sender.clone(),
+                board: upkeep.sameness.clone(),
+                bytes_per_second: settings.bytes_per_second,
+            };
+            comparer.spawn(to_compare, note.clone())?;
+            let teller = sameness::Teller::new(sender.clone(), upkeep.sameness.clone());
+            scrub::spawn(reader.clone(), healer.clone(), teller, settings, dir, upkeep.scrub.clone())?;
         }
         if let (Some(dir), Some(settings)) = (&data_dir, space_settings(&config)) {
             let reclaimer = space::Reclaimer {
@@ -666,6 +678,7 @@ fn open_data(
         Ok((Machine::new(index.clone())?, index))
     };
     let log_dir = dir.join("log");
+    let acknowledgement = assemble::acknowledgement(config);
     let (first, index) = machine()?;
     match log_thread::open(&log_dir, identity.member.clone(), first, segment_size, acknowledgement, false) {
         Ok((engine, recovery)) => {
@@ -678,7 +691,6 @@ fn open_data(
             error: error @ holdfast_replication::LogError::Damaged { .. },
             ..
         }) => {
-    let acknowledgement = assemble::acknowledgement(config);
             // What this member acknowledged is not all here any more. As a new incarnation it may not
             // be elected before the primary has brought it up to date.
             drop(index);

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::healing::Healer;
 use super::history::rfc3339;
 use super::log_thread::wall_ms;
+use super::sameness::Teller;
 
 /// Bytes that are read in one go.
 const PIECE: usize = 1024 * 1024;
@@ -128,6 +129,7 @@ struct Remembered {
 pub struct Scrubber {
     reader: LogReader,
     healer: Healer,
+    teller: Teller,
     settings: Settings,
     file: PathBuf,
     board: ScrubBoard,
@@ -137,11 +139,12 @@ pub struct Scrubber {
 pub fn spawn(
     reader: LogReader,
     healer: Healer,
+    teller: Teller,
     settings: Settings,
     dir: &Path,
     board: ScrubBoard,
 ) -> std::io::Result<()> {
-    let scrubber = Scrubber { reader, healer, settings, file: dir.join(FILE), board };
+    let scrubber = Scrubber { reader, healer, teller, settings, file: dir.join(FILE), board };
     std::thread::Builder::new().name("scrub".into()).spawn(move || scrubber.run())?;
     Ok(())
 }
@@ -187,10 +190,12 @@ impl Scrubber {
             shared.status.running = true;
             (shared.status.percent, shared.status.bytes) = (0, 0);
         }
+        self.teller.begin();
         let (mut pass, mut from) = (Pass::new(), Lsn::ZERO);
         while let Some(end) = self.segments_from(from, &mut pass) {
             from = end;
         }
+        self.teller.end();
         let Pass { bytes, unhealed, .. } = pass;
         let mut shared = self.board.lock();
         shared.status.running = false;
@@ -220,13 +225,19 @@ impl Scrubber {
                 None => self.reader.walk_from(from),
                 Some(walk) => self.reader.walk_on(walk, PIECE),
             };
-            let before = walk.map_or(from, |walk| walk.lsn());
+            let before = walk.as_ref().map_or(from, Walk::lsn);
             match next {
                 Ok(Some(next)) => {
+                    if let Some(last) = walk.as_ref().filter(|last| last.segment() != next.segment()) {
+                        self.teller.tell(last.sum());
+                    }
                     self.spend(next.lsn().0.saturating_sub(before.0).min(4 * PIECE as u64), pass);
                     walk = Some(next);
                 }
-                Ok(None) => return None,
+                Ok(None) => {
+                    walk.iter().for_each(|last| self.teller.tell(last.sum()));
+                    return None;
+                }
                 Err(LogError::Damaged { lsn, detail }) => return self.mend(lsn, &detail, from, pass),
                 // It was given up meanwhile: its neighbours are looked up anew.
                 Err(LogError::Gone { next, .. }) => return Some(next),

@@ -3,13 +3,13 @@
 //! The first byte of an input chooses: the rest is a frame; or what arrives in place of a handshake; or what
 //! was decrypted, cut into messages where the bytes say.
 
-use holdfast_replication::log::Gap;
+use holdfast_replication::log::{Gap, RangeSum};
 use holdfast_replication::record::Position;
 use holdfast_replication::space::Checkpoint;
 use holdfast_replication::stream::{
     Assembly, Features, Frame, MAX_FRAME, MAX_HISTORY, MAX_TEXT, NoiseSession, StreamErrorKind,
 };
-use holdfast_replication::stream::{Hello, RejectReason, Welcome};
+use holdfast_replication::stream::{Hello, RejectReason, Verdict, Welcome};
 use holdfast_replication::{Epoch, EpochHistory, Incarnation, Lsn, Member, NodeId};
 
 use super::Target;
@@ -53,7 +53,7 @@ fn holds(frame: &Frame) {
         }
         Frame::Append { .. } | Frame::Move { .. } | Frame::Welcome(_) | Frame::Ack { .. } => {}
         Frame::Committed { .. } | Frame::Fetch { .. } | Frame::Fetched { .. } => {}
-        Frame::Ask { .. } | Frame::Told { .. } => {}
+        Frame::Ask { .. } | Frame::Told { .. } | Frame::Compare { .. } | Frame::Compared { .. } => {}
     }
     let mut again = Vec::new();
     frame.encode(&mut again);
@@ -139,6 +139,8 @@ fn frames() -> Vec<Frame> {
         Frame::Committed { epoch: Epoch(5), lsn: Lsn(300) },
         Frame::Reject { reason: RejectReason::ForeignLog, text: "another log".into() },
         Frame::Move { epoch: Epoch(5), committed: Lsn(150), record: vec![3; 70].into() },
+        Frame::Compare { sum: RangeSum { from: Lsn(0), to: Lsn(300), sha256: [6; 32] } },
+        Frame::Compared { from: Lsn(0), verdict: Verdict::Differs },
         Frame::Fetch { lsn: Lsn(300) },
         Frame::Fetched { lsn: Lsn(300), bytes: vec![3; 70].into() },
         Frame::Skip {

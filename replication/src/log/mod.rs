@@ -29,7 +29,7 @@ use self::mark::{Mark, MarkFile};
 use self::reader::Shared;
 pub use self::reader::{FileRange, Hold, LogReader, Record, Verified};
 pub use self::recovery::{OpenOptions, Recovery};
-pub use self::scrub::Walk;
+pub use self::scrub::{RangeSum, Walk};
 use crate::disk::{Disk, DiskFile};
 use crate::history::EpochHistory;
 use crate::record::{HEADER_LEN, Header, MAX_PAYLOAD, Position, RecordError, RecordKind, SequenceError};

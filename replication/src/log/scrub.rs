@@ -4,6 +4,8 @@
 //! the segment's beginning, so whoever sends other bytes than were written is found out.
 
 use holdfast_heartbeat::{Epoch, Lsn};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::reader::{damaged, follow_run, misplaced};
 use super::{Log, LogError, LogReader, is_full};
@@ -11,16 +13,45 @@ use crate::disk::Disk;
 use crate::record::{HEADER_LEN, Position};
 use crate::segment::{SEGMENT_HEADER_LEN, SegmentHeader, file_name};
 
+/// The SHA-256 of a range of the log, whole records, verbatim. Replicas have the same bytes (rule R9), so they have the
+/// same sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RangeSum {
+    /// Where the first record begins.
+    pub from: Lsn,
+    /// Where the last one ends.
+    pub to: Lsn,
+    /// The hash of the bytes between.
+    pub sha256: [u8; 32],
+}
+
 /// How far a check has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Walk {
     at: Position,
+    /// Where the summing began: with the segment.
+    from: Lsn,
+    bytes: Sha256,
 }
 
 impl Walk {
+    fn begin(at: Position) -> Walk {
+        Walk { at, from: at.lsn, bytes: Sha256::new() }
+    }
+
     /// Everything before was as it was written.
     pub fn lsn(&self) -> Lsn {
         self.at.lsn
+    }
+
+    /// Where the segment begins that it is in.
+    pub fn segment(&self) -> Lsn {
+        self.from
+    }
+
+    /// The sum of what was read of this segment.
+    pub fn sum(&self) -> RangeSum {
+        RangeSum { from: self.from, to: self.at.lsn, sha256: self.bytes.clone().finalize().into() }
     }
 }
 
@@ -30,11 +61,12 @@ impl LogReader {
     pub fn walk_from(&self, from: Lsn) -> Result<Option<Walk>, LogError> {
         let bases = self.segments();
         let Some(base) = bases.get(bases.partition_point(|base| *base < from)) else { return Ok(None) };
-        self.segment_header(*base).map(|header| Some(Walk { at: header.at }))
+        self.segment_header(*base).map(|header| Some(Walk::begin(header.at)))
     }
 
     /// Checks about `max` bytes more: checksums, their order, the chain, and the segments' own headers. The
-    /// answer is `None` at the end of what is durable.
+    /// answer is `None` at the end of what is durable. Each segment is summed for itself: with the first step behind it
+    /// the sum begins anew.
     pub fn walk_on(&self, walk: &Walk, max: usize) -> Result<Option<Walk>, LogError> {
         let at = walk.at;
         if let Some((_, next)) = self.hole_at(at.lsn) {
@@ -48,8 +80,32 @@ impl LogReader {
             return Err(misplaced(at.lsn));
         }
         let run = self.read_run(at.lsn, max)?;
-        let (at, _) = follow_run(at, &run)?;
-        Ok(Some(Walk { at }))
+        let mut next = if begins { Walk::begin(at) } else { walk.clone() };
+        (next.at, _) = follow_run(at, &run)?;
+        next.bytes.update(&run);
+        Ok(Some(next))
+    }
+
+    /// The sum of the records from `from`, where a segment begins, to `to`, where a record of it ends or the segment does.
+    /// Reads about `max` bytes at a time, and has `pace` told of each piece.
+    pub fn sum_of(
+        &self,
+        (from, to): (Lsn, Lsn),
+        max: usize,
+        pace: &mut dyn FnMut(u64),
+    ) -> Result<RangeSum, LogError> {
+        let outside = || LogError::OutOfRange { lsn: to, end: self.durable() };
+        let mut walk = self.walk_from(from)?.filter(|walk| walk.lsn() == from).ok_or_else(outside)?;
+        while walk.lsn() < to {
+            let left = usize::try_from(to.bytes_since(walk.lsn())).unwrap_or(usize::MAX);
+            let next = self.walk_on(&walk, max.min(left))?.ok_or_else(outside)?;
+            if next.from != from || next.lsn() > to {
+                return Err(outside());
+            }
+            pace(next.lsn().bytes_since(walk.lsn()));
+            walk = next;
+        }
+        Ok(walk.sum())
     }
 
     /// Where the log stands at `lsn`, by the headers of the records before it in its segment.

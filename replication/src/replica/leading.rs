@@ -6,6 +6,7 @@ use bytes::Bytes;
 use holdfast_heartbeat::{Epoch, Lsn, Member, Time};
 
 use super::age::Ages;
+use super::comparing::Unsaid;
 use super::{
     Acknowledgement, ConnId, Done, Exposure, Out, Output, PeerStatus, Replica, Role, StateMachine,
     SubmitError, Wait,
@@ -26,7 +27,6 @@ struct Pending<R> {
     reply: R,
 }
 
-struct Peer {
 /// An append that is answered when less is on its way.
 struct Held<R> {
     lsn: Lsn,
@@ -34,6 +34,7 @@ struct Held<R> {
     reply: R,
 }
 
+struct Peer {
     member: Member,
     /// Where the next Append begins.
     sent: Lsn,
@@ -43,6 +44,7 @@ struct Held<R> {
     told: Lsn,
     /// Moves below here go with their bytes.
     whole_below: Lsn,
+    unsaid: Unsaid,
 }
 
 /// A reign.
@@ -51,12 +53,10 @@ pub(super) struct Leading<R> {
     started: bool,
     progress: Progress,
     pending: VecDeque<Pending<R>>,
+    held: VecDeque<Held<R>>,
     peers: BTreeMap<ConnId, Peer>,
     reported: BTreeMap<Member, (bool, Lsn)>,
-    held: VecDeque<Held<R>>,
     ages: Ages,
-}
-
     batch: Batch,
 }
 
@@ -89,6 +89,8 @@ impl Batch {
     fn goes(&mut self, end: Lsn) {
         *self = Batch { sendable: end, ..Batch::default() };
     }
+}
+
 impl<R> Leading<R> {
     pub(super) fn epoch(&self) -> Epoch {
         self.progress.epoch()
@@ -106,6 +108,16 @@ impl<R> Leading<R> {
     /// A stream to a member that acknowledged what is at `lsn`.
     pub(super) fn who_has(&self, lsn: Lsn) -> Option<ConnId> {
         self.peers.iter().find(|(_, peer)| peer.acked > lsn).map(|(conn, _)| *conn)
+    }
+
+    /// Who is streamed to over `conn`.
+    pub(super) fn member_of(&self, conn: ConnId) -> Option<&Member> {
+        self.peers.get(&conn).map(|peer| &peer.member)
+    }
+
+    /// The sums that each peer is still to be told, and what it acknowledged.
+    pub(super) fn unsaid(&mut self) -> impl Iterator<Item = (ConnId, &mut Unsaid, Lsn)> {
+        self.peers.iter_mut().map(|(conn, peer)| (*conn, &mut peer.unsaid, peer.acked))
     }
 
     pub(super) fn pending(&self) -> usize {
@@ -167,9 +179,11 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                     started: false,
                     progress,
                     pending: VecDeque::new(),
+                    held: VecDeque::new(),
                     peers: BTreeMap::new(),
                     reported: BTreeMap::new(),
                     ages: Ages::default(),
+                    batch: Batch { sendable: start.1, ..Batch::default() },
                 });
             }
             Err(LogError::Full) => {
@@ -179,11 +193,9 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         }
     }
 
-                    held: VecDeque::new(),
     fn start_epoch(&mut self, epoch: Epoch, wall_ms: u64) -> Result<(Lsn, Lsn), LogError> {
         if self.log.log_id() == 0 {
             let mut id = self.options.new_log_id;
-                    batch: Batch { sendable: start.1, ..Batch::default() },
             while id == 0 {
                 let doing = "drawing an identity for the log";
                 id = getrandom::u64()
@@ -206,6 +218,8 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             return;
         }
         leading.progress.wait_for(version, members);
+        // Who joins has to have what is committed now.
+        self.send_now();
     }
 
     pub(super) fn submit(
@@ -218,8 +232,6 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
     ) {
         match (self.try_submit(kind, payload, out), wait) {
             (Ok((lsn, end)), Wait::Appended) => {
-        // Who joins has to have what is committed now.
-        self.send_now();
                 let Role::Leading(leading) = &mut self.role else { unreachable!("only a primary appends") };
                 leading.held.push_back(Held { lsn, end, reply });
                 self.let_go(out);
@@ -270,18 +282,6 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         }
     }
 
-    /// A follower introduces itself.
-    pub(super) fn hello(&mut self, conn: ConnId, hello: &Hello, out: &mut Out<R, M>) {
-        let common = match self.judge_hello(hello) {
-            Ok(common) => common,
-            Err((reason, text)) => return self.reject(conn, reason, text, out),
-        };
-        let Role::Leading(leading) = &mut self.role else { unreachable!("judged above") };
-        let older: Vec<ConnId> = leading
-            .peers
-            .iter()
-            .filter(|(other, peer)| peer.member.id == hello.member.id && **other != conn)
-            .map(|(other, _)| *other)
     /// Answers the appends that wait for nothing any more, in their order.
     pub(super) fn let_go(&mut self, out: &mut Out<R, M>) {
         let backlog = self.options.backlog;
@@ -300,6 +300,18 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         }
     }
 
+    /// A follower introduces itself.
+    pub(super) fn hello(&mut self, conn: ConnId, hello: &Hello, out: &mut Out<R, M>) {
+        let common = match self.judge_hello(hello) {
+            Ok(common) => common,
+            Err((reason, text)) => return self.reject(conn, reason, text, out),
+        };
+        let Role::Leading(leading) = &mut self.role else { unreachable!("judged above") };
+        let older: Vec<ConnId> = leading
+            .peers
+            .iter()
+            .filter(|(other, peer)| peer.member.id == hello.member.id && **other != conn)
+            .map(|(other, _)| *other)
             .collect();
         let member = hello.member.clone();
         let welcome = Welcome {
@@ -319,6 +331,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                 acked: common,
                 told: self.committed,
                 whole_below: hello.whole_below,
+                unsaid: Unsaid::default(),
             },
         );
         out.push(Output::Send { conn, frame: Frame::Welcome(welcome) });
@@ -379,6 +392,9 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             return self.close(conn, reason, out);
         }
         peer.acked = peer.acked.max(durable);
+        while let Some(sum) = peer.unsaid.next_below(peer.acked) {
+            out.push(Output::Send { conn, frame: Frame::Compare { sum } });
+        }
         leading.progress.acknowledge(epoch, &peer.member, durable);
     }
 
@@ -392,22 +408,6 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         }
     }
 
-    /// Sends each peer what its window allows.
-    pub(super) fn pump(&mut self, out: &mut Out<R, M>) {
-        let Role::Leading(leading) = &mut self.role else { return };
-        let (epoch, end, committed) = (leading.progress.epoch(), leading.batch.sendable, self.committed);
-        let mut broken = Vec::new();
-        for (conn, peer) in &mut leading.peers {
-            while peer.sent < end {
-                let in_flight = peer.sent.bytes_since(peer.acked);
-                // Any run fits that is allowed to begin: the window holds two records at least.
-                if in_flight + MAX_RECORD as u64 > self.options.window_bytes {
-                    break;
-                }
-                match next_frames(&self.log, &self.reader, peer, epoch, committed) {
-                    Ok((frames, sent)) => {
-                        peer.sent = sent;
-                        peer.told = committed;
     /// Whether writes wait for this member's own disk alone.
     pub(super) fn answers_alone(&self) -> bool {
         self.options.acknowledgement != Acknowledgement::InSync
@@ -430,11 +430,27 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         }
     }
 
-                        out.extend(frames.into_iter().map(|frame| Output::Send { conn: *conn, frame }));
-                    }
+    /// Sends each peer what its window allows.
+    pub(super) fn pump(&mut self, out: &mut Out<R, M>) {
         if self.sends_at().is_some_and(|due| due <= self.now) {
             self.send_now();
         }
+        let Role::Leading(leading) = &mut self.role else { return };
+        let (epoch, end, committed) = (leading.progress.epoch(), leading.batch.sendable, self.committed);
+        let mut broken = Vec::new();
+        for (conn, peer) in &mut leading.peers {
+            while peer.sent < end {
+                let in_flight = peer.sent.bytes_since(peer.acked);
+                // Any run fits that is allowed to begin: the window holds two records at least.
+                if in_flight + MAX_RECORD as u64 > self.options.window_bytes {
+                    break;
+                }
+                match next_frames(&self.log, &self.reader, peer, epoch, committed) {
+                    Ok((frames, sent)) => {
+                        peer.sent = sent;
+                        peer.told = committed;
+                        out.extend(frames.into_iter().map(|frame| Output::Send { conn: *conn, frame }));
+                    }
                     Err(error) => {
                         broken.push((*conn, error));
                         break;
@@ -465,6 +481,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                 out.push(Output::Send { conn: *conn, frame });
             }
         }
+        self.let_go(out);
     }
 
     pub(super) fn report_reached(&mut self, out: &mut Out<R, M>) {
@@ -481,7 +498,6 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
     }
 
     pub(super) fn report_peers(&mut self, out: &mut Out<R, M>) {
-        self.let_go(out);
         let Role::Leading(leading) = &mut self.role else { return };
         let mut now: BTreeMap<Member, (bool, Lsn)> = leading
             .reported
@@ -525,6 +541,20 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         members.into_iter().filter(|m| **m != self.me).map(status).collect()
     }
 
+    /// What is acknowledged and on no other member's disk, where writes wait for nobody else.
+    pub(super) fn exposure(&self) -> Option<Exposure> {
+        let Role::Leading(leading) = &self.role else { return None };
+        if !self.answers_alone() {
+            return None;
+        }
+        let others = leading.reported.keys().filter(|member| **member != self.me);
+        let elsewhere =
+            others.filter_map(|member| leading.progress.durable_of(member)).max().unwrap_or_default();
+        let bytes = self.committed.bytes_since(elsewhere.max(leading.start.0));
+        let ms = if bytes == 0 { 0 } else { self.lag_ms(leading, elsewhere) };
+        Some(Exposure { bytes, ms })
+    }
+
     fn lag_ms(&self, leading: &Leading<R>, durable: Lsn) -> u64 {
         if durable >= self.log.end() {
             return 0;
@@ -541,20 +571,6 @@ fn next_frames<D: Disk>(
     epoch: Epoch,
     committed: Lsn,
 ) -> Result<(Vec<Frame>, Lsn), LogError> {
-    /// What is acknowledged and on no other member's disk, where writes wait for nobody else.
-    pub(super) fn exposure(&self) -> Option<Exposure> {
-        let Role::Leading(leading) = &self.role else { return None };
-        if !self.answers_alone() {
-            return None;
-        }
-        let others = leading.reported.keys().filter(|member| **member != self.me);
-        let elsewhere =
-            others.filter_map(|member| leading.progress.durable_of(member)).max().unwrap_or_default();
-        let bytes = self.committed.bytes_since(elsewhere.max(leading.start.0));
-        let ms = if bytes == 0 { 0 } else { self.lag_ms(leading, elsewhere) };
-        Some(Exposure { bytes, ms })
-    }
-
     let mut lsn = peer.sent;
     if let Some(hole) = reader.hole_at(lsn) {
         let mut gap = log.gap(hole)?;

@@ -18,6 +18,7 @@
 
 mod age;
 mod applying;
+mod comparing;
 mod following;
 mod healing;
 mod leading;
@@ -184,9 +185,11 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                 }
                 Input::Promise { epoch } => self.promise(epoch, out),
                 Input::WaitFor { epoch, version, members } => self.wait_for(epoch, version, members),
-                Input::Submit { kind, payload, wait, reply } => self.submit(kind, &payload, wait, reply, out),
                 Input::SendNow => self.send_now(),
+                Input::Submit { kind, payload, wait, reply } => self.submit(kind, &payload, wait, reply, out),
                 Input::Heal { lsn, reply } => self.heal(lsn, Some(reply), out),
+                Input::Compare { sum } => self.compare(sum, out),
+                Input::Found { conn, from, verdict } => self.found(conn, from, verdict, out),
                 Input::Ask { token } => self.ask(token, out),
                 Input::Connected { conn, initiated } => self.connected(conn, initiated, out),
                 Input::Frame { conn, frame } => self.frame(conn, frame, out),
@@ -250,10 +253,10 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             checkpoint_bytes: self.log.checkpoint().to.bytes_since(self.log.checkpoint().from),
             history: self.log.history().latest(STATUS_HISTORY).starts().to_vec(),
             peers: self.peer_status(),
+            exposure: self.exposure(),
             streaming,
             pending,
             set_aside: self.archives.clone(),
-            exposure: self.exposure(),
             damaged: self.damaged.clone(),
             healed: self.healed,
             failure: self.failure.clone(),
@@ -368,6 +371,8 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             Frame::Fetched { lsn, bytes } => self.fetched(conn, lsn, &bytes, out),
             Frame::Skip { epoch, gap } => self.skip(conn, epoch, &gap, out),
             Frame::Committed { epoch, lsn } => self.told_committed(conn, epoch, lsn, out),
+            Frame::Compare { sum } => self.told_sum(conn, sum, out),
+            Frame::Compared { from, verdict } => self.compared(conn, from, verdict, out),
             Frame::Ask { token } => self.asked(conn, token, out),
             Frame::Told { token, epoch, committed } => self.told(conn, token, epoch, committed, out),
             Frame::Reject { reason, text } => {

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use holdfast_heartbeat::{Epoch, Lsn, Member};
 use serde::Serialize;
 
-use crate::log::OpenOptions;
+use crate::log::{OpenOptions, RangeSum};
 use crate::record::{MAX_RECORD, RecordKind};
 use crate::set_aside::Archive;
-use crate::stream::Frame;
+use crate::stream::{Frame, Verdict};
 
 /// What the log's operations do to: the index of the store.
 pub trait StateMachine: Send {
@@ -122,6 +122,20 @@ pub enum Input<R> {
         /// Whom to answer.
         reply: R,
     },
+    /// A range of this primary's log was summed: followers are to say whether they have the same.
+    Compare {
+        /// Its sum.
+        sum: RangeSum,
+    },
+    /// The answer to `Output::Compare`.
+    Found {
+        /// As asked.
+        conn: ConnId,
+        /// Where the range begins.
+        from: Lsn,
+        /// What this member has there.
+        verdict: Verdict,
+    },
     /// Ask the primary what is committed; nothing happens without a stream from it.
     Ask {
         /// Comes back in `Told`.
@@ -226,6 +240,23 @@ pub enum Output<R, O> {
         /// How far.
         committed: Lsn,
     },
+    /// The primary told the sum of a range that is durable here. To be answered with `Input::Found`, from this member's
+    /// own disk.
+    Compare {
+        /// Comes back in the answer.
+        conn: ConnId,
+        /// The primary's sum.
+        sum: RangeSum,
+    },
+    /// A follower said what it has in a range.
+    Compared {
+        /// Who.
+        member: Member,
+        /// Where the range begins.
+        from: Lsn,
+        /// Whether it is the same.
+        verdict: Verdict,
+    },
     /// A divergent tail was archived and then cut.
     SetAside {
         /// The archive's name.
@@ -314,37 +345,6 @@ pub struct ReplicaOptions {
     pub max_pending: usize,
     /// Most bytes appended and not committed.
     pub max_uncommitted_bytes: u64,
-}
-
-impl ReplicaOptions {
-    /// A window below this could not hold any record and would stall the stream.
-    pub const MIN_WINDOW: u64 = 2 * MAX_RECORD as u64;
-}
-
-impl Default for ReplicaOptions {
-    fn default() -> ReplicaOptions {
-        ReplicaOptions {
-            log: OpenOptions::default(),
-            new_log_id: 0,
-            // Covers 10 Gbit/s at 12 ms, and bounds what one slow peer costs in memory.
-            window_bytes: 16 * 1024 * 1024,
-            max_pending: 64 * 1024,
-            // What a peer that stalls may cost until it is dropped from the in-sync set.
-            max_uncommitted_bytes: 256 * 1024 * 1024,
-        }
-    }
-}
-
-/// What a replica is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReplicaRole {
-    /// Neither leading nor following.
-    Idle,
-    /// Writing and streaming.
-    Leading,
-    /// Taking a stream, or waiting for one.
-    Following,
     /// When whoever appends has to wait for what is committed.
     pub backlog: Backlog,
     /// What a write waits for in the reigns of this member.
@@ -390,6 +390,39 @@ impl Default for Backlog {
             most_bytes: 64 * 1024 * 1024,
         }
     }
+}
+
+impl ReplicaOptions {
+    /// A window below this could not hold any record and would stall the stream.
+    pub const MIN_WINDOW: u64 = 2 * MAX_RECORD as u64;
+}
+
+impl Default for ReplicaOptions {
+    fn default() -> ReplicaOptions {
+        ReplicaOptions {
+            log: OpenOptions::default(),
+            new_log_id: 0,
+            // Covers 10 Gbit/s at 12 ms, and bounds what one slow peer costs in memory.
+            window_bytes: 16 * 1024 * 1024,
+            max_pending: 64 * 1024,
+            // What a peer that stalls may cost until it is dropped from the in-sync set.
+            max_uncommitted_bytes: 256 * 1024 * 1024,
+            backlog: Backlog::default(),
+            acknowledgement: Acknowledgement::default(),
+        }
+    }
+}
+
+/// What a replica is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaRole {
+    /// Neither leading nor following.
+    Idle,
+    /// Writing and streaming.
+    Leading,
+    /// Taking a stream, or waiting for one.
+    Following,
     /// Out of service.
     Failed,
 }
@@ -407,8 +440,6 @@ pub struct PeerStatus {
     pub durable: Option<Lsn>,
     /// How far it is behind the end of the log.
     pub lag_bytes: u64,
-            backlog: Backlog::default(),
-            acknowledgement: Acknowledgement::default(),
     /// How long ago the oldest of that was written, at least, in milliseconds; not known of who said nothing yet.
     pub lag_ms: Option<u64>,
 }
@@ -446,6 +477,8 @@ pub struct ReplicaStatus {
     pub history: Vec<(Epoch, Lsn)>,
     /// On a primary, the peers.
     pub peers: Vec<PeerStatus>,
+    /// On a primary whose writes wait for nobody else: what is lost if it is lost now.
+    pub exposure: Option<Exposure>,
     /// On a standby, whether the stream stands.
     pub streaming: bool,
     /// Submits waiting to be committed.
@@ -460,16 +493,6 @@ pub struct ReplicaStatus {
     pub failure: Option<String>,
 }
 
-/// A damaged place in the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Damage {
-    /// Where.
-    pub lsn: Lsn,
-    /// What is wrong.
-    pub detail: String,
-}
-    /// On a primary whose writes wait for nobody else: what is lost if it is lost now.
-    pub exposure: Option<Exposure>,
 /// What was acknowledged and is on no other member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Exposure {
@@ -479,3 +502,11 @@ pub struct Exposure {
     pub ms: u64,
 }
 
+/// A damaged place in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Damage {
+    /// Where.
+    pub lsn: Lsn,
+    /// What is wrong.
+    pub detail: String,
+}

@@ -10,6 +10,7 @@
 //!    | Ack -----------------------> |   durable up to here, under your epoch
 //!    | Fetch <--------------------> |   my copy of this is damaged      (answered by Fetched)
 //!    | <----------------- Committed |   when there is nothing to append
+//!    | <------------------- Compare |   the sum of a range that both have  (answered by Compared)
 //!    | Ask -----------------------> |   what is committed at this moment?  (answered by Told, under the lease)
 //! ```
 //!
@@ -21,7 +22,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::history::EpochHistory;
-use crate::log::Gap;
+use crate::log::{Gap, RangeSum};
 
 /// Largest encoded frame, in bytes: one largest record, or many up to 1 MiB, with room to spare.
 pub const MAX_FRAME: usize = 2 * 1024 * 1024;
@@ -47,6 +48,8 @@ const TAG_FETCH: u8 = 9;
 const TAG_FETCHED: u8 = 10;
 const TAG_ASK: u8 = 11;
 const TAG_TOLD: u8 = 12;
+const TAG_COMPARE: u8 = 13;
+const TAG_COMPARED: u8 = 14;
 
 /// Bytes in front of a Fetched's records.
 const FETCHED_HEAD: usize = 9;
@@ -111,6 +114,18 @@ pub enum RejectReason {
     LogFailed,
 }
 
+/// What a follower found in a range whose sum it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The same bytes.
+    Same,
+    /// Other bytes, each record of which is sound by itself.
+    Differs,
+    /// It could not read all of it: damaged, given up meanwhile, or cut.
+    Unread,
+}
+
 /// One message of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
@@ -156,6 +171,18 @@ pub enum Frame {
         lsn: Lsn,
         /// Whole records from there on; nothing if there is none.
         bytes: Bytes,
+    },
+    /// Primary to follower: the sum of a range that it acknowledged.
+    Compare {
+        /// The range and its sum.
+        sum: RangeSum,
+    },
+    /// The answer.
+    Compared {
+        /// Where the range began.
+        from: Lsn,
+        /// What it holds there.
+        verdict: Verdict,
     },
     /// Everything below `durable` is on the follower's disk.
     Ack {
@@ -244,6 +271,8 @@ impl Frame {
             }
             Frame::Ack { epoch, durable } => put(out, TAG_ACK, &(epoch, durable)),
             Frame::Committed { epoch, lsn } => put(out, TAG_COMMITTED, &(epoch, lsn)),
+            Frame::Compare { sum } => put(out, TAG_COMPARE, sum),
+            Frame::Compared { from, verdict } => put(out, TAG_COMPARED, &(from, verdict)),
             Frame::Ask { token } => put(out, TAG_ASK, token),
             Frame::Told { token, epoch, committed } => put(out, TAG_TOLD, &(token, epoch, committed)),
             Frame::Reject { reason, text } => put(out, TAG_REJECT, &(reason, text)),
@@ -303,6 +332,8 @@ impl Frame {
             }
             TAG_ACK => body(rest).map(|(epoch, durable)| Frame::Ack { epoch, durable }),
             TAG_COMMITTED => body(rest).map(|(epoch, lsn)| Frame::Committed { epoch, lsn }),
+            TAG_COMPARE => body(rest).map(|sum| Frame::Compare { sum }),
+            TAG_COMPARED => body(rest).map(|(from, verdict)| Frame::Compared { from, verdict }),
             TAG_ASK => body(rest).map(|token| Frame::Ask { token }),
             TAG_TOLD => body(rest).map(|(token, epoch, committed)| Frame::Told { token, epoch, committed }),
             TAG_REJECT => {
@@ -358,6 +389,8 @@ pub(super) mod tests {
             Frame::Reject { reason: RejectReason::ForeignLog, text: "another log".into() },
             Frame::Move { epoch: Epoch(5), committed: Lsn(150), record: Bytes::from(vec![4; 100]) },
             Frame::Skip { epoch: Epoch(5), gap: Gap::sample() },
+            Frame::Compare { sum: RangeSum { from: Lsn(0), to: Lsn(300), sha256: [6; 32] } },
+            Frame::Compared { from: Lsn(0), verdict: Verdict::Differs },
             Frame::Fetch { lsn: Lsn(300) },
             Frame::Fetched { lsn: Lsn(300), bytes: Bytes::from(vec![5; 100]) },
         ]
@@ -402,7 +435,7 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn garbage_never_panics(tag in 0u8..13, bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn garbage_never_panics(tag in 0u8..15, bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut all = vec![tag];
             all.extend(bytes);
             let _ = Frame::decode(&Bytes::from(all));

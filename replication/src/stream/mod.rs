@@ -6,7 +6,7 @@ mod frame;
 mod session;
 
 pub use agreement::{Agreed, Features, Offer, PROTOCOL_VERSIONS};
-pub use frame::{BadFrame, Frame, Hello, MAX_FRAME, MAX_HISTORY, MAX_TEXT, RejectReason, Welcome};
+pub use frame::{BadFrame, Frame, Hello, MAX_FRAME, MAX_HISTORY, MAX_TEXT, RejectReason, Verdict, Welcome};
 pub use session::{
     Assembly, Channel, ErrorCounts, NoiseSession, Opener, SECRET_MIN, Sealer, StreamError, StreamErrorKind,
 };

@@ -374,6 +374,7 @@ impl World {
                 Output::Told { token, committed, .. } => {
                     self.see(Seen::Told { host: h, asked_at: token, committed });
                 }
+                Output::Compare { .. } | Output::Compared { .. } => {}
                 Output::SetAside { archive, from, to } => {
                     // An index that was ahead of the cut was emptied, durably.
                     let host = &mut self.hosts[h];
