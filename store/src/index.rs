@@ -30,7 +30,7 @@ use crate::bucket::{BucketState, Document, Usage};
 use crate::keys;
 use crate::object::{UploadId, VersionId};
 use crate::op::Extent;
-use crate::state::{Layout, ObjectState, PartState, Shared, UploadState, Version};
+use crate::state::{FileState, Layout, ObjectState, PartState, Shared, UploadState, Version};
 
 /// The version of the layout; another one is rebuilt from the log.
 const FORMAT: &[u8] = b"3";
@@ -234,6 +234,11 @@ pub trait Lookup: Tables {
     /// Data below here that is nobody's will not become anybody's.
     fn floor(&self) -> Result<Lsn, IndexError> {
         self.number(keys::FLOOR).map(Lsn)
+    }
+
+    /// What the log says of a file of the hosts.
+    fn file(&self, set: &str, path: &str) -> Result<Option<FileState>, IndexError> {
+        lookup(self, "file", &keys::file(set, path))
     }
 
     /// What is noted of an extent that several have.

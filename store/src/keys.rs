@@ -23,6 +23,8 @@
 //! | `a` user | [`crate::access::User`] |
 //! | `k` access-key | the user's name |
 //! | `e` LSN number | [`crate::state::Event`] |
+//! | `f` set 0 path | [`crate::state::FileState`], of the hosts' files: no bucket leads there |
+//! | `l` `files` | the operation that last changed one of these, 8 bytes |
 //!
 //! A bucket's name has no zero byte, so the first one always ends it. Where something follows a key, the
 //! key is escaped so that its end is certain and the order of keys stays: a zero byte becomes `00 ff`, and
@@ -45,10 +47,12 @@ pub const FORMAT: &[u8] = b"mformat";
 pub const LIVE: &[u8] = b"llive";
 /// Below here no data can become an object's any more.
 pub const FLOOR: &[u8] = b"lfloor";
+/// The LSN of the operation that last changed a replicated file.
+pub const FILES_CHANGED: &[u8] = b"lfiles";
 /// What is not part of the state, but of the index that holds it, begins with this.
 pub const META: &[u8] = b"m";
 /// The tables whose values name extents.
-pub const HOLDERS: [u8; 4] = [b'o', b'p', b'v', b'x'];
+pub const HOLDERS: [u8; 5] = [b'f', b'o', b'p', b'v', b'x'];
 /// Every bucket begins with this.
 pub const BUCKETS: &[u8] = b"b";
 
@@ -81,7 +85,7 @@ pub fn shared(lsn: Lsn, offset: u32) -> Vec<u8> {
     joined(b's', &[&lsn.0.to_be_bytes(), &offset.to_be_bytes()])
 }
 
-/// The bucket that a key of the tables `o` and `v` names, and what stands behind it.
+/// The bucket that a key of the tables `o` and `v` names, or the set that one of `f` names, and what stands behind it.
 fn bucket_of(key: &[u8]) -> Option<(&str, &[u8])> {
     let end = 1 + key.get(1..)?.iter().position(|byte| *byte == 0)?;
     Some((std::str::from_utf8(&key[1..end]).ok()?, &key[end + 1..]))
@@ -95,6 +99,11 @@ pub fn holder(key: &[u8], id: impl FnOnce() -> Lsn) -> Option<Holder> {
             let (bucket, object) = bucket_of(key)?;
             let key = std::str::from_utf8(object).ok()?.to_owned();
             Some(Holder::Version { bucket: bucket.to_owned(), key, id: id() })
+        }
+        b'f' => {
+            let (set, path) = bucket_of(key)?;
+            let path = std::str::from_utf8(path).ok()?.to_owned();
+            Some(Holder::File { set: set.to_owned(), path, id: id() })
         }
         b'v' => {
             let (bucket, _) = bucket_of(key)?;
@@ -224,6 +233,20 @@ pub fn event(lsn: Lsn, number: u32) -> Vec<u8> {
 /// Every event begins with this.
 pub const EVENTS: &[u8] = b"e";
 
+/// A replicated file; with an empty path, what all files of the set begin with.
+pub fn file(set: &str, path: &str) -> Vec<u8> {
+    joined(b'f', &[set.as_bytes(), b"\0", path.as_bytes()])
+}
+
+/// The set and the path that a key of `f` names.
+pub fn parse_file(key: &[u8]) -> Option<(&str, &str)> {
+    let (set, path) = bucket_of(key)?;
+    Some((set, std::str::from_utf8(path).ok()?))
+}
+
+/// Every replicated file begins with this.
+pub const FILES: &[u8] = b"f";
+
 /// A part.
 pub fn part(id: UploadId, number: u16) -> Vec<u8> {
     joined(b'p', &[&id.0, &number.to_be_bytes()])
@@ -280,6 +303,8 @@ mod tests {
         assert_eq!(read(&extents(Lsn(9), 3)), Some(Holder::Chunk { id: Lsn(9), number: 3 }));
         let upload = UploadId([5; 16]);
         assert_eq!(read(&part(upload, 10_000)), Some(Holder::Part { upload, number: 10_000 }));
+        let file = Holder::File { set: "dhcp".into(), path: "/etc/dhcp".into(), id: Lsn(5) };
+        assert_eq!(read(&super::file("dhcp", "/etc/dhcp")), Some(file));
         assert_eq!(read(&user("me")), None);
     }
 

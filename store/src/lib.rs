@@ -18,6 +18,7 @@ pub mod backend;
 pub mod bucket;
 pub mod checkpoint;
 pub mod checksum;
+pub mod files;
 pub mod index;
 pub mod keys;
 pub mod listing;

@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::access::{Acl, User};
 use crate::bucket::Setting;
 use crate::checksum::{Checksum, ChecksumPlan};
-use crate::object::{Etag, Retention, Tag, Traits, UploadId, VersionId};
+use crate::files::FileTraits;
+use crate::object::{Encryption, Etag, Retention, Tag, Traits, UploadId, VersionId};
 
 /// An object or part up to this many bytes travels inside its operation record.
 pub const INLINE_MAX: usize = 256 * 1024;
@@ -30,6 +31,10 @@ pub const HEAD_MAX: usize = 768 * 1024;
 
 /// The version of the head's encoding. Version 1 was never released.
 const HEAD_VERSION: u8 = 2;
+
+/// The version of a head that tells of replicated files: the same encoding, marked so that a release that knows
+/// none says what it lacks. Everything else keeps the version before, which such a release reads.
+const FILES_VERSION: u8 = 3;
 
 /// A run of object bytes inside one record of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,6 +188,27 @@ pub struct CompleteUpload {
     pub wall_ms: u64,
 }
 
+/// A file of the hosts, as it is from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutFile {
+    /// The set that it belongs to.
+    pub set: String,
+    /// Where it is on the hosts, from `/` on.
+    pub path: String,
+    /// What it is besides its bytes.
+    pub traits: FileTraits,
+    /// Bytes of its content.
+    pub size: u64,
+    /// SHA-256 of its content.
+    pub sha256: [u8; 32],
+    /// How the content is encrypted, where it is.
+    pub encryption: Option<Encryption>,
+    /// Its content: inline or in extents.
+    pub source: Source,
+    /// The primary's wall clock.
+    pub wall_ms: u64,
+}
+
 /// What can be changed of a stored version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
@@ -226,6 +252,15 @@ pub enum Holder {
         upload: UploadId,
         /// Its number.
         number: u16,
+    },
+    /// A file of the hosts.
+    File {
+        /// Its set.
+        set: String,
+        /// Its path.
+        path: String,
+        /// The LSN of the operation that put it there.
+        id: Lsn,
     },
 }
 
@@ -292,6 +327,10 @@ pub enum Op {
     /// Notes where bytes are that were moved. A holder that has gone, or has other bytes by now, is passed
     /// over.
     Relocate { relocations: Vec<Relocation> },
+    /// Notes what a file of the hosts is from now on, or that it is gone.
+    PutFile(Box<PutFile>),
+    /// Says nothing any more of these files: neither that they are there, nor that they are gone.
+    ForgetFiles { set: String, paths: Vec<String> },
 }
 
 /// Why a payload is no operation.
@@ -314,7 +353,7 @@ impl Op {
     /// The payload of the record that carries this operation and `inline` bytes, in pieces that the
     /// log writes one after the other.
     pub fn encode(&self, inline: Bytes) -> Result<Vec<Bytes>, BadOp> {
-        let mut head = vec![0, 0, 0, 0, HEAD_VERSION];
+        let mut head = vec![0, 0, 0, 0, self.version()];
         head = postcard::to_extend(self, head).map_err(|_| BadOp::Malformed("cannot be encoded"))?;
         let head_len = head.len() - 4;
         if head_len > HEAD_MAX {
@@ -328,6 +367,16 @@ impl Op {
         Ok(payload)
     }
 
+    /// The version of its head: the least one whose readers know all of it.
+    fn version(&self) -> u8 {
+        let of_file = |relocation: &Relocation| matches!(relocation.holder, Holder::File { .. });
+        match self {
+            Op::PutFile(_) | Op::ForgetFiles { .. } => FILES_VERSION,
+            Op::Relocate { relocations } if relocations.iter().any(of_file) => FILES_VERSION,
+            _ => HEAD_VERSION,
+        }
+    }
+
     /// Reads a payload: the operation, and where within the payload the inline bytes begin.
     pub fn decode(payload: &[u8]) -> Result<(Op, u32), BadOp> {
         let (len, rest) =
@@ -338,7 +387,7 @@ impl Op {
         }
         let head = rest.get(..len).ok_or(BadOp::Malformed("cut short"))?;
         let (version, body) = head.split_first().ok_or(BadOp::Malformed("without a version"))?;
-        if *version != HEAD_VERSION {
+        if !(HEAD_VERSION..=FILES_VERSION).contains(version) {
             return Err(BadOp::UnknownVersion(*version));
         }
         let (op, rest) = postcard::take_from_bytes(body).map_err(|_| BadOp::Malformed("not decodable"))?;
@@ -372,6 +421,20 @@ mod tests {
         let (back, at) = Op::decode(&payload).unwrap();
         assert_eq!(back, op);
         assert_eq!(&payload[at as usize..], b"inline");
+    }
+
+    #[test]
+    fn only_what_tells_of_files_has_the_newer_version() {
+        let version = |op: &Op| op.encode(Bytes::new()).unwrap().concat()[4];
+        let holder = |holder| Op::Relocate { relocations: vec![Relocation { holder, extents: vec![] }] };
+        assert_eq!(version(&create("b")), HEAD_VERSION);
+        assert_eq!(version(&holder(Holder::Chunk { id: Lsn(1), number: 0 })), HEAD_VERSION);
+        let forget = Op::ForgetFiles { set: "dhcp".into(), paths: vec!["/etc/dhcp".into()] };
+        let moved = holder(Holder::File { set: "dhcp".into(), path: "/etc/dhcp/x".into(), id: Lsn(7) });
+        for op in [forget, moved] {
+            assert_eq!(version(&op), FILES_VERSION);
+            assert_eq!(Op::decode(&op.encode(Bytes::new()).unwrap().concat()).unwrap().0, op);
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@ use holdfast_heartbeat::types::Lsn;
 use serde::{Deserialize, Serialize};
 
 use crate::checksum::{Checksum, ChecksumPlan};
-use crate::object::{Etag, Traits, UploadId, VersionId};
+use crate::files::FileTraits;
+use crate::object::{Encryption, Etag, Traits, UploadId, VersionId};
 use crate::op::Extent;
 
 /// Extents that lie in the object's own value. Most objects are one inline extent; four chunks keep
@@ -149,6 +150,25 @@ pub struct PartState {
     /// When it was stored, in milliseconds since 1970.
     pub modified_ms: u64,
     /// Where its bytes are: never in parts of its own.
+    pub layout: Layout,
+}
+
+/// A file of the hosts, or that it is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileState {
+    /// The LSN of the operation that says so.
+    pub id: Lsn,
+    /// What it is besides its bytes.
+    pub traits: FileTraits,
+    /// Bytes of its content.
+    pub size: u64,
+    /// SHA-256 of its content.
+    pub sha256: [u8; 32],
+    /// How the content is encrypted, where it is.
+    pub encryption: Option<Encryption>,
+    /// When it was noted, in milliseconds since 1970.
+    pub noted_ms: u64,
+    /// Where its content is.
     pub layout: Layout,
 }
 

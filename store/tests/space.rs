@@ -10,6 +10,7 @@ use holdfast_replication::replica::{Done, Input, Output, Replica, ReplicaOptions
 use holdfast_replication::testing::{Dice, MemDisk};
 use holdfast_store::apply::{Outcome, PART_MIN, Refusal};
 use holdfast_store::bucket::Setting;
+use holdfast_store::files::{FileKind, FileTraits, Owner};
 use holdfast_store::index::{Index, Lookup, Tables};
 use holdfast_store::machine::Machine;
 use holdfast_store::object::{Etag, Traits, UploadId, VersionId};
@@ -490,6 +491,67 @@ fn data_that_was_given_up_before_its_object_came_is_refused() {
     let source = Source::Extents { epoch: Epoch(host.epoch), extents: vec![early] };
     let outcome = host.put_as("plain", "late", source, &content);
     assert_eq!(outcome, Outcome::Refused(Refusal::GivenUp));
+}
+
+#[test]
+fn files_of_the_hosts_move_with_everything_else() {
+    let mut host = Host::new();
+    let mut dice = Dice(6);
+    let mut expected = BTreeMap::new();
+    for n in 0..8 {
+        let len = 1 + dice.below(9000) as usize;
+        let content = bytes(&mut dice, len);
+        let pieces = (n % 2 == 0).then(|| content.chunks(700).map(|part| host.data(part)).collect());
+        let inline: &[u8] = if pieces.is_some() { b"" } else { &content };
+        let source = match pieces {
+            Some(extents) => Source::Extents { epoch: Epoch(host.epoch), extents },
+            None => Source::Inline,
+        };
+        let (owner, path) = (Owner::default(), format!("/etc/app/{n}"));
+        let traits = FileTraits {
+            kind: FileKind::File,
+            mode: 0o600,
+            owner: owner.clone(),
+            group: owner,
+            modified_ns: 1,
+        };
+        let (set, size) = ("app".to_owned(), content.len() as u64);
+        let op = PutFile {
+            set,
+            path: path.clone(),
+            traits,
+            size,
+            sha256: [1; 32],
+            encryption: None,
+            source,
+            wall_ms: 3,
+        };
+        assert_eq!(host.op(&Op::PutFile(Box::new(op)), inline), Outcome::Changed);
+        expected.insert(path, content);
+        let garbage = bytes(&mut dice, 30_000);
+        host.put("plain", "garbage", &garbage, None);
+    }
+    let contents = |host: &Host| -> BTreeMap<String, Vec<u8>> {
+        let (view, reader) = (host.index.view(), host.engine.reader());
+        let read = |path: &String| {
+            let file = view.file("app", path).unwrap().expect("it is there");
+            let extents = view.cut_layout(&file.layout, 0, file.size).unwrap().expect("all of it");
+            extents.iter().flat_map(|e| reader.read_slice(e.lsn, e.offset, e.len).unwrap().to_vec()).collect()
+        };
+        expected.keys().map(|path| (path.clone(), read(path))).collect()
+    };
+    let places = |host: &Host| host.index.view().file("app", "/etc/app/1").unwrap().unwrap().layout;
+    let before = places(&host);
+    let first = host.sealed()[0];
+    let thinning = Thinning::begin(Epoch(host.epoch), &[first], host.engine.log().holes(), Bounds::default());
+    host.thin(thinning, |_| {}).unwrap();
+    assert!(!host.engine.log().holes().is_empty());
+    assert_ne!(places(&host), before);
+    assert!(contents(&host) == expected);
+    let state = host.state();
+    host.restart(false);
+    assert_eq!(host.state(), state);
+    assert!(contents(&host) == expected);
 }
 
 #[test]

@@ -97,6 +97,14 @@ pub(super) fn relocate(state: &mut Staged<'_>, relocations: &[Relocation]) -> Do
                     state.put(key, &extents);
                 }
             }
+            Holder::File { set, path, id } => {
+                let Some(mut file) = state.file(set, path)?.filter(|file| file.id == *id) else { continue };
+                if let Layout::Near(extents) = &mut file.layout
+                    && replace(state, extents, &relocation.extents)?
+                {
+                    state.put(keys::file(set, path), &file);
+                }
+            }
             Holder::Part { upload, number } => {
                 let Some(mut part) = state.part(*upload, *number)? else { continue };
                 if let Layout::Near(extents) = &mut part.layout

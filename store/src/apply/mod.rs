@@ -9,6 +9,7 @@
 mod buckets;
 mod events;
 mod extents;
+mod files;
 mod holdings;
 mod objects;
 mod staged;
@@ -213,6 +214,8 @@ pub fn apply(state: &mut Staged<'_>, place: Place, op: &Op) -> Result<Outcome, I
         Op::DeleteUser { name } => users::delete(state, name)?,
         Op::EventsDelivered { up_to } => events::delivered(state, *up_to)?,
         Op::RaiseFloor { floor } => holdings::raise_floor(state, *floor)?,
+        Op::PutFile(op) => files::put(state, place, op)?,
+        Op::ForgetFiles { set, paths } => files::forget(state, place, set, paths)?,
         Op::Relocate { relocations } => holdings::relocate(state, relocations)?,
     };
     Ok(done.unwrap_or_else(Outcome::Refused))

@@ -68,6 +68,7 @@ pub use self::hand_on::{HandOn, SealKeys};
 pub use self::herald::{Herald, Post};
 pub use self::host::Hosts;
 pub use self::lifecycle::Day;
+pub(crate) use self::receive::Kept;
 pub use self::receive::Receiving;
 use self::serve::Desk;
 pub use self::serve::{Front, Guests, MAX_CONNECTIONS, Serving, serve};

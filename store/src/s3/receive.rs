@@ -226,14 +226,14 @@ impl Receiving {
         self.0.lock().first_key_value().map(|(lsn, _)| *lsn)
     }
 
-    fn begin(&self, lsn: Lsn) -> Kept {
+    pub(crate) fn begin(&self, lsn: Lsn) -> Kept {
         *self.0.lock().entry(lsn).or_default() += 1;
         Kept { of: self.clone(), lsn }
     }
 }
 
 /// As long as this lives, data from there on is not given up.
-pub(super) struct Kept {
+pub(crate) struct Kept {
     of: Receiving,
     lsn: Lsn,
 }

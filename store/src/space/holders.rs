@@ -5,7 +5,7 @@ use holdfast_heartbeat::types::Lsn;
 use crate::index::{Entry, IndexError, Tables, decode};
 use crate::keys;
 use crate::op::{Extent, Holder};
-use crate::state::{Layout, ObjectState, PartState, Version};
+use crate::state::{FileState, Layout, ObjectState, PartState, Version};
 
 /// An entry of the index that names extents.
 pub(super) struct Held {
@@ -29,6 +29,10 @@ pub(super) fn held((key, value): &Entry) -> Result<Option<Held>, IndexError> {
         Some(b'o') => {
             let object: ObjectState = decode("object", key, value)?;
             (object.id, near(object.layout))
+        }
+        Some(b'f') => {
+            let file: FileState = decode("file", key, value)?;
+            (file.id, near(file.layout))
         }
         Some(b'v') => match decode("version", key, value)? {
             Version::Object(object) => (object.id, near(object.layout)),
