@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use crate::model::{Config, GateChoice, Mode, PeerKind, TwoNode};
 use crate::read::Places;
+use crate::read_sync_files;
 use crate::report::Notes;
 
 /// Runs every check.
@@ -21,6 +22,7 @@ pub(crate) fn whole(notes: &mut Notes, config: &Config, places: &Places) {
     store_credentials(notes, config, places);
     witness_has_nothing_to_follow(notes, config, places);
     fencing(notes, config, places);
+    read_sync_files::whole(notes, config, &places.sync_files);
 }
 
 fn members(notes: &mut Notes, config: &Config, places: &Places) {

@@ -329,10 +329,30 @@ fn failback(out: &mut String, config: &Config) {
     line(out, format!("\nFailback {text}"));
 }
 
+/// What follows the primary from host to host besides the log.
+fn replicated_files(out: &mut String, config: &Config) {
+    if config.mode == Mode::Witness || config.sync_files.is_empty() {
+        return;
+    }
+    line(out, "\nReplicated files (the primary's are carried to the standby)");
+    for set in &config.sync_files {
+        let paths: Vec<String> = set.paths.iter().map(|path| path.display().to_string()).collect();
+        line(out, format!("  {:<16} {}", set.name, paths.join(", ")));
+        let (most, size) = (set.max_files, show_size(set.max_file_bytes));
+        line(out, format!("  {:<16} at most {most} files of {size} each; the rest is left out", ""));
+        if let Some(command) = &set.on_change {
+            line(out, format!("  {:<16} after a change on a standby: {}", "", command[0]));
+        }
+    }
+}
+
 /// What runs with the role, in the order of taking over and of giving up.
 fn followers_of_the_role(out: &mut String, config: &Config) {
     let (hooks, services) = (&config.ha.hooks, &config.services);
-    if config.mode == Mode::Witness || hooks.is_empty() && services.is_empty() {
+    replicated_files(out, config);
+    let takeovers: Vec<_> =
+        config.sync_files.iter().filter_map(|set| Some((set, set.on_takeover.as_ref()?))).collect();
+    if config.mode == Mode::Witness || hooks.is_empty() && services.is_empty() && takeovers.is_empty() {
         return;
     }
     let on = |event: HookEvent| hooks.iter().filter(move |hook| hook.on.contains(&event));
@@ -348,6 +368,12 @@ fn followers_of_the_role(out: &mut String, config: &Config) {
     line(out, "\nWith the role (hooks are killed at their limit)");
     line(out, "  taking over, the log complete and the address not here yet");
     run(out, HookEvent::PrePrimary);
+    for (set, command) in &takeovers {
+        let veto = if set.veto { ", may veto" } else { "" };
+        let more = if command.len() > 1 { " …" } else { "" };
+        let (limit, program) = (show(set.timeout), &command[0]);
+        line(out, format!("    files {:<19} at most {limit}{veto}: {program}{more}", set.name));
+    }
     for service in services {
         let failure = match service.on_failure {
             OnFailure::Ignore => "goes on without it",
@@ -374,6 +400,7 @@ fn followers_of_the_role(out: &mut String, config: &Config) {
     let preparing: Duration = on(HookEvent::PrePrimary)
         .map(|hook| hook.timeout)
         .chain(services.iter().map(|service| service.start_timeout))
+        .chain(takeovers.iter().map(|(set, _)| set.timeout))
         .sum();
     if !preparing.is_zero() {
         line(out, format!("  a takeover waits for them {} at most", show(preparing)));

@@ -27,11 +27,13 @@ mod read_fence;
 mod read_ha;
 mod read_hooks;
 mod read_store;
+mod read_sync_files;
 mod read_virtual_ip;
 mod report;
 mod secret;
 mod secret_file;
 mod section;
+mod sync_files;
 mod syntax;
 pub mod timers;
 mod vocabulary;
@@ -56,6 +58,7 @@ pub use crate::quantity::{MAX_DURATION, show as show_duration};
 pub use crate::read::{DEFAULT_STATE_DIR, MIN_SECRET_BYTES, SHORTEST_SECRET_BYTES};
 pub use crate::report::{ConfigError, Fault, MAX_FAULTS_SHOWN, Position, Warning};
 pub use crate::secret::Secret;
+pub use crate::sync_files::{SyncFiles, TEMPORARY_PREFIX};
 
 /// Largest configuration, in bytes: anything larger is some other file.
 pub const MAX_CONFIG_BYTES: usize = 1 << 20;
@@ -103,6 +106,7 @@ fn parse(name: &str, text: &str, mode: Option<u32>) -> Result<Loaded, ConfigErro
     // Some editors put a byte-order mark before everything.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut notes = report::Notes::default();
+    notes.own_files.extend(std::path::absolute(name));
     let config = match syntax::parse(text, &mut notes) {
         Some(body) => read::file(&mut notes, &body, Path::new(name).parent().unwrap_or(Path::new(""))),
         None => None,

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use crate::fence::FenceDevice;
 use crate::hooks::{Hook, Service};
 use crate::secret::Secret;
+use crate::sync_files::SyncFiles;
 
 /// Everything one member needs to know, checked.
 #[derive(Clone, Debug)]
@@ -47,6 +48,8 @@ pub struct Config {
     pub checks: Vec<Check>,
     /// What can switch members off, in the order of the file.
     pub fences: Vec<FenceDevice>,
+    /// Files that follow the primary, in the order of the file.
+    pub sync_files: Vec<SyncFiles>,
 }
 
 impl Config {

@@ -19,6 +19,7 @@ use crate::read_fence;
 use crate::read_ha;
 use crate::read_hooks;
 use crate::read_store;
+use crate::read_sync_files;
 use crate::report::Notes;
 use crate::secret::Secret;
 use crate::secret_file;
@@ -55,6 +56,7 @@ pub(crate) struct Places {
     pub(crate) two_node: Option<Range<usize>>,
     pub(crate) fences: Vec<Range<usize>>,
     pub(crate) checks: Vec<Range<usize>>,
+    pub(crate) sync_files: read_sync_files::Places,
 }
 
 /// Reads the whole file. `dir` is where relative paths of secrets start.
@@ -66,6 +68,7 @@ pub(crate) fn file(notes: &mut Notes, body: &Body, dir: &Path) -> Option<Config>
     let services = read_hooks::services(notes, &mut root);
     let (checks, check_places) = read_check::checks(notes, &mut root);
     let (fences, fence_places) = read_fence::devices(notes, &mut root, dir);
+    let (sync_files, sync_files_places) = read_sync_files::sets(notes, &mut root);
     inactive_blocks(notes, &mut root);
     let store_head = store.as_ref().map(|section| section.head.clone());
     let mut store_listen = None;
@@ -103,6 +106,8 @@ pub(crate) fn file(notes: &mut Notes, body: &Body, dir: &Path) -> Option<Config>
     config.checks = checks;
     places.fences = fence_places;
     config.fences = fences;
+    places.sync_files = sync_files_places;
+    config.sync_files = sync_files;
     let wants_store = config.mode != Mode::Witness;
     config.store = match store_read {
         Some(mut store) => {
@@ -119,13 +124,6 @@ pub(crate) fn file(notes: &mut Notes, body: &Body, dir: &Path) -> Option<Config>
 }
 
 fn inactive_blocks(notes: &mut Notes, root: &mut Section<'_>) {
-    const NAMED: [(&str, &str); 1] = [("sync_files", "these files are not copied to the peer")];
-    for (name, instead) in NAMED {
-        for (label, section) in root.named_blocks(notes, name) {
-            let what = format!("{name} {:?}", label.value);
-            inactive(notes, &section.head, &what, instead);
-        }
-    }
     if let Some(section) = root.block(notes, "backup") {
         inactive(notes, &section.head, "backup", "no backup is made");
     }
@@ -202,6 +200,7 @@ fn read_replication(
         two_node: ha.two_node_place,
         fences: Vec::new(),
         checks: Vec::new(),
+        sync_files: Vec::new(),
     };
     let config = Config {
         mode: mode.value,
@@ -219,6 +218,7 @@ fn read_replication(
         api,
         checks: Vec::new(),
         fences: Vec::new(),
+        sync_files: Vec::new(),
     };
     Some((config, places))
 }

@@ -129,7 +129,7 @@ fn keepalived(word: &str) -> Option<&'static str> {
 }
 
 /// A program with its arguments: a text, or a list of texts.
-fn command(
+pub(crate) fn command(
     notes: &mut Notes,
     section: &mut Section<'_>,
     key: &'static str,
@@ -267,7 +267,7 @@ fn good_unit(notes: &mut Notes, unit: &At<String>) -> bool {
 }
 
 /// Labels stand in the history and in the environment of hooks.
-fn good_label(notes: &mut Notes, what: &str, label: &At<String>) {
+pub(crate) fn good_label(notes: &mut Notes, what: &str, label: &At<String>) {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if !(1..=63).contains(&label.value.len()) || !label.value.chars().all(good) {
         let message = format!("{:?} cannot be the name of a {what}", label.value);
@@ -275,7 +275,12 @@ fn good_label(notes: &mut Notes, what: &str, label: &At<String>) {
     }
 }
 
-fn limit(notes: &mut Notes, section: &mut Section<'_>, key: &'static str, usual: Duration) -> Duration {
+pub(crate) fn limit(
+    notes: &mut Notes,
+    section: &mut Section<'_>,
+    key: &'static str,
+    usual: Duration,
+) -> Duration {
     let Some(limit) = section.duration(notes, key) else { return usual };
     if (MIN_LIMIT..=MAX_LIMIT).contains(&limit.value) {
         return limit.value;

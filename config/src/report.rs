@@ -105,6 +105,8 @@ pub(crate) struct Notes {
     warnings: Vec<Problem>,
     /// Where the first secret stands in the file itself: others had better not read the file.
     pub(crate) secret_within: Option<Range<usize>>,
+    /// The file itself and those of secrets, where they are on this host.
+    pub(crate) own_files: Vec<PathBuf>,
 }
 
 impl Notes {

@@ -32,6 +32,7 @@ const STICKY: u32 = 0o1000;
 pub(crate) fn read(notes: &mut Notes, key: &str, path: &At<String>, dir: &Path) -> Option<At<Secret>> {
     let whole: PathBuf = dir.join(&path.value);
     let shown = whole.display();
+    notes.own_files.extend(std::path::absolute(&whole));
     // Looked at as it is opened: what is judged is what is read, whatever becomes of the path meanwhile.
     let opened = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&whole);
     let opened = opened.and_then(|file| file.metadata().map(|metadata| (file, metadata)));

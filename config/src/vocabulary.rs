@@ -132,6 +132,20 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
             "params",
         ],
     ),
+    (
+        "sync_files",
+        &[
+            "paths",
+            "exclude",
+            "on_change",
+            "on_takeover",
+            "timeout",
+            "veto",
+            "max_file_size",
+            "max_files",
+            "rescan_interval",
+        ],
+    ),
     ("service", &["unit", "start_timeout", "stop_timeout", "on_failure"]),
 ];
 

@@ -40,6 +40,15 @@ api {
 #   unit = "haproxy.service"         # systemctl disable it: only Holdfast starts it
 # }
 #
+# Files that follow the primary; the runbook ("Replicated files") has what the unit needs for it.
+#
+# sync_files "dhcp" {
+#   paths       = ["/etc/dhcp/dhcpd.conf", "/var/lib/dhcp"]
+#   exclude     = ["*~", "*.tmp"]
+#   on_change   = "/etc/holdfast/dhcp-changed.sh"     # on a standby, after files were placed
+#   on_takeover = "/etc/holdfast/dhcp-takeover.sh"    # before services start
+# }
+#
 # and in the `ha` block:
 #
 #   post_failover_script = "/etc/holdfast/post-failover.sh"

@@ -26,6 +26,7 @@ use super::error::ApiError;
 use crate::runtime::address::VipStatus;
 use crate::runtime::conntrack::ConntrackStatus;
 use crate::runtime::sameness::{Sameness, SamenessBoard};
+use crate::runtime::files::{FilesStatus, SetStatus};
 use crate::runtime::scrub::{ScrubBoard, ScrubStatus};
 use crate::runtime::space::{SpaceBoard, SpaceStatus};
 use crate::runtime::status::Status;
@@ -116,6 +117,9 @@ fn render(status: &Status, log: Option<&ReplicaStatus>, store: &StoreNumbers) ->
     paths(&mut sheet, status);
     if let Some(connections) = &status.conntrack {
         conntrack(&mut sheet, connections);
+    }
+    if let Some(files) = &status.files {
+        replicated_files(&mut sheet, files);
     }
     if let Some(log) = log {
         replication(&mut sheet, log);
@@ -261,6 +265,45 @@ fn conntrack(sheet: &mut Sheet, status: &ConntrackStatus) {
         let help = "How long the last changes took to be in the standby's table; absent where nobody is told";
         sheet.second("conntrack_lag_seconds", help, seconds_of_ms(ms));
     }
+}
+
+fn replicated_files(sheet: &mut Sheet, files: &FilesStatus) {
+    let mut gauges = |name: &str, help: &str, of: fn(&SetStatus) -> u64| {
+        let each = files.sets.iter().map(|set| (vec![("set", set.name.clone())], of(set)));
+        sheet.gauges(name, help, each);
+    };
+    gauges("sync_files", "Files, directories and links of the set that the log has", |set| set.files);
+    gauges("sync_files_bytes", "Bytes of the set's files in the log", |set| set.bytes);
+    gauges("sync_files_behind", "Paths at which this disk does not have what the log has", |set| set.behind);
+    gauges("sync_files_failed", "Paths that could not be placed here, or written to the log", |set| {
+        set.failed
+    });
+    gauges("sync_files_left_out", "Paths of this host that are not written to the log", |set| set.left_out);
+    gauges(
+        "sync_files_kept_aside",
+        "Copies of files that were edited on this host and replaced by the primary's",
+        |set| set.kept_aside,
+    );
+    gauges(
+        "sync_files_last_change_timestamp_seconds",
+        "When the log was last told of a change of the set, in seconds since 1970; 0 for never",
+        |set| set.last_change_ms.unwrap_or(0) / 1000,
+    );
+    let placed = files
+        .sets
+        .iter()
+        .map(|set| (vec![("set", set.name.clone()), ("what", "placed".to_owned())], set.placed));
+    let captured = files
+        .sets
+        .iter()
+        .map(|set| (vec![("set", set.name.clone()), ("what", "captured".to_owned())], set.captured));
+    sheet.counters(
+        "sync_files_changes",
+        "Changes of files: put in place here (placed), and written to the log by this member (captured)",
+        placed.chain(captured),
+    );
+    let overflows = "Times that the kernel had more changes of files to tell than there was room";
+    sheet.counter("sync_files_overflows", overflows, files.overflows);
 }
 
 fn health(sheet: &mut Sheet, status: &Status) {
@@ -633,6 +676,31 @@ mod tests {
             ..ConntrackStatus::default()
         };
         Status { conntrack: Some(connections), ..status() }
+    }
+
+    #[test]
+    fn replicated_files_have_numbers_where_there_are_any() {
+        let set = SetStatus {
+            name: "dhcp".to_owned(),
+            files: 4,
+            left_out: 1,
+            captured: 9,
+            last_change_ms: Some(7000),
+            ..SetStatus::default()
+        };
+        let files = FilesStatus { sets: vec![set], overflows: 2, ..FilesStatus::default() };
+        let with = Status { files: Some(files), ..status() };
+        let text = render(&with, None, &StoreNumbers::default());
+        for line in [
+            "holdfast_sync_files{set=\"dhcp\"} 4\n",
+            "holdfast_sync_files_left_out{set=\"dhcp\"} 1\n",
+            "holdfast_sync_files_last_change_timestamp_seconds{set=\"dhcp\"} 7\n",
+            "holdfast_sync_files_changes_total{set=\"dhcp\",what=\"captured\"} 9\n",
+            "holdfast_sync_files_overflows_total 2\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+        assert!(!render(&status(), None, &StoreNumbers::default()).contains("sync_files"));
     }
 
     #[test]

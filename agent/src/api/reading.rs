@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Api;
 use super::error::ApiError;
+use crate::runtime::files::FilesStatus;
 use crate::runtime::history::Entry;
 use crate::runtime::sameness::{Sameness, SamenessBoard};
 use crate::runtime::status::{Hearing, PathStatus, PeerStatus, Status};
@@ -152,7 +153,7 @@ pub(super) async fn history(
     Ok(Json(entries))
 }
 
-/// The log, and what is known of the others' copies of it.
+/// The log, what is known of the others' copies of it, and what follows it.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct ReplicationStatus {
     /// The log's state.
@@ -161,12 +162,16 @@ pub(super) struct ReplicationStatus {
     /// What was compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     sameness: Option<Sameness>,
+    /// The replicated files; absent where none are configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<FilesStatus>,
 }
 
-/// The log's state, and whether the members have the same.
+/// The log's state, whether the members have the same, and the state of the replicated files.
 pub(super) async fn replication_status(State(api): State<Api>) -> Result<Json<ReplicationStatus>, ApiError> {
     let log = api.handle.replication().ok_or(ApiError::NoLog)?;
-    Ok(Json(ReplicationStatus { log, sameness: api.handle.sameness().map(SamenessBoard::status) }))
+    let sameness = api.handle.sameness().map(SamenessBoard::status);
+    Ok(Json(ReplicationStatus { log, sameness, files: api.handle.files() }))
 }
 
 /// The numbers of replication, for programs that draw curves.

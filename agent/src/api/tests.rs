@@ -108,6 +108,7 @@ pub(crate) fn status() -> Status {
             restored: 2,
         }],
         conntrack: None,
+        files: None,
         endpoint: Some("http://10.0.0.100:9000".into()),
         gate: "ebpf".into(),
         gate_fallback: None,

@@ -6,6 +6,7 @@ use super::paint::Paint;
 use super::words::{bytes, grouped, printable, table};
 use crate::api::ReplicationStats;
 use crate::runtime::sameness::{Range, Sameness};
+use crate::runtime::files::{FilesStatus, SetStatus};
 
 /// What the view looks at of `GET /api/replication/status`. Every field may be missing: an agent of
 /// another version is better shown in part than not at all.
@@ -31,6 +32,7 @@ pub(super) struct LogStatus {
     set_aside: Vec<Archive>,
     damaged: Option<Damage>,
     failure: Option<String>,
+    files: Option<FilesStatus>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -140,6 +142,9 @@ pub(super) fn status(log: &LogStatus, paint: Paint) -> String {
             ));
         }
     }
+    if let Some(files) = &log.files {
+        out.push_str(&replicated_files(files, paint));
+    }
     if let Some(damage) = &log.damaged {
         let what = format!(
             "the disk gave back other bytes than were written at LSN {}: {}",
@@ -147,6 +152,64 @@ pub(super) fn status(log: &LogStatus, paint: Paint) -> String {
             printable(&damage.detail)
         );
         out.push_str(&format!("\n{}\n", paint.bad(&what)));
+    }
+    out
+}
+
+/// The sets, and whatever of them is not as it should be.
+fn replicated_files(files: &FilesStatus, paint: Paint) -> String {
+    let state = match files.state.as_str() {
+        "reading" => "this host's are written to the log",
+        "placing" => "the log's are put in their places here",
+        _ => "nothing is done while no primary is known",
+    };
+    let mut out = format!("\nReplicated files: {state}\n");
+    let head = ["SET", "FILES", "BYTES", "LAST CHANGE", "BEHIND", "FAILED", "LEFT OUT", "KEPT ASIDE"];
+    let mut rows = vec![head.map(|head| paint.dim(head)).to_vec()];
+    let count = |count: u64| if count == 0 { "0".to_owned() } else { paint.bad(&grouped(count)) };
+    rows.extend(files.sets.iter().map(|set| {
+        vec![
+            printable(&set.name),
+            grouped(set.files),
+            bytes(set.bytes),
+            set.last_change.as_deref().map_or_else(|| "never".to_owned(), printable),
+            grouped(set.behind),
+            count(set.failed),
+            count(set.left_out),
+            grouped(set.kept_aside),
+        ]
+    }));
+    out.push_str(&table(&rows, ""));
+    for set in &files.sets {
+        out.push_str(&remarks(set, paint));
+    }
+    if !files.unnamed.is_empty() {
+        let names: Vec<String> = files.unnamed.iter().map(|name| printable(name)).collect();
+        out.push_str(&format!("  in the log, and not in this configuration: {}\n", names.join(", ")));
+    }
+    out
+}
+
+fn remarks(set: &SetStatus, paint: Paint) -> String {
+    let mut out = String::new();
+    let mut remark =
+        |what: String| out.push_str(&format!("  {} {}: {what}\n", paint.warn("!"), printable(&set.name)));
+    for failure in &set.failures {
+        remark(format!("not replicated: {}: {}", printable(&failure.path), printable(&failure.why)));
+    }
+    for left_out in &set.left_out_paths {
+        remark(format!("left out: {}: {}", printable(&left_out.path), printable(&left_out.why)));
+    }
+    for problem in set.problem.iter().chain(&set.hook) {
+        remark(printable(problem));
+    }
+    for kept in &set.kept {
+        let copy = printable(&kept.copy.display().to_string());
+        out.push_str(&format!(
+            "    kept aside {}: {} as {copy}\n",
+            printable(&kept.kept),
+            printable(&kept.path)
+        ));
     }
     out
 }

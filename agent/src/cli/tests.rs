@@ -392,6 +392,34 @@ Set aside: cut from the log, kept as archives in its directory `set-aside`
 }
 
 #[test]
+fn replicated_files_are_listed_with_what_is_not_well() {
+    let mut answer = serde_json::to_value(leading()).unwrap();
+    answer["peers"] = json!([]);
+    answer["files"] = json!({
+        "state": "placing",
+        "sets": [{
+            "name": "dhcp", "files": 14, "bytes": 2048, "last_change": "2026-11-15T02:14:07.221Z", "behind": 1, "failed": 1,
+            "failures": [{"path": "/etc/dhcp/a", "why": "Read-only file system"}], "kept_aside": 1,
+            "kept": [{"path": "/etc/dhcp/b", "copy": "/s/1-1-b", "kept": "2026-11-15T01:00:00.000Z", "mode": 416, "uid": 0, "gid": 0, "bytes": 3}]
+        }],
+        "unnamed": ["old"]
+    });
+    let view = replication_view::status(&shaped(answer).unwrap(), Paint::PLAIN);
+    let at = view.find("\nReplicated files").expect("the section");
+    shows(
+        &view[at..],
+        "
+Replicated files: the log's are put in their places here
+SET   FILES  BYTES    LAST CHANGE               BEHIND  FAILED  LEFT OUT  KEPT ASIDE
+dhcp  14     2.0 KiB  2026-11-15T02:14:07.221Z  1       1       0         1
+  ! dhcp: not replicated: /etc/dhcp/a: Read-only file system
+    kept aside 2026-11-15T01:00:00.000Z: /etc/dhcp/b as /s/1-1-b
+  in the log, and not in this configuration: old
+",
+    );
+}
+
+#[test]
 fn a_log_out_of_service_says_so_first() {
     let mut answer = serde_json::to_value(leading()).unwrap();
     answer["failure"] = json!("fsync: Input/output error");

@@ -149,6 +149,9 @@ impl Cluster {
             machine.mount_small_disk(&machine.dir().join("store"), size_bytes)?;
         }
         machine.mount_var_lib()?;
+        for dir in &self.spec.own_dirs {
+            machine.mount_own_dir(dir)?;
+        }
         write_private(&config, &self.spec.config_file(host, machine.dir()))
             .with_context(|| format!("write {}", config.display()))?;
         let argv = [self.binary.as_path(), Path::new("agent"), Path::new("--config"), &config];

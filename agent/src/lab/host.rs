@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -212,6 +213,11 @@ impl Household {
                     .with_context(|| format!("mount a small disk at {}", path.display()))?;
                 Ok(Fruit::Nothing)
             }
+            Order::MountOwn { from, at } => {
+                mount_own(&from, &at)
+                    .with_context(|| format!("give the host a {} of its own", at.display()))?;
+                Ok(Fruit::Nothing)
+            }
             Order::MountVarLib { path } => {
                 mount_var_lib(&path).context("give the host a /var/lib/holdfast of its own")?;
                 Ok(Fruit::Nothing)
@@ -268,6 +274,16 @@ fn mount_var_lib(path: &Path) -> Result<()> {
     std::fs::create_dir_all(VAR_LIB)?;
     mount(Some(path), VAR_LIB, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     File::create(Path::new(VAR_LIB).join(".lab"))?;
+    Ok(())
+}
+
+/// Lays `from` over `at`, which must be there; once is enough in a life of the host.
+fn mount_own(from: &Path, at: &Path) -> Result<()> {
+    std::fs::create_dir_all(from)?;
+    let identity = |path: &Path| std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
+    if identity(from)? != identity(at)? {
+        mount(Some(from), at, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    }
     Ok(())
 }
 

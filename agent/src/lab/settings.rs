@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -66,6 +66,8 @@ pub struct ClusterSpec {
     pub extra_store: String,
     /// Hosts whose store is on a disk of limited size, in bytes.
     pub small_disks: BTreeMap<String, u64>,
+    /// Directories of which each host has its own, by their paths on the hosts; they must be there on the machine.
+    pub own_dirs: Vec<PathBuf>,
     /// Config files that replace the generated ones, by host. `{DIR}` stands for the host's directory.
     pub verbatim: BTreeMap<String, String>,
     /// Hosts that replace the usual ones, for clusters with other networks.
@@ -96,6 +98,7 @@ impl Default for ClusterSpec {
             segment_size: None,
             extra_store: String::new(),
             small_disks: BTreeMap::new(),
+            own_dirs: Vec::new(),
             verbatim: BTreeMap::new(),
             hosts: None,
             idle: Vec::new(),

@@ -34,6 +34,8 @@ pub(super) enum Order {
     MountSmallDisk { path: PathBuf, size_bytes: u64 },
     /// Let the host have a `/var/lib/holdfast` of its own, kept in `path`.
     MountVarLib { path: PathBuf },
+    /// Let the host have a directory of its own at `at`, which all hosts see otherwise; it is kept in `from`.
+    MountOwn { from: PathBuf, at: PathBuf },
 }
 
 /// What a host tells.

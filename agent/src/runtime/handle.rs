@@ -5,6 +5,7 @@ use holdfast_store::admin::Admin;
 use holdfast_store::s3::StandbyCounts;
 use tokio::sync::oneshot;
 
+use super::files;
 use super::history::{Entry, History};
 use super::inquiry::CheckReport;
 use super::recorder::{self, RecordError, Written};
@@ -51,6 +52,7 @@ pub struct Handle {
     history: History,
     store: Option<Admin>,
     upkeep: Option<Upkeep>,
+    files: Option<files::Board>,
 }
 
 impl Handle {
@@ -66,6 +68,7 @@ impl Handle {
             history,
             store: None,
             upkeep: None,
+            files: None,
         }
     }
 
@@ -77,6 +80,16 @@ impl Handle {
     /// Whether the members' logs are the same; `None` on a witness.
     pub fn sameness(&self) -> Option<&SamenessBoard> {
         self.upkeep.as_ref().map(|upkeep| &upkeep.sameness)
+    }
+
+    /// The same handle, with the replicated files of its member.
+    pub fn with_files(self, files: Option<files::Board>) -> Handle {
+        Handle { files, ..self }
+    }
+
+    /// The replicated files; `None` where none are configured.
+    pub fn files(&self) -> Option<files::FilesStatus> {
+        self.files.as_ref().map(files::Board::read)
     }
 
     /// How sound the log is; `None` on a witness.

@@ -12,6 +12,8 @@
 //!   ├ conntrack   connections through the primary, told to the standby
 //!   ├ inquiry     what `ha check` finds out here and asks of the others; answers their questions
 //!   ├ hooks       hooks and services, one after the other
+//!   ├ files       replicated files: into the log, or out of it and into their places
+//!   ├ files-watch what the kernel says of changes there
 //!   ├ fence       switches other members off, and looks whether it could
 //!   ├ checks      the configuration's `check` blocks
 //!   ├ disk-write, disk-watch  a small durable write, and somebody who looks whether it ends
@@ -33,6 +35,7 @@ pub mod conntrack;
 pub mod core;
 pub mod disk;
 pub mod fence;
+pub mod files;
 pub mod freshness;
 pub mod handle;
 pub mod healing;
@@ -72,6 +75,7 @@ use holdfast_heartbeat::{BootNonce, MemberKind, Message, NodeId};
 use holdfast_replication::replica::ReplicaStatus;
 use holdfast_store::admin::Admin;
 use holdfast_store::backend::{Backend, ReadLog};
+use holdfast_store::files::Files;
 use holdfast_store::index::Index;
 use holdfast_store::machine::Machine;
 use holdfast_store::s3;
@@ -279,6 +283,7 @@ fn start(path: &Path) -> Result<()> {
     let mut log_sender = None;
     let mut log_status = None;
     let mut conntracked = None;
+    let mut synced = None;
     let mut backend = None;
     let mut admin = None;
     let upkeep = handle::Upkeep::default();
@@ -335,6 +340,24 @@ fn start(path: &Path) -> Result<()> {
                 board: upkeep.space.clone(),
             };
             runtime.spawn(reclaimer.run());
+        }
+        if !config.sync_files.is_empty() {
+            let setup = files::Setup {
+                sets: config.sync_files.clone(),
+                files: Files {
+                    index: data.index.clone(),
+                    log: Arc::new(healing::HealingReader { reader: reader.clone(), healer: healer.clone() }),
+                    backend: write.clone() as Arc<dyn Backend>,
+                    keys: webhooks::store_keys(&config),
+                    receiving: receiving.clone(),
+                },
+                status: status.clone(),
+                state_dir: config.state_dir.clone(),
+                place: hooks::place(&config, identity.member.id.clone()),
+                program: hooks::own_program(),
+                reports: reports.clone(),
+            };
+            synced = Some(files::spawn(setup, runtime.handle(), leader_receiver.clone())?);
         }
         if let (Some(listener), Some(root)) =
             (s3_listener, config.store.as_ref().and_then(|store| store.root.as_ref()))
@@ -408,7 +431,8 @@ fn start(path: &Path) -> Result<()> {
     // Nobody was served by this life yet: the port may send clients on to the primary.
     lease.open_ports_for_standby();
 
-    let (attendants, attended, units, last_hooks) = attend(&config, &identity.member, &event, &reports)?;
+    let (attendants, attended, units, last_hooks) =
+        attend(&config, &identity.member, synced.clone(), &event, &reports)?;
     let (fence, fences) = fence::spawn(&config, event.clone(), reports.clone())?;
     let health = watch_health(&config, kind, data_dir.as_deref(), &event)?;
     let settings = assemble::settings(&config, identity.member.clone(), boot, &derived);
@@ -428,6 +452,7 @@ fn start(path: &Path) -> Result<()> {
         fences,
         health,
         conntrack: conntracked,
+        files: synced.as_ref().map(|files| files.board.clone()),
     };
     let (recorder, recordings_written) = if config.ha.flight_recorder {
         let reports = reports.clone();
@@ -496,7 +521,9 @@ fn start(path: &Path) -> Result<()> {
         let upkeep = (kind == MemberKind::Data).then_some(upkeep);
         let inputs = inputs.clone();
         let requests = requests(inputs, inquiries, show, runtime.handle().clone());
-        Handle::new(requests, move || log_status.as_ref().map(read_status), history).with_store(admin, upkeep)
+        Handle::new(requests, move || log_status.as_ref().map(read_status), history)
+            .with_store(admin, upkeep)
+            .with_files(synced.map(|files| files.board))
     };
     let token = config.api.token.as_ref().map(|token| token.expose().to_owned());
     let router = crate::api::router(handle, crate::api::ApiOptions { token, audit: audit.clone() });
@@ -581,6 +608,7 @@ fn tell_of_start(audit: &audit::Audit, path: &Path, digest: &str) {
 fn attend(
     config: &Config,
     me: &holdfast_heartbeat::Member,
+    files: Option<files::Handle>,
     event: &(impl Fn(Event) + Clone + Send + 'static),
     reports: &std::sync::mpsc::Sender<Report>,
 ) -> Result<(
@@ -589,7 +617,7 @@ fn attend(
     hooks::UnitStates,
     std::time::Duration,
 )> {
-    let Some(setup) = hooks::Setup::new(config, me.id.clone()) else {
+    let Some(setup) = hooks::Setup::new(config, me.id.clone(), files) else {
         return Ok((None, None, hooks::UnitStates::default(), std::time::Duration::ZERO));
     };
     let last = setup.longest_end();
@@ -811,6 +839,7 @@ struct Show {
     fences: fence::board::FenceBoard,
     health: HealthShown,
     conntrack: Option<conntrack::Board>,
+    files: Option<files::Board>,
 }
 
 impl Show {
@@ -831,6 +860,8 @@ impl Show {
         warnings.extend(services.iter().filter_map(|service| service.problem.clone()));
         let conntrack = self.conntrack.as_ref().map(conntrack::Board::read);
         warnings.extend(conntrack.iter().filter_map(|shown| shown.problem.clone()));
+        let files = self.files.as_ref().map(files::Board::read);
+        warnings.extend(files.iter().flat_map(files::FilesStatus::warnings));
         warnings.extend(self.board.warnings());
         let fences = self.fences.read();
         warnings.extend(fences.iter().filter_map(|device| device.problem.clone()));
@@ -881,6 +912,7 @@ impl Show {
             vips: self.board.addresses(),
             services,
             conntrack,
+            files,
             fences,
             endpoint: self.endpoint.clone(),
             gate: self.gate.name().to_owned(),

@@ -70,6 +70,9 @@ pub struct Status {
     /// Connections through this host; absent where the configuration does not want them carried over.
     #[serde(default)]
     pub conntrack: Option<super::conntrack::ConntrackStatus>,
+    /// The replicated files; absent where none are configured.
+    #[serde(default)]
+    pub files: Option<super::files::FilesStatus>,
     /// The fence devices of this member.
     #[serde(default)]
     pub fences: Vec<super::fence::board::FenceStatus>,

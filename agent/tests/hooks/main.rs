@@ -37,6 +37,7 @@ impl Stage {
             api: "http://127.0.0.1:8080".to_owned(),
             hooks,
             services,
+            files: None,
             state_dir: dir.path().to_owned(),
             program: PathBuf::from(env!("CARGO_BIN_EXE_holdfast")),
             bus,

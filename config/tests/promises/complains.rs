@@ -650,9 +650,9 @@ fn a_check_looks_at_exactly_one_thing() {
         "remove the line",
     );
     bad_check(
-        "tcp = \"a:1\"\n  path = \"/srv\"",
-        "path",
-        "unknown key `path`",
+        "tcp = \"a:1\"\n  colour = \"blue\"",
+        "colour",
+        "unknown key `colour`",
         "remove it; block `check` knows",
     );
 }

@@ -6,6 +6,7 @@ mod garbage;
 mod hooks;
 mod loads;
 mod secrets;
+mod sync_files;
 mod timers;
 mod virtual_ips;
 

@@ -146,6 +146,7 @@ fn seeds() -> Vec<Vec<u8>> {
         "check \"web\" {\n  http = \"http://127.0.0.1/\"\n  status = \"200..299\"\n  weight = 5\n}\n".to_owned(),
         "service \"s\" {\n  unit = \"nginx.service\"\n  start_timeout = 5\n  on_failure = \"demote\"\n}\n".to_owned(),
         "fence \"ipmi\" {\n}\nbackup {\n}\nsync_files \"f\" {\n}\n".to_owned(),
+        "sync_files \"f\" {\n  paths = [\"/srv/x\", \"/srv/y\"]\n  exclude = [\"*.tmp\"]\n  on_change = \"/bin/true\"\n  max_files = 9\n}\n".to_owned(),
         "x = <<EOF\ntext\nEOF\ny = \"${a}%{if b}\"\n/* c */ z = [1, 2.5e3, -4, null, { a = 1 }]\n".to_owned(),
         "secret_key = \"".to_owned() + MARKER + "\"\n",
     ];

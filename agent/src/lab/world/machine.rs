@@ -287,6 +287,18 @@ impl Machine {
         self.order(Order::MountVarLib { path: self.dir.join("var-lib-holdfast") }, REPORT_LIMIT).map(drop)
     }
 
+    /// Gives the host a directory of its own at `at`, where all hosts have the same one otherwise. It is kept in the
+    /// host's directory, at [`Machine::own_dir`].
+    pub fn mount_own_dir(&self, at: &Path) -> Result<()> {
+        let order = Order::MountOwn { from: self.own_dir(at), at: at.to_owned() };
+        self.order(order, REPORT_LIMIT).map(drop)
+    }
+
+    /// Where the host's own directory for `at` is, as seen from outside.
+    pub fn own_dir(&self, at: &Path) -> PathBuf {
+        self.dir.join("own").join(at.strip_prefix("/").unwrap_or(at))
+    }
+
     fn order(&self, order: Order, limit: Duration) -> Result<Fruit> {
         let running = self.running()?;
         let id = running.next_id.fetch_add(1, Ordering::Relaxed);

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use holdfast_config::{Config, Hook, HookEvent, Mode, OnFailure, Service};
+use holdfast_config::{Config, Hook, HookEvent, Mode, OnFailure, Service, SyncFiles};
 use holdfast_heartbeat::{Epoch, NodeId, Role};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
@@ -37,6 +37,7 @@ pub use self::run::{BEYOND_LIMIT, OUTPUT_BYTES};
 use self::units::Units;
 pub use self::units::{UnitStates, UnitStatus};
 use super::address;
+use super::files::{self, SetTakenOver};
 use super::history::wall_time;
 use super::report::Report;
 use crate::node::event::{Event, Readiness};
@@ -87,6 +88,8 @@ pub struct Setup {
     pub hooks: Vec<Hook>,
     /// In the order in which they are started.
     pub services: Vec<Service>,
+    /// Files that are put in place before, with what keeps them; none where there are none.
+    pub files: Option<(Vec<SyncFiles>, files::Handle)>,
     /// Where the note of the running hook is kept.
     pub state_dir: PathBuf,
     /// The holdfast binary.
@@ -97,17 +100,18 @@ pub struct Setup {
 
 impl Setup {
     /// What the configuration says; `None` where nothing follows the role here.
-    pub fn new(config: &Config, node: NodeId) -> Option<Setup> {
+    pub fn new(config: &Config, node: NodeId, files: Option<files::Handle>) -> Option<Setup> {
         attendance(config)?;
+        let Place { vips, api, .. } = place(config, node.clone());
         Some(Setup {
             node,
-            vips: config.ha.virtual_ips.iter().map(|vip| vip.address.to_string()).collect(),
-            api: format!("http://{}", config.api.listen),
+            vips,
+            api,
             hooks: config.ha.hooks.clone(),
             services: config.services.clone(),
+            files: files.map(|files| (config.sync_files.clone(), files)),
             state_dir: config.state_dir.clone(),
-            // The very file that runs here, also while a package replaces it.
-            program: PathBuf::from("/proc/self/exe"),
+            program: own_program(),
             bus: None,
         })
     }
@@ -119,20 +123,41 @@ impl Setup {
     }
 }
 
+/// What hooks are told of this member.
+pub fn place(config: &Config, node: NodeId) -> Place {
+    Place {
+        node: node.to_string(),
+        vips: config.ha.virtual_ips.iter().map(|vip| vip.address.to_string()).collect(),
+        api: format!("http://{}", config.api.listen),
+    }
+}
+
+/// The holdfast binary, for keepers: the very file that runs here, also while a package replaces it.
+pub fn own_program() -> PathBuf {
+    PathBuf::from("/proc/self/exe")
+}
+
 /// The limits that the core is told; `None` where nothing follows the role.
 pub fn attendance(config: &Config) -> Option<Attendance> {
     let (hooks, services) = (&config.ha.hooks, &config.services);
-    if config.mode == Mode::Witness || hooks.is_empty() && services.is_empty() {
+    let sets = &config.sync_files;
+    if config.mode == Mode::Witness || hooks.is_empty() && services.is_empty() && sets.is_empty() {
         return None;
     }
     let stops: Duration = services.iter().map(|service| service.stop_timeout).sum();
     let starts: Duration = services.iter().map(|service| service.start_timeout).sum();
+    let takeovers = sets.iter().filter(|set| set.on_takeover.is_some());
+    let takeovers: Duration = takeovers.map(|set| set.timeout + BEYOND_LIMIT).sum();
+    let (placing, flushing) = match sets.is_empty() {
+        true => (Duration::ZERO, Duration::ZERO),
+        false => (files::PLACED_WITHIN, files::FLUSHED_WITHIN),
+    };
     // One thing after the other: what belongs to the change of role before may still be under way.
     let before = limits(hooks, &[HookEvent::Primary, HookEvent::Fault, HookEvent::Standby]) + stops;
     Some(Attendance {
-        prepare: before + limits(hooks, &[HookEvent::PrePrimary]) + starts,
-        retire: before + limits(hooks, &[HookEvent::PreStandby]) + starts,
-        may_veto: hooks.iter().any(|hook| hook.veto),
+        prepare: before + placing + limits(hooks, &[HookEvent::PrePrimary]) + takeovers + starts,
+        retire: before + limits(hooks, &[HookEvent::PreStandby]) + starts + flushing,
+        may_veto: hooks.iter().any(|hook| hook.veto) || sets.iter().any(|set| set.veto),
     })
 }
 
@@ -168,6 +193,7 @@ struct Runner {
     me: NodeId,
     hooks: Vec<Hook>,
     services: Vec<Service>,
+    files: Option<(Vec<SyncFiles>, files::Handle)>,
     program: PathBuf,
     units: Units,
     states: UnitStates,
@@ -193,6 +219,7 @@ impl Runner {
             me: setup.node,
             hooks: setup.hooks,
             services: setup.services,
+            files: setup.files,
             program: setup.program,
             units: Units::new(setup.bus),
             states,
@@ -245,6 +272,10 @@ impl Runner {
                         self.run_all(HookEvent::PreStandby, &occasion).await;
                     }
                     self.stop_services().await;
+                    if let Some((_, files)) = &self.files {
+                        // What the services wrote at their end belongs to the next primary.
+                        files.flush().await;
+                    }
                     event(Event::Retired { round });
                     if let Some(transition) = self.owed.take() {
                         self.tell_of_the_end(transition).await;
@@ -287,10 +318,14 @@ impl Runner {
         }
     }
 
-    /// The pre-hooks in their order, then the services in theirs.
+    /// The files, the pre-hooks in their order, the programs of the files, then the services in theirs.
     async fn prepare(&mut self, epoch: Epoch, mut called_off: watch::Receiver<bool>) -> Readiness {
         self.attending = true;
         let occasion = self.beginning(epoch);
+        let taken = match self.place_files(epoch, called_off.clone()).await {
+            Ok(taken) => taken,
+            Err(why_not) => return why_not,
+        };
         let hooks = self.on(HookEvent::PrePrimary);
         for hook in hooks {
             let well = self.run_hook(&hook, HookEvent::PrePrimary, &occasion, called_off.clone()).await;
@@ -299,6 +334,18 @@ impl Runner {
             }
             if hook.veto && !well {
                 return Readiness::Vetoed { why: format!("hook {} vetoes it", hook.name) };
+            }
+        }
+        for (set, taken) in taken {
+            let told = files::told_of(&set, &taken.placed);
+            let well = self.tell_of_takeover(&set, told, &occasion, called_off.clone()).await;
+            if *called_off.borrow() {
+                return Readiness::Failed { why: "the reign is over".to_owned() };
+            }
+            if set.veto && !well {
+                return Readiness::Vetoed {
+                    why: format!("on_takeover of sync_files {} vetoes it", set.name),
+                };
             }
         }
         let services = self.services.clone();
@@ -316,7 +363,69 @@ impl Runner {
         Readiness::Ready
     }
 
+    /// Has the log's files put in their places; what was done for each set, or why the takeover is given up.
+    async fn place_files(
+        &mut self,
+        epoch: Epoch,
+        mut called_off: watch::Receiver<bool>,
+    ) -> Result<Vec<(SyncFiles, SetTakenOver)>, Readiness> {
+        let Some((sets, files)) = self.files.clone() else { return Ok(Vec::new()) };
+        let taken = tokio::select! {
+            taken = files.take_over(epoch) => taken,
+            _ = called_off.wait_for(|off| *off) => {
+                return Err(Readiness::Failed { why: "the reign is over".to_owned() });
+            }
+        };
+        let taken = taken.unwrap_or_else(|| {
+            let why = format!("they were not in their places within {} s", files::PLACED_WITHIN.as_secs());
+            sets.iter().map(|_| SetTakenOver { placed: Vec::new(), failures: vec![why.clone()] }).collect()
+        });
+        for (set, taken) in sets.iter().zip(&taken) {
+            let Some(first) = taken.failures.first() else { continue };
+            let why = format!(
+                "sync_files {}: {} of the log's files are not in their places, first {first}",
+                set.name,
+                taken.failures.len()
+            );
+            if set.veto {
+                return Err(Readiness::Vetoed { why });
+            }
+            self.warn(format!("{why}; the takeover goes on with what is there"));
+        }
+        Ok(sets.into_iter().zip(taken).collect())
+    }
+
+    /// Runs `on_takeover` of a set; says whether it ended well.
+    async fn tell_of_takeover(
+        &mut self,
+        set: &SyncFiles,
+        told: Vec<(&'static str, String)>,
+        occasion: &Occasion,
+        called_off: watch::Receiver<bool>,
+    ) -> bool {
+        let Some(command) = set.on_takeover.clone() else { return true };
+        let hook = Hook {
+            name: format!("sync_files {}", set.name),
+            on: Vec::new(),
+            command,
+            timeout: set.timeout,
+            veto: set.veto,
+        };
+        let mut environment = environment(&self.place, occasion, HookEvent::PrePrimary, &hook.name);
+        environment.retain(|(key, _)| *key != "HOLDFAST_EVENT");
+        environment.push(("HOLDFAST_EVENT", "takeover".to_owned()));
+        environment.extend(told);
+        self.run_told(&hook, "takeover", &environment, occasion.epoch, called_off).await
+    }
+
     async fn note_change(&mut self, transition: Transition, run: bool) {
+        if let Some((_, files)) = &self.files {
+            match transition.to {
+                Role::Primary => files.begin(transition.epoch),
+                Role::Standby => files.end(),
+                Role::Candidate | Role::Promoting | Role::HandingOver | Role::Witness => {}
+            }
+        }
         match (transition.from, transition.to) {
             (_, Role::Candidate) => self.stood = Some(transition),
             (Role::Primary, Role::HandingOver) => self.handing_over = Some(transition),
@@ -421,25 +530,36 @@ impl Runner {
         occasion: &Occasion,
         called_off: watch::Receiver<bool>,
     ) -> bool {
+        let told = environment(&self.place, occasion, event, &hook.name);
+        self.run_told(hook, event.word(), &told, occasion.epoch, called_off).await
+    }
+
+    /// Likewise, with the environment at hand.
+    async fn run_told(
+        &mut self,
+        hook: &Hook,
+        event: &str,
+        told: &[(&'static str, String)],
+        epoch: Epoch,
+        called_off: watch::Receiver<bool>,
+    ) -> bool {
         self.journal.begins(&Running {
             hook: hook.name.clone(),
-            event: event.word().to_owned(),
-            epoch: occasion.epoch.0,
+            event: event.to_owned(),
+            epoch: epoch.0,
             since: wall_time(),
         });
-        let told = environment(&self.place, occasion, event, &hook.name);
-        let ran = run::run(&self.program, &hook.command, &told, hook.timeout, called_off).await;
+        let ran = run::run(&self.program, &hook.command, told, hook.timeout, called_off).await;
         self.journal.over();
         let well = ran.ended == Ended::Exited(0);
         let _ = self.reports.send(Report::Hook {
             at: address::now(),
-            epoch: occasion.epoch,
+            epoch,
             failed: !well,
             message: format!(
-                "hook {} ({}) {}",
+                "hook {} ({event}) {}",
                 hook.name,
-                event.word(),
-                in_words(&ran.ended, ran.took, hook)
+                in_words(&ran.ended, ran.took, hook.timeout, &hook.command[0])
             ),
             output: ran.output,
         });
@@ -552,7 +672,8 @@ fn ends(order: &Order, epoch: Epoch) -> bool {
         || matches!(order, Order::End)
 }
 
-fn in_words(ended: &Ended, took: Duration, hook: &Hook) -> String {
+/// How a run of `program` that was given `limit` ended.
+pub(super) fn in_words(ended: &Ended, took: Duration, limit: Duration, program: &str) -> String {
     let took = took.as_millis();
     let left = |survivors: usize| match survivors {
         0 => String::new(),
@@ -566,12 +687,12 @@ fn in_words(ended: &Ended, took: Duration, hook: &Hook) -> String {
         Ended::Signalled(signal) => format!("failed after {took} ms: {signal}"),
         Ended::LimitReached { survivors } => format!(
             "was killed with all that it had started: it took longer than {} s{}",
-            hook.timeout.as_secs_f64(),
+            limit.as_secs_f64(),
             left(*survivors)
         ),
         Ended::CalledOff { survivors } => {
             format!("was killed after {took} ms: the reign that it was run for is over{}", left(*survivors))
         }
-        Ended::NotStarted(why) => format!("could not be run: {why} ({})", hook.command[0]),
+        Ended::NotStarted(why) => format!("could not be run: {why} ({program})"),
     }
 }

@@ -100,6 +100,8 @@ pub(super) struct SeenHost {
     pub missing: Vec<(String, String, String)>,
     /// How many programs it names.
     pub programs: usize,
+    /// Of each set of replicated files, what keeps it from being read or placed.
+    pub files: Vec<(String, Vec<String>)>,
     /// Started by systemd.
     pub systemd: bool,
     /// The clock that counts suspend is there.
@@ -127,6 +129,7 @@ impl SeenHost {
             space: dirs.into_iter().map(space).collect(),
             missing: programs.iter().filter_map(unfit).collect(),
             programs: programs.len(),
+            files: crate::runtime::files::look_for_obstacles(&config.sync_files),
             systemd: std::env::var_os("INVOCATION_ID").is_some(),
             boottime: nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).is_ok(),
         }
@@ -140,7 +143,13 @@ fn programs(config: &Config) -> Vec<(String, String)> {
         CheckKind::Exec(words) => Some((format!("check {:?}", check.name), words.first())),
         _ => None,
     });
-    hooks.chain(checks).filter_map(|(who, program)| Some((who, program?.clone()))).collect()
+    let of_files = config.sync_files.iter().flat_map(|set| {
+        let programs = [("on_change", &set.on_change), ("on_takeover", &set.on_takeover)];
+        programs.map(|(key, command)| {
+            (format!("{key} of sync_files {:?}", set.name), command.as_ref().and_then(|words| words.first()))
+        })
+    });
+    hooks.chain(checks).chain(of_files).filter_map(|(who, program)| Some((who, program?.clone()))).collect()
 }
 
 fn executable(program: &Path) -> Result<(), String> {

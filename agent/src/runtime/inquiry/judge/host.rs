@@ -17,6 +17,7 @@ pub(super) fn judge(evidence: &Evidence<'_>, out: &mut Vec<Finding>) {
     }
     disk(evidence, out);
     programs(evidence, out);
+    files(evidence, out);
     out.push(supervisor(evidence));
 }
 
@@ -181,6 +182,34 @@ fn programs(evidence: &Evidence<'_>, out: &mut Vec<Finding>) {
             Finding::fail(format!("check {}", check.name), &check.last)
                 .means("this member counts as less healthy than others"),
         );
+    }
+}
+
+/// The replicated files: whether they can be placed here, and what would be missing after a failover.
+fn files(evidence: &Evidence<'_>, out: &mut Vec<Finding>) {
+    let (Some(host), Some(files)) = (&evidence.host, &evidence.status.files) else { return };
+    for ((name, obstacles), set) in host.files.iter().zip(&files.sets) {
+        let finding = format!("files {name}");
+        let first = |named: &[crate::runtime::files::Named]| {
+            named.first().map_or_else(String::new, |first| format!(", first {}: {}", first.path, first.why))
+        };
+        out.push(if let Some(obstacle) = obstacles.first() {
+            Finding::fail(finding, obstacle)
+                .means("as a standby this member does not have the primary's files")
+                .advice("ReadWritePaths=, and CAP_CHOWN, CAP_FOWNER and CAP_DAC_OVERRIDE, in a drop-in of the unit; see `Replicated files` in operations.md")
+        } else if set.failed > 0 {
+            Finding::fail(finding, format!("{} paths are not replicated{}", set.failed, first(&set.failures)))
+                .means("this member does not have them as the log has them, or the log has not what is here")
+                .advice("holdfast replication status")
+        } else if let Some(problem) = &set.problem {
+            Finding::warn(finding, problem)
+        } else if set.left_out > 0 {
+            Finding::warn(finding, format!("{} paths are left out{}", set.left_out, first(&set.left_out_paths)))
+                .means("the standby does not have them")
+                .advice("larger limits in the sync_files block, or `exclude` for what is not wanted")
+        } else {
+            Finding::ok(finding, format!("{} in the log, {} of them not in their places here", set.files, set.behind))
+        });
     }
 }
 

@@ -270,6 +270,32 @@ fn what_the_gate_promises_is_said_plainly() {
 }
 
 #[test]
+fn replicated_files_that_cannot_be_placed_are_named() {
+    use crate::runtime::files::{FilesStatus, Named, SetStatus};
+    let mut world = World::new(true, "");
+    let set = SetStatus { name: "dhcp".into(), files: 4, ..SetStatus::default() };
+    world.status.files = Some(FilesStatus { sets: vec![set], ..FilesStatus::default() });
+    let obstacles = |world: &mut World, found: Vec<String>| {
+        world.host.as_mut().unwrap().files = vec![("dhcp".into(), found)];
+    };
+    obstacles(&mut world, vec![]);
+    world.says("files dhcp", Outcome::Ok, "4 in the log");
+    let set = |world: &mut World| world.status.files.as_mut().unwrap().sets.remove(0);
+    let mut bad = set(&mut world);
+    bad.left_out = 1;
+    bad.left_out_paths =
+        vec![Named { path: "/etc/dhcp/big".into(), why: "it is larger than max_file_size".into() }];
+    world.status.files.as_mut().unwrap().sets.push(bad.clone());
+    world.says("files dhcp", Outcome::Warn, "/etc/dhcp/big: it is larger");
+    bad.failed = 1;
+    bad.failures = vec![Named { path: "/etc/dhcp/a".into(), why: "no".into() }];
+    world.status.files.as_mut().unwrap().sets = vec![bad];
+    world.says("files dhcp", Outcome::Fail, "1 paths are not replicated, first /etc/dhcp/a: no");
+    obstacles(&mut world, vec!["/etc/dhcp cannot be written: Read-only file system".into()]);
+    world.says("files dhcp", Outcome::Fail, "cannot be written");
+}
+
+#[test]
 fn who_takes_over_is_said_for_each_member() {
     let mut world = World::new(true, "");
     world.status.peers[0].in_sync = false;
