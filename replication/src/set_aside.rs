@@ -4,13 +4,27 @@
 //! `set-aside/<name>.json`. Both are durable before [`write`] returns, and only then may anyone cut.
 //! Whoever is killed on the way leaves the log uncut and an archive without manifest, which the next
 //! attempt overwrites; an archive with a manifest is never changed.
+//!
+//! An archive goes only by [`delete`], for an operator who said so: the manifest takes another name first, durably, and
+//! the bytes after it. Whatever dies on the way leaves an archive that is whole or one that is not listed, and
+//! [`finish_deletions`] ends what was begun.
+//!
+//! ```text
+//!   NAME.log           the bytes                            NAME.json      the manifest
+//!   NAME.deleting      the manifest of one that goes        NAME.deleted   its bytes, of no use any more
+//!   NAME.<else>        notes of whoever looks after it: they go with it
+//! ```
+
+mod reading;
 
 use std::io;
+use std::sync::Arc;
 
 use holdfast_heartbeat::{Epoch, Lsn};
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{Disk, read_all};
+pub use self::reading::ArchiveReader;
+use crate::disk::{Disk, DiskFile, read_all};
 
 /// The directory of archives.
 pub const DIR: &str = "set-aside";
@@ -121,6 +135,8 @@ pub fn write(
             reason: request.reason.clone(),
             wall_ms: request.wall_ms,
         };
+        // Else it would take these bytes with it.
+        finish_deletion(disk, &name)?;
         let file = disk.create(&format!("{DIR}/{name}.log"))?;
         let mut at = 0;
         pieces(&mut |piece| {
@@ -162,6 +178,83 @@ pub fn list(disk: &dyn Disk) -> io::Result<Vec<Archive>> {
         }
     }
     Ok(archives)
+}
+
+/// The bytes of the archive of that name.
+fn bytes_of(disk: &dyn Disk, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+    disk.open(&format!("{DIR}/{name}.log"))
+}
+
+fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
+    match disk.remove(name) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Deletes the archive of that name for good; what it was, or `None` where there is none. When this returns it will not
+/// come back; its bytes take space until [`sweep`]. To be called by whoever writes archives, and by nobody at the same time.
+pub fn delete(disk: &dyn Disk, name: &str) -> io::Result<Option<Archive>> {
+    let Some(archive) = manifest(disk, name)? else { return Ok(None) };
+    disk.rename(&format!("{DIR}/{name}.json"), &format!("{DIR}/{name}.deleting"))?;
+    disk.sync_dir(DIR)?;
+    finish_deletion(disk, name)?;
+    Ok(Some(archive))
+}
+
+/// Ends the deletion of the archive of that name, if one was begun.
+fn finish_deletion(disk: &dyn Disk, name: &str) -> io::Result<()> {
+    let begun = format!("{name}.deleting");
+    let files = disk.list(DIR)?;
+    if !files.contains(&begun) {
+        return Ok(());
+    }
+    let (bytes, gone) = (format!("{name}.log"), format!("{name}.deleted"));
+    for file in files {
+        let at = format!("{DIR}/{file}");
+        if file == bytes {
+            disk.rename(&at, &format!("{DIR}/{gone}"))?;
+        } else if file != begun && file != gone && file.strip_prefix(name).is_some_and(|r| r.starts_with('.'))
+        {
+            remove_if_there(disk, &at)?;
+        }
+    }
+    disk.sync_dir(DIR)?;
+    remove_if_there(disk, &format!("{DIR}/{begun}"))?;
+    disk.sync_dir(DIR)
+}
+
+/// Ends all deletions that were begun. To be called where [`delete`] may be.
+pub fn finish_deletions(disk: &dyn Disk) -> io::Result<()> {
+    for file in disk.list(DIR)? {
+        if let Some(name) = file.strip_suffix(".deleting") {
+            finish_deletion(disk, name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Bytes by which a file shrinks at a time while it goes: a file system may take long to let go of a large one at once.
+const SWEPT_AT_ONCE: u64 = 256 << 20;
+
+/// Gives back the space of what was deleted. May run at the same time as anything else.
+pub fn sweep(disk: &dyn Disk) -> io::Result<()> {
+    let mut files = disk.list(DIR)?;
+    files.retain(|file| file.ends_with(".deleted"));
+    for file in &files {
+        let at = format!("{DIR}/{file}");
+        let bytes = match disk.open(&at) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        let mut left = bytes.size()?;
+        while left > SWEPT_AT_ONCE {
+            left -= SWEPT_AT_ONCE;
+            bytes.truncate(left)?;
+        }
+        remove_if_there(disk, &at)?;
+    }
+    if files.is_empty() { Ok(()) } else { disk.sync_dir(DIR) }
 }
 
 #[cfg(test)]
@@ -220,5 +313,61 @@ mod tests {
                 assert_eq!(disk.files()[&format!("{DIR}/{}.log", archives[0].name)], b"hello");
             }
         }
+    }
+
+    #[test]
+    fn a_deletion_that_dies_at_any_step_leaves_an_archive_that_is_whole_or_none_and_is_ended_later() {
+        for steps in 0..16 {
+            for seed in 0..20 {
+                let disk = MemDisk::new();
+                put(&disk, b"hello").unwrap();
+                let other = put(&disk, b"world").unwrap();
+                disk.create("set-aside/4-100-105.restored").unwrap();
+                disk.sync_dir(DIR).unwrap();
+                disk.stop_after(Some(steps));
+                let deleted = delete(&disk, "4-100-105");
+                let disk = disk.crash(seed);
+                let names: Vec<_> = list(&disk).unwrap().into_iter().map(|archive| archive.name).collect();
+                if names.len() == 2 {
+                    assert!(deleted.is_err(), "it came back");
+                    assert_eq!(disk.files()["set-aside/4-100-105.log"], b"hello");
+                    continue;
+                }
+                assert_eq!(names, [other.name.as_str()]);
+                // Equal bytes that are set aside now are not taken for those that go, and stay.
+                let again = seed % 2 == 0;
+                if again {
+                    put(&disk, b"hello").unwrap();
+                }
+                finish_deletions(&disk).unwrap();
+                sweep(&disk).unwrap();
+                let disk = disk.crash(seed);
+                let files = disk.files();
+                let left: Vec<_> =
+                    files.keys().filter(|name| name.starts_with("set-aside/4-100-105.")).collect();
+                if again {
+                    assert_eq!(
+                        left,
+                        ["set-aside/4-100-105.json", "set-aside/4-100-105.log"],
+                        "{steps} {seed}"
+                    );
+                    assert_eq!(files["set-aside/4-100-105.log"], b"hello");
+                } else {
+                    assert!(left.is_empty(), "{left:?}");
+                }
+                assert_eq!(files[&format!("set-aside/{}.log", other.name)], b"world");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_exist_is_not_deleted() {
+        let disk = MemDisk::new();
+        assert_eq!(delete(&disk, "4-100-105").unwrap(), None);
+        put(&disk, b"hello").unwrap();
+        assert!(delete(&disk, "4-100-105").unwrap().is_some());
+        assert_eq!(delete(&disk, "4-100-105").unwrap(), None);
+        sweep(&disk).unwrap();
+        assert!(disk.files().keys().all(|name| !name.starts_with(DIR)), "{:?}", disk.files().keys());
     }
 }

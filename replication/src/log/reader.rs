@@ -325,6 +325,11 @@ impl LogReader {
         Lsn(self.shared.durable.load(Ordering::Acquire))
     }
 
+    /// The disk underneath, for what lies beside the segments.
+    pub fn disk(&self) -> Arc<dyn Disk> {
+        self.shared.disk.clone()
+    }
+
     /// The beginnings of the segments.
     pub fn segments(&self) -> Vec<Lsn> {
         self.shared.segments()

@@ -37,7 +37,7 @@ pub use self::types::{
 };
 use crate::disk::Disk;
 use crate::log::{Log, LogError, LogReader, Recovery};
-use crate::set_aside::Archive;
+use crate::set_aside::{self, Archive};
 use crate::stream::{Frame, MAX_TEXT, RejectReason};
 
 /// Most connections at a time: far more than any cluster has members.
@@ -107,6 +107,8 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             tracing::warn!(lsn = %applied, "the index is not of this log; building it anew");
             machine.reset().map_err(|e| LogError::Poisoned(e.to_string()))?;
         }
+        set_aside::finish_deletions(log.disk())
+            .map_err(|source| LogError::Io { doing: "ending the deletion of an archive", source })?;
         let archives = log.archives()?;
         // The records may say less than was known: a batch carries what was committed before it. Only
         // committed records were ever applied, so what the state machine has of this log is committed.
@@ -151,6 +153,14 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
     /// The log.
     pub fn log(&self) -> &Log<D> {
         &self.log
+    }
+
+    /// Deletes what was set aside under that name, for good; what it was, or `None` where there is none. Its bytes take
+    /// space until [`set_aside::sweep`].
+    pub fn delete_archive(&mut self, name: &str) -> std::io::Result<Option<Archive>> {
+        let deleted = set_aside::delete(self.log.disk(), name)?;
+        self.archives.retain(|archive| archive.name != name);
+        Ok(deleted)
     }
 
     /// Whether the replica is out of service, and why.
