@@ -14,6 +14,7 @@
 pub mod access;
 pub mod admin;
 pub mod apply;
+pub mod archive;
 pub mod backend;
 pub mod bucket;
 pub mod checkpoint;
