@@ -41,9 +41,8 @@ fn on(cluster: &Cluster, host: &str, at: &Path, name: &str) -> Result<PathBuf> {
 
 fn has(cluster: &Cluster, host: &str, at: &Path, name: &str, content: &str) -> Result<()> {
     let path = on(cluster, host, at, name)?;
-    cluster.wait_until(&format!("{name} on {host}"), LIMIT, |_| {
-        fs::read_to_string(&path).is_ok_and(|found| found == content)
-    })
+    let there = |_: &[_]| fs::read_to_string(&path).is_ok_and(|found| found == content);
+    cluster.wait_until(&format!("{name} on {host}"), LIMIT, there).map(drop)
 }
 
 /// The lines that were told on `host`.

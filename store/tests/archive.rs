@@ -367,6 +367,19 @@ async fn an_upload_of_the_archive_alone_is_put_together() {
     let opened = host.open(&archive, &found[0]).unwrap();
     assert_eq!(opened.body.pieces.iter().map(|piece| piece.number).collect::<Vec<_>>(), [1, 3]);
     assert_eq!(opened.body.checksums.len(), 1);
+
+    // Whoever goes on somewhere is told the same.
+    let own = host.member.own();
+    let all = changes(&archive, &own);
+    for (number, change) in all.iter().enumerate() {
+        let mut behind = Vec::new();
+        let mut visit = |change| {
+            behind.push(change);
+            ControlFlow::Continue(())
+        };
+        archive.changes_after(Some(change.lsn), Some(&own), &mut visit).unwrap();
+        assert_eq!(behind, all[number + 1..]);
+    }
 }
 
 #[tokio::test]

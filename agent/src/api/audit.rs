@@ -134,9 +134,13 @@ fn entry(request: &Request, from: Option<String>, by: &str) -> Entry {
         by: by.to_owned(),
         from,
         claimed,
-        action: match path.strip_prefix("/api/store/") {
-            Some(rest) => format!("store {} {rest}", request.method().as_str().to_lowercase()),
-            None => path.rsplit('/').next().unwrap_or(path).to_owned(),
+        action: match (path.strip_prefix("/api/store/"), path.strip_prefix("/api/replication/archives/")) {
+            (Some(rest), _) => format!("store {} {rest}", request.method().as_str().to_lowercase()),
+            (_, Some(rest)) => match rest.split_once('/') {
+                Some((name, order)) => format!("archive {order} {name}"),
+                None => format!("archive {} {rest}", request.method().as_str().to_lowercase()),
+            },
+            (None, None) => path.rsplit('/').next().unwrap_or(path).to_owned(),
         },
         ..Entry::default()
     }

@@ -7,9 +7,11 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use holdfast_store::admin::AdminError;
 use holdfast_store::apply::Refusal;
+use holdfast_store::archive::Missing;
 use holdfast_store::backend::WriteError;
 
 use crate::node::event::Declined;
+use crate::runtime::archives::ArchiveError;
 use crate::runtime::recorder::RecordError;
 
 /// Why a request was not answered as asked. Sorted by what the caller can do about it.
@@ -54,6 +56,8 @@ pub(super) enum ApiError {
     NotRecorded(#[from] RecordError),
     #[error("{0}")]
     Store(#[from] AdminError),
+    #[error("{0}")]
+    Archive(#[from] ArchiveError),
 
     // The member is not well, or about to end.
     #[error("the agent is shutting down")]
@@ -89,6 +93,17 @@ impl ApiError {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             ApiError::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
+            ApiError::Archive(error) => match error {
+                ArchiveError::Unknown(_) | ArchiveError::NoObject { .. } => StatusCode::NOT_FOUND,
+                ArchiveError::Invalid(_) => StatusCode::BAD_REQUEST,
+                ArchiveError::Busy(_) | ArchiveError::NoRoot | ArchiveError::Missing(Missing::Lost(_)) => {
+                    StatusCode::CONFLICT
+                }
+                ArchiveError::Missing(Missing::Failed(_)) | ArchiveError::Io(_) => {
+                    StatusCode::INTERNAL_SERVER_ERROR
+                }
+                ArchiveError::Ending => StatusCode::SERVICE_UNAVAILABLE,
+            },
             ApiError::Store(error) => match error {
                 AdminError::Invalid(_) => StatusCode::BAD_REQUEST,
                 AdminError::Refused(Refusal::NoSuchUser | Refusal::NoSuchBucket) => StatusCode::NOT_FOUND,
@@ -121,6 +136,16 @@ impl ApiError {
             ApiError::TrailUnreadable(_) => "trail_unreadable",
             ApiError::TooSlow { .. } => "too_slow",
             ApiError::NoStore => "no_store",
+            ApiError::Archive(error) => match error {
+                ArchiveError::Unknown(_) => "no_such_archive",
+                ArchiveError::NoObject { .. } => "no_such_object",
+                ArchiveError::Invalid(_) => "bad_request",
+                ArchiveError::Busy(_) => "restoring",
+                ArchiveError::NoRoot => "no_store",
+                ArchiveError::Missing(_) => "not_readable",
+                ArchiveError::Io(_) => "internal",
+                ArchiveError::Ending => "ending",
+            },
             ApiError::Store(error) => match error {
                 AdminError::Invalid(_) => "bad_request",
                 AdminError::Refused(Refusal::NoSuchUser) => "no_such_user",

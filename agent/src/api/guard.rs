@@ -41,6 +41,11 @@ pub(super) async fn only_who_may(
     audit::watched(&api, caller, request, next).await
 }
 
+/// Whether a request may see what is not for everybody. Nothing is written down of one that may not.
+pub(super) fn may(options: &ApiOptions, caller: Option<SocketAddr>, headers: &HeaderMap) -> bool {
+    judge(options, caller.map(|caller| caller.ip()), headers).is_ok()
+}
+
 /// The rule, free of any I/O. `caller` is `None` where the address of the caller is not known.
 fn judge(options: &ApiOptions, caller: Option<IpAddr>, headers: &HeaderMap) -> Result<(), ApiError> {
     if let Some(token) = &options.token {

@@ -3,6 +3,7 @@
 //! Everything is taken from the same snapshots as `ha status` and `replication status`, at the moment
 //! of the scrape: there is no second set of books. A name, once given, stays.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,9 +25,10 @@ use prometheus_client::registry::{Registry, Unit};
 use super::Api;
 use super::error::ApiError;
 use crate::runtime::address::VipStatus;
+use crate::runtime::archives::Archives;
 use crate::runtime::conntrack::ConntrackStatus;
-use crate::runtime::sameness::{Sameness, SamenessBoard};
 use crate::runtime::files::{FilesStatus, SetStatus};
+use crate::runtime::sameness::{Sameness, SamenessBoard};
 use crate::runtime::scrub::{ScrubBoard, ScrubStatus};
 use crate::runtime::space::{SpaceBoard, SpaceStatus};
 use crate::runtime::status::Status;
@@ -44,7 +46,8 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<impl IntoResponse,
     let standby = api.handle.standby().cloned();
     let streams = api.handle.streams().cloned();
     let sameness = api.handle.sameness().map(SamenessBoard::status);
-    let store = StoreNumbers { space, scrub, sameness, standby, streams };
+    let archives = api.handle.archives().map(Archives::unattended);
+    let store = StoreNumbers { space, scrub, sameness, standby, streams, archives };
     let text = render(&status, api.handle.replication().as_ref(), &store);
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
 }
@@ -57,6 +60,8 @@ struct StoreNumbers {
     sameness: Option<Sameness>,
     standby: Option<Arc<StandbyCounts>>,
     streams: Option<Arc<StreamCounts>>,
+    /// Archives that nobody has restored: how many, and their bytes, by cause.
+    archives: Option<BTreeMap<&'static str, (u64, u64)>>,
 }
 
 type Labels = Vec<(&'static str, String)>;
@@ -138,6 +143,9 @@ fn render(status: &Status, log: Option<&ReplicaStatus>, store: &StoreNumbers) ->
     }
     if let Some(counts) = &store.streams {
         streamed(&mut sheet, counts);
+    }
+    if let Some(archives) = &store.archives {
+        unattended(&mut sheet, archives);
     }
     let mut text = String::new();
     encode(&mut text, &sheet.0).expect("writing to a string does not fail");
@@ -524,11 +532,25 @@ fn replication(sheet: &mut Sheet, log: &ReplicaStatus) {
         log.damaged.is_some().into(),
     );
     sheet.gauge("replication_failed", "1 once the log is out of service", log.failure.is_some().into());
-    sheet.gauge("set_aside_archives", "Archives of divergent tails", log.set_aside.len() as u64);
+    sheet.gauge("set_aside_archives", "Archives of what was set aside", log.set_aside.len() as u64);
     sheet.gauge(
         "set_aside_bytes",
-        "Size of the archives of divergent tails",
+        "Size of the archives of what was set aside",
         log.set_aside.iter().map(|archive| archive.bytes).sum(),
+    );
+}
+
+fn unattended(sheet: &mut Sheet, archives: &BTreeMap<&'static str, (u64, u64)>) {
+    let of = |cause: &str| vec![("cause", cause.to_owned())];
+    sheet.gauges(
+        "set_aside_unattended_archives",
+        "Archives that were neither restored as a whole nor deleted, by cause",
+        archives.iter().map(|(cause, (count, _))| (of(cause), *count)),
+    );
+    sheet.gauges(
+        "set_aside_unattended_bytes",
+        "Their size, by cause",
+        archives.iter().map(|(cause, (_, bytes))| (of(cause), *bytes)),
     );
 }
 
@@ -662,6 +684,7 @@ mod tests {
             sameness: Some(Sameness { peers: [("b".to_owned(), b)].into(), ..Sameness::default() }),
             standby: Some(Arc::new(standby)),
             streams: Some(Arc::default()),
+            archives: Some([("divergent", (2, 900))].into()),
         }
     }
 

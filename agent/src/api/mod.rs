@@ -7,6 +7,7 @@
 //! Invariants: every answer but the metrics is JSON, errors are `{"error":{"code","message"}}`; nothing
 //! waits without a bound; nothing that a caller sends can change state unless the guard let it pass.
 
+mod archives;
 mod audit;
 mod commands;
 mod error;
@@ -128,6 +129,14 @@ fn router_with(handle: Handle, options: ApiOptions, patience: Patience) -> Route
         .route("/api/ha/fence-confirmed", guarded(post(commands::fence_confirmed)))
         .route("/api/replication/status", get(reading::replication_status))
         .route("/api/replication/stats", get(reading::replication_stats))
+        .route("/api/replication/archives", guarded(get(archives::list)))
+        .route("/api/replication/archives/{name}", guarded(get(archives::show).delete(archives::delete)))
+        .route("/api/replication/archives/{name}/object", guarded(get(archives::object)))
+        .route("/api/replication/archives/{name}/objects/{id}", guarded(get(archives::bytes)))
+        .route(
+            "/api/replication/archives/{name}/restore",
+            guarded(get(archives::progress).post(archives::restore)),
+        )
         .route("/api/store/scrub", get(store::scrub))
         .route("/api/store/scrub/start", guarded(post(store::start_scrub)))
         .route("/api/store/space", get(store::space))

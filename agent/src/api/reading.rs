@@ -1,15 +1,17 @@
 //! What the API shows: the snapshot of the core, cut to the question that was asked.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{ConnectInfo, Query, State};
 use holdfast_replication::replica::ReplicaStatus;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
 use super::error::ApiError;
+use super::guard;
 use crate::runtime::files::FilesStatus;
 use crate::runtime::history::Entry;
 use crate::runtime::sameness::{Sameness, SamenessBoard};
@@ -155,7 +157,7 @@ pub(super) async fn history(
 
 /// The log, what is known of the others' copies of it, and what follows it.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct ReplicationStatus {
+struct ReplicationStatus {
     /// The log's state.
     #[serde(flatten)]
     log: ReplicaStatus,
@@ -167,11 +169,28 @@ pub(super) struct ReplicationStatus {
     files: Option<FilesStatus>,
 }
 
-/// The log's state, whether the members have the same, and the state of the replicated files.
-pub(super) async fn replication_status(State(api): State<Api>) -> Result<Json<ReplicationStatus>, ApiError> {
+/// The log's state, whether the members have the same, the state of the replicated files, and what each archive holds.
+/// Names of buckets and keys are for those who may give orders.
+pub(super) async fn replication_status(
+    State(api): State<Api>,
+    request: axum::extract::Request,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    let caller = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
+    let may = guard::may(&api.options, caller, request.headers());
+    drop(request);
     let log = api.handle.replication().ok_or(ApiError::NoLog)?;
+    let any = !log.set_aside.is_empty();
     let sameness = api.handle.sameness().map(SamenessBoard::status);
-    Ok(Json(ReplicationStatus { log, sameness, files: api.handle.files() }))
+    let status = ReplicationStatus { log, sameness, files: api.handle.files() };
+    let mut shown = serde_json::to_value(status).map_err(|_| ApiError::Ending)?;
+    if let Some(archives) = api.handle.archives().filter(|_| any) {
+        let mut listed = archives.list().await?;
+        for content in listed.iter_mut().filter(|_| !may).filter_map(|archive| archive.content.as_mut()) {
+            content.first_objects.clear();
+        }
+        shown["set_aside"] = serde_json::to_value(listed).map_err(|_| ApiError::Ending)?;
+    }
+    Ok(Json(shown))
 }
 
 /// The numbers of replication, for programs that draw curves.

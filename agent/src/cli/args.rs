@@ -39,7 +39,7 @@ pub enum Command {
     },
     /// See and steer the cluster, by the agent on this host.
     Ha(HaArgs),
-    /// See how the log is replicated.
+    /// See how the log is replicated, and look after what was set aside.
     Replication(ReplicationArgs),
     /// Users and buckets of the object store.
     Store(StoreArgs),
@@ -189,18 +189,81 @@ pub struct ReplicationArgs {
     /// How to reach the agent.
     #[command(flatten)]
     pub api: ApiArgs,
-    /// What to show.
+    /// What to do.
     #[command(subcommand)]
     pub command: ReplicationCommand,
 }
 
-/// What `holdfast replication` shows.
+/// What `holdfast replication` does.
 #[derive(Debug, Subcommand)]
 pub enum ReplicationCommand {
     /// The log, its streams, and what was set aside.
     Status,
     /// The numbers alone.
     Stats,
+    /// What was set aside of this member's log: look into it, restore it, delete it.
+    Archives {
+        /// What to do.
+        #[command(subcommand)]
+        command: ArchivesCommand,
+    },
+}
+
+/// What `holdfast replication archives` does.
+#[derive(Debug, Subcommand)]
+pub enum ArchivesCommand {
+    /// All archives of this member, and what each holds.
+    List,
+    /// Every change that an archive holds, and for each object whether the cluster has it.
+    Show {
+        /// The archive.
+        name: String,
+    },
+    /// Write the bytes of one object of an archive to a file.
+    Get {
+        /// The archive.
+        name: String,
+        /// The object.
+        #[arg(value_name = "BUCKET/KEY")]
+        object: String,
+        /// Its version in the archive, as `show` names it [default: the last that was stored]
+        #[arg(long, value_name = "ID")]
+        version: Option<String>,
+        /// The file, which must not exist.
+        #[arg(long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Store objects of an archive again, as new writes to the primary. What the cluster has already is left alone, so it
+    /// may be run again. Removals and changes of buckets and users are not restored.
+    #[command(after_help = "Exit status: 1 where an object was not restored and is not there.")]
+    Restore {
+        /// The archive.
+        name: String,
+        /// These objects, or all of a bucket with BUCKET/ [default: the last of each key that was not removed
+        /// afterwards]
+        #[arg(value_name = "BUCKET/KEY")]
+        objects: Vec<String>,
+        /// This version of the one object that is named.
+        #[arg(long, value_name = "ID")]
+        version: Option<String>,
+        /// Also where the cluster has other content under the key: it is replaced.
+        #[arg(long)]
+        overwrite: bool,
+        /// Make buckets that do not exist; they are the root user's.
+        #[arg(long)]
+        create_buckets: bool,
+        /// Also objects behind a damaged place of the archive, which nothing ties to the log but their own checksums.
+        #[arg(long)]
+        behind_damage: bool,
+    },
+    /// Delete an archive. What only it has is lost for ever.
+    Delete {
+        /// The archive.
+        name: String,
+        /// Do it. Without this, it says what would be lost.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// Arguments of `holdfast store`.

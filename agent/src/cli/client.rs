@@ -14,6 +14,8 @@ use super::args::ApiArgs;
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 /// The agent answers a reading request within two seconds, or says that it cannot.
 const READ_WITHIN: Duration = Duration::from_secs(5);
+/// What has to be looked up on a disk first, the agent answers within twenty seconds, or says that it cannot.
+const LOOKED_UP_WITHIN: Duration = Duration::from_secs(25);
 /// The agent answers an order within fifteen seconds, or says that the outcome is not known.
 const ORDER_WITHIN: Duration = Duration::from_secs(20);
 /// Longest token file, in bytes: anything longer is some other file.
@@ -50,6 +52,20 @@ impl Client {
         self.send(reqwest::Method::GET, path, None)
     }
 
+    /// Reads `path`, for which the agent may have to read much.
+    pub(super) fn look_up(&self, path: &str) -> Result<Value> {
+        self.answered(reqwest::Method::GET, path, None, LOOKED_UP_WITHIN)
+    }
+
+    /// Reads the bytes at `path`.
+    pub(super) fn bytes(&self, path: &str) -> Result<Vec<u8>> {
+        let (status, body) = self.exchange(reqwest::Method::GET, path, None, LOOKED_UP_WITHIN)?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        self.judged(path, status, &body).map(|_| Vec::new())
+    }
+
     /// Gives an order and returns the agent's words.
     pub(super) fn order(&self, path: &str, body: Value) -> Result<Value> {
         self.send(reqwest::Method::POST, path, Some(body))
@@ -62,6 +78,27 @@ impl Client {
 
     fn send(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> Result<Value> {
         let within = if method == reqwest::Method::GET { READ_WITHIN } else { ORDER_WITHIN };
+        self.answered(method, path, body, within)
+    }
+
+    fn answered(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: Option<Value>,
+        within: Duration,
+    ) -> Result<Value> {
+        let (status, body) = self.exchange(method, path, body, within)?;
+        self.judged(path, status, &body)
+    }
+
+    fn exchange(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: Option<Value>,
+        within: Duration,
+    ) -> Result<(reqwest::StatusCode, Vec<u8>)> {
         let url = format!("{}{path}", self.url);
         let exchange = async {
             // No proxy of the environment: the token must go to the agent and to nobody else.
@@ -86,16 +123,21 @@ impl Client {
             }
             let response = request.send().await?;
             let status = response.status();
-            Ok((status, response.bytes().await?))
+            Ok((status, response.bytes().await?.to_vec()))
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (status, body) = runtime.block_on(exchange).map_err(|error| self.unreachable(&error, within))?;
-        let answer: Option<Value> = serde_json::from_slice(&body).ok();
+        runtime.block_on(exchange).map_err(|error| self.unreachable(&error, within))
+    }
+
+    /// The answer, or why there is none.
+    fn judged(&self, path: &str, status: reqwest::StatusCode, body: &[u8]) -> Result<Value> {
+        let answer: Option<Value> = serde_json::from_slice(body).ok();
         match answer {
             Some(answer) if status.is_success() => Ok(answer),
             Some(answer) if answer["error"]["message"].is_string() => Err(refusal(status, &answer)),
             _ => bail!(
-                "{url} answered {status}, and not as a Holdfast agent does; is --api right? (the API is at `api {{ listen }}` of the agent's configuration, {} by default)",
+                "{}{path} answered {status}, and not as a Holdfast agent does; is --api right? (the API is at `api {{ listen }}` of the agent's configuration, {} by default)",
+                self.url,
                 super::args::DEFAULT_API
             ),
         }

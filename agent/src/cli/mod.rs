@@ -6,6 +6,8 @@
 //!
 //! Exit status: 0 done, 1 refused or failed, 2 usage, 3 the cluster is not healthy (`ha status`, `ha check`).
 
+mod archives;
+mod archives_view;
 pub mod args;
 mod audit_view;
 mod check_view;

@@ -7,19 +7,24 @@ use anyhow::Result;
 use super::args::{ReplicationArgs, ReplicationCommand};
 use super::client::{Client, shaped};
 use super::paint::Paint;
-use super::{replication_view, say, say_json};
+use super::{archives, replication_view, say, say_json};
 
 pub(super) fn run(args: ReplicationArgs) -> Result<ExitCode> {
     let client = Client::new(&args.api)?;
-    let path = match args.command {
-        ReplicationCommand::Status => "/api/replication/status",
-        ReplicationCommand::Stats => "/api/replication/stats",
+    let (path, words): (_, fn(_) -> Result<String>) = match args.command {
+        ReplicationCommand::Archives { command } => return archives::run(&client, command, args.api.json),
+        ReplicationCommand::Status => ("/api/replication/status", |answer| {
+            Ok(replication_view::status(&shaped(answer)?, Paint::for_stdout()))
+        }),
+        ReplicationCommand::Stats => {
+            ("/api/replication/stats", |answer| Ok(replication_view::stats(&shaped(answer)?)))
+        }
     };
     let answer = client.get(path)?;
-    match args.command {
-        _ if args.api.json => say_json(&answer)?,
-        ReplicationCommand::Status => say(&replication_view::status(&shaped(answer)?, Paint::for_stdout()))?,
-        ReplicationCommand::Stats => say(&replication_view::stats(&shaped(answer)?))?,
+    if args.api.json {
+        say_json(&answer)?
+    } else {
+        say(&words(answer)?)?
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,11 +2,12 @@
 
 use serde::Deserialize;
 
+use super::archives_view;
 use super::paint::Paint;
 use super::words::{bytes, grouped, printable, table};
 use crate::api::ReplicationStats;
-use crate::runtime::sameness::{Range, Sameness};
 use crate::runtime::files::{FilesStatus, SetStatus};
+use crate::runtime::sameness::{Range, Sameness};
 
 /// What the view looks at of `GET /api/replication/status`. Every field may be missing: an agent of
 /// another version is better shown in part than not at all.
@@ -29,7 +30,7 @@ pub(super) struct LogStatus {
     sameness: Option<Sameness>,
     streaming: bool,
     pending: u64,
-    set_aside: Vec<Archive>,
+    set_aside: Vec<archives_view::Entry>,
     damaged: Option<Damage>,
     failure: Option<String>,
     files: Option<FilesStatus>,
@@ -57,18 +58,6 @@ struct Peer {
 struct Exposure {
     bytes: u64,
     ms: u64,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Archive {
-    name: String,
-    cause: String,
-    from: u64,
-    to: u64,
-    records: u64,
-    bytes: u64,
-    reason: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -124,23 +113,7 @@ pub(super) fn status(log: &LogStatus, paint: Paint) -> String {
     }
     if !log.set_aside.is_empty() {
         out.push_str("\nSet aside: cut from the log, kept as archives in its directory `set-aside`\n");
-        for archive in &log.set_aside {
-            out.push_str(&format!(
-                "  {} {}: {}, LSN {} to {}, {} records, {}{}\n",
-                paint.warn("!"),
-                printable(&archive.name),
-                cause(&archive.cause),
-                grouped(archive.from),
-                grouped(archive.to),
-                archive.records,
-                bytes(archive.bytes),
-                if archive.reason.is_empty() {
-                    String::new()
-                } else {
-                    format!("; {}", printable(&archive.reason))
-                },
-            ));
-        }
+        out.push_str(&archives_view::entries(&log.set_aside, paint));
     }
     if let Some(files) = &log.files {
         out.push_str(&replicated_files(files, paint));
@@ -271,9 +244,8 @@ fn compared(log: &LogStatus, sameness: &Sameness, paint: Paint) -> String {
             }
             said.push(match found.and_then(|found| found.last_complete.as_deref()) {
                 Some(at) => format!("all the same at {}", printable(at)),
-                None => {
-                    "not all of it yet: the next reading of the log does it (holdfast store scrub --now)".to_owned()
-                }
+                None => "not all of it yet: the next reading of the log does it (holdfast store scrub --now)"
+                    .to_owned(),
             });
             if let Some(found) = found.filter(|found| found.unread > 0) {
                 said.push(paint.warn(&format!("{} range(s) could not be read there", found.unread)));
@@ -297,19 +269,6 @@ fn amount(of: u64, ms: Option<u64>) -> String {
     match ms.filter(|_| of > 0) {
         Some(ms) => format!("{}, {}.{:03} s", bytes(of), ms / 1000, ms % 1000),
         None => bytes(of),
-    }
-}
-
-/// What the cause means for the data.
-fn cause(word: &str) -> String {
-    match word {
-        "divergent" => {
-            "written by a former primary; acknowledged only if a promotion was forced or a pair had split"
-                .to_owned()
-        }
-        "torn" => "an unfinished write at the end of the log".to_owned(),
-        "damaged" => "from a damaged place to the end of the log".to_owned(),
-        other => printable(other),
     }
 }
 

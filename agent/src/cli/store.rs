@@ -124,7 +124,7 @@ fn made_key(answer: Value) -> Result<String> {
 }
 
 /// A name as a part of a path.
-fn escaped(name: &str) -> String {
+pub(super) fn escaped(name: &str) -> String {
     let good = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
     name.bytes().map(|b| if good(&b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }

@@ -5,6 +5,7 @@ use holdfast_store::admin::Admin;
 use holdfast_store::s3::StandbyCounts;
 use tokio::sync::oneshot;
 
+use super::archives::Archives;
 use super::files;
 use super::history::{Entry, History};
 use super::inquiry::CheckReport;
@@ -53,6 +54,7 @@ pub struct Handle {
     store: Option<Admin>,
     upkeep: Option<Upkeep>,
     files: Option<files::Board>,
+    archives: Option<Archives>,
 }
 
 impl Handle {
@@ -69,7 +71,18 @@ impl Handle {
             store: None,
             upkeep: None,
             files: None,
+            archives: None,
         }
+    }
+
+    /// The same handle, with what was set aside.
+    pub fn with_archives(self, archives: Option<Archives>) -> Handle {
+        Handle { archives, ..self }
+    }
+
+    /// What was set aside; `None` on a witness.
+    pub fn archives(&self) -> Option<&Archives> {
+        self.archives.as_ref()
     }
 
     /// The same handle, with a store that can be administered, and what is done for its log.

@@ -64,6 +64,13 @@ pub enum LogInput {
         /// The way to its writing task.
         frames: UnboundedSender<ToPeer>,
     },
+    /// To delete what was set aside under that name, for good; what it was.
+    DeleteArchive {
+        /// Which.
+        name: String,
+        /// Who waits for it.
+        reply: oneshot::Sender<std::io::Result<Option<holdfast_replication::set_aside::Archive>>>,
+    },
 }
 
 /// What a connection's writing task is given.
@@ -243,6 +250,12 @@ impl<R: Fn(Event), N: Fn(String)> LogThread<R, N> {
                 Some(Input::Disconnected { conn })
             }
             LogInput::Replica(input) => Some(input),
+            LogInput::DeleteArchive { name, reply } => {
+                let deleted = self.engine.delete_archive(&name);
+                self.publish();
+                let _ = reply.send(deleted);
+                None
+            }
         }
     }
 

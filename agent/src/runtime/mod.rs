@@ -28,6 +28,7 @@
 //! and back. A failover: `node::campaign` -> `node::reign` -> effects in `core`.
 
 pub mod address;
+pub mod archives;
 pub mod assemble;
 pub mod audit;
 pub mod checks;
@@ -286,6 +287,7 @@ fn start(path: &Path) -> Result<()> {
     let mut synced = None;
     let mut backend = None;
     let mut admin = None;
+    let mut set_aside = None;
     let upkeep = handle::Upkeep::default();
     let guests =
         s3::Guests::new(config.store.as_ref().map_or(s3::MAX_CONNECTIONS, |store| store.max_connections));
@@ -358,6 +360,22 @@ fn start(path: &Path) -> Result<()> {
                 reports: reports.clone(),
             };
             synced = Some(files::spawn(setup, runtime.handle(), leader_receiver.clone())?);
+        }
+        if let Some(dir) = &data_dir {
+            let (status, note) = (status.clone(), note.clone());
+            let setup = archives::Setup {
+                reader: reader.clone(),
+                index: data.index.clone(),
+                keys: webhooks::store_keys(&config),
+                dir: dir.join("log"),
+                manifests: Box::new(move || read_status(&status).set_aside),
+                note: Box::new(note),
+                primary: config.store.as_ref().and_then(|store| store.root.as_ref()).map(|root| {
+                    let places = archives::places(&config, endpoint.as_deref());
+                    (places, root.access_key.clone(), root.secret_key.expose().to_owned())
+                }),
+            };
+            set_aside = Some(archives::Archives::new(setup, sender.clone())?);
         }
         if let (Some(listener), Some(root)) =
             (s3_listener, config.store.as_ref().and_then(|store| store.root.as_ref()))
@@ -524,6 +542,7 @@ fn start(path: &Path) -> Result<()> {
         Handle::new(requests, move || log_status.as_ref().map(read_status), history)
             .with_store(admin, upkeep)
             .with_files(synced.map(|files| files.board))
+            .with_archives(set_aside)
     };
     let token = config.api.token.as_ref().map(|token| token.expose().to_owned());
     let router = crate::api::router(handle, crate::api::ApiOptions { token, audit: audit.clone() });

@@ -195,8 +195,16 @@ impl ArchiveReader {
 
     /// The headers of the records, in their order, each verified.
     pub fn headers(&self) -> impl Iterator<Item = Result<Header, LogError>> + '_ {
-        self.runs.iter().flat_map(move |run| {
-            let mut at = Some(run.lsn);
+        self.headers_after(None)
+    }
+
+    /// The headers of the records behind the one that begins at `after`, without a look at those before.
+    pub fn headers_after(&self, after: Option<Lsn>) -> impl Iterator<Item = Result<Header, LogError>> + '_ {
+        let begin = after.and_then(|after| self.header(after).ok()).map(|header| header.end());
+        let begin = begin.or(after.map(|after| after + 1)).unwrap_or(Lsn::ZERO);
+        let first = self.runs.partition_point(|run| run.lsn + run.len <= begin);
+        self.runs[first..].iter().flat_map(move |run| {
+            let mut at = Some(run.lsn.max(begin));
             std::iter::from_fn(move || {
                 let lsn = at.take().filter(|lsn| *lsn < run.lsn + run.len)?;
                 let header = self.header_in(run, lsn);
@@ -321,6 +329,12 @@ mod tests {
             assert!(reader.read_slice(Lsn(FROM), 1, 3).is_err());
             assert!(reader.read(Lsn(FROM + 1)).is_err(), "no record begins there");
             assert!(reader.read(Lsn(FROM - 1)).is_err());
+            let headers: Vec<_> = reader.headers().map(|header| header.unwrap().lsn).collect();
+            for (number, lsn) in headers.iter().enumerate() {
+                let behind: Vec<_> =
+                    reader.headers_after(Some(*lsn)).map(|header| header.unwrap().lsn).collect();
+                assert_eq!(behind, headers[number + 1..]);
+            }
         }
     }
 

@@ -51,6 +51,8 @@ pub enum What {
     UserStored { user: String, existed: bool },
     /// A user was removed.
     UserDeleted { user: String },
+    /// A file of the hosts changed, or went (`size` is `None` then): of the blocks `sync_files`.
+    FileStored { set: String, path: String, size: Option<u64> },
     /// The record cannot be understood.
     Unreadable { bytes: u64, why: String },
 }

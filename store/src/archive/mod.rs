@@ -31,6 +31,7 @@ pub use self::change::{Change, DeletedKey, ObjectChange, Origin, What};
 use self::change::{condition, deleted, setting_name};
 
 use crate::checksum::{Checksum, ChecksumScope, combine};
+use crate::files::FileKind;
 use crate::index::{IndexError, Lookup, Tables, View, decode};
 use crate::keys;
 use crate::object::{Etag, Traits, UploadId};
@@ -193,8 +194,19 @@ impl Archive {
         own: Option<&Own>,
         visit: &mut dyn FnMut(Change) -> ControlFlow<()>,
     ) -> Result<(), Missing> {
-        let mut uploads: HashMap<UploadId, Upload> = HashMap::new();
-        for header in self.reader.headers() {
+        self.changes_after(None, own, visit)
+    }
+
+    /// As [`Archive::changes`], of the operations behind the one at `after` alone.
+    pub fn changes_after(
+        &self,
+        after: Option<Lsn>,
+        own: Option<&Own>,
+        visit: &mut dyn FnMut(Change) -> ControlFlow<()>,
+    ) -> Result<(), Missing> {
+        // What came before is looked up where it is needed, if it was passed over.
+        let mut uploads = after.is_none().then(HashMap::new);
+        for header in self.reader.headers_after(after) {
             let header = header.map_err(|error| Missing::Failed(error.to_string()))?;
             if header.kind != RecordKind::Op {
                 continue;
@@ -217,7 +229,12 @@ impl Archive {
     }
 
     /// The change in words; none for housekeeping.
-    fn told(&self, read: &Read, own: Option<&Own>, uploads: &mut HashMap<UploadId, Upload>) -> Option<What> {
+    fn told(
+        &self,
+        read: &Read,
+        own: Option<&Own>,
+        uploads: &mut Option<HashMap<UploadId, Upload>>,
+    ) -> Option<What> {
         Some(match &read.op {
             Op::CreateBucket { bucket, owner, .. } => {
                 What::BucketCreated { bucket: bucket.clone(), owner: owner.clone() }
@@ -253,11 +270,15 @@ impl Archive {
                 .to_owned(),
             },
             Op::CreateUpload { bucket, key, upload, traits, checksum, .. } => {
-                uploads.entry(*upload).or_default().begun = Some(((**traits).clone(), *checksum));
+                if let Some(uploads) = uploads {
+                    uploads.entry(*upload).or_default().begun = Some(((**traits).clone(), *checksum));
+                }
                 What::UploadBegun { bucket: bucket.clone(), key: key.clone(), upload: upload.to_string() }
             }
             Op::PutPart(op) => {
-                uploads.entry(op.upload).or_default().store(read, op);
+                if let Some(uploads) = uploads {
+                    uploads.entry(op.upload).or_default().store(read, op);
+                }
                 What::PartStored {
                     bucket: op.bucket.clone(),
                     key: op.key.clone(),
@@ -267,7 +288,10 @@ impl Archive {
                 }
             }
             Op::CompleteUpload(op) => {
-                let upload = uploads.remove(&op.upload).unwrap_or_default();
+                let upload = match uploads {
+                    Some(uploads) => uploads.remove(&op.upload).unwrap_or_default(),
+                    None => self.gather(read.lsn, op.upload).unwrap_or_default(),
+                };
                 let whole = self.complete(read.lsn, op, &upload, own);
                 let nothing = Traits::default();
                 let traits = match (&whole, &upload.begun) {
@@ -285,13 +309,22 @@ impl Archive {
                 What::Object(Box::new(told))
             }
             Op::AbortUpload { bucket, key, upload } => {
-                uploads.remove(upload);
+                if let Some(uploads) = uploads {
+                    uploads.remove(upload);
+                }
                 What::UploadAborted { bucket: bucket.clone(), key: key.clone(), upload: upload.to_string() }
             }
             // Who it is, and nothing of its keys.
             Op::PutUser { user, exists } => What::UserStored { user: user.name.clone(), existed: *exists },
             Op::DeleteUser { name } => What::UserDeleted { user: name.clone() },
-            Op::EventsDelivered { .. } | Op::RaiseFloor { .. } | Op::Relocate { .. } => return None,
+            Op::PutFile(op) => {
+                let size = (op.traits.kind != FileKind::Gone).then_some(op.size);
+                What::FileStored { set: op.set.clone(), path: op.path.clone(), size }
+            }
+            Op::EventsDelivered { .. }
+            | Op::RaiseFloor { .. }
+            | Op::Relocate { .. }
+            | Op::ForgetFiles { .. } => return None,
         })
     }
 
@@ -560,6 +593,7 @@ fn wall_ms(op: &Op) -> Option<u64> {
         | Op::CreateUpload { wall_ms, .. } => Some(*wall_ms),
         Op::PutObject(op) => Some(op.wall_ms),
         Op::PutPart(op) => Some(op.wall_ms),
+        Op::PutFile(op) => Some(op.wall_ms),
         Op::CompleteUpload(op) => Some(op.wall_ms),
         _ => None,
     }
