@@ -6,7 +6,7 @@ use serde_json::json;
 use super::args::Cli;
 use super::client::shaped;
 use super::paint::Paint;
-use super::{check_view, cluster_view, history_view, replication_view, status_view};
+use super::{archives_view, check_view, cluster_view, history_view, replication_view, status_view};
 use crate::api::tests::{leading, status};
 use crate::api::{Cluster, ReplicationStats};
 use crate::runtime::history::Entry;
@@ -389,6 +389,101 @@ b        up      yes         4,096    96 B, 1.250 s
 Set aside: cut from the log, kept as archives in its directory `set-aside`
   ! tail-6-4000: written by a former primary; acknowledged only if a promotion was forced or a pair had split, LSN 4,000 to 4,100, 2 records, 2.0 KiB; b reigned meanwhile
 ");
+}
+
+/// An object of an archive, as the API tells it.
+fn archived(key: &str, cluster: &str) -> serde_json::Value {
+    json!({"id": 4000, "bucket": "box", "key": key, "version": "0000000000000fa0", "size": 2048, "etag": "e",
+        "origin": "put", "owner": "", "content_type": null, "metadata": [], "tags": [], "encryption": null,
+        "condition": null, "missing": null, "cluster": cluster})
+}
+
+#[test]
+fn an_archive_shows_what_it_holds_and_what_the_cluster_has() {
+    let mut lost = archived("\u{1b}[2J", "no_bucket");
+    lost["missing"] = json!("the archive lacks its bytes at LSN 7");
+    let archives = json!([
+        {"name": "6-4000-9000", "cause": "divergent", "from": 4000, "to": 9000, "records": 20, "bytes": 5000,
+         "reason": "b leads epoch 7", "wall_ms": 1_700_000_000_000_u64, "restored_ms": null, "unreadable": null,
+         "content": {"objects": 5, "object_bytes": 6144, "incomplete": 1, "deletions": 1, "other_changes": 2,
+                     "users": 0, "unreadable_bytes": 0,
+                     "first_objects": [archived("a", "same"), archived("b", "other"), archived("c", "none"), lost]}},
+        {"name": "torn-0-9000-9010", "cause": "torn", "from": 9000, "to": 9010, "bytes": 10, "restored_ms": 1,
+         "content": {"objects": 0, "unreadable_bytes": 10}},
+        {"name": "hidden", "cause": "torn", "content": {"objects": 2, "object_bytes": 2}},
+        {"name": "bad", "cause": "damaged", "unreadable": "Input/output error"},
+    ]);
+    shows(&archives_view::list(&shaped::<Vec<_>>(archives).unwrap(), Paint::PLAIN), "  ! 6-4000-9000: written by a former primary; acknowledged only if a promotion was forced or a pair had split, LSN 4,000 to 9,000, 20 records, 4.9 KiB; b leads epoch 7
+      set aside 2023-11-14 22:13:20.000Z
+      5 object(s), 6.0 KiB, 1 of them not to be read in full, 1 removal(s), 2 other change(s)
+        box/a, 2.0 KiB: the cluster has it
+        box/b, 2.0 KiB: the cluster has other content
+        box/c, 2.0 KiB: the cluster has none
+        box/\u{fffd}[2J, 2.0 KiB: the cluster has not even the bucket; not to be read in full: the archive lacks its bytes at LSN 7
+        and 1 more: holdfast replication archives show 6-4000-9000
+  + torn-0-9000-9010: an unfinished write at the end of the log, LSN 9,000 to 9,010, 0 records, 10 B
+      restored 1970-01-01 00:00:00.001Z
+      no objects, 10 B that are no whole record
+  ! hidden: an unfinished write at the end of the log, LSN 0 to 0, 0 records, 0 B
+      2 object(s), 2 B
+        their names need the API token
+  ! bad: from a damaged place to the end of the log, LSN 0 to 0, 0 records, 0 B
+      what it holds cannot be told: Input/output error
+");
+    shows(&archives_view::list(&[], Paint::PLAIN), "nothing was set aside of this member's log\n");
+}
+
+#[test]
+fn the_changes_of_an_archive_stand_one_a_line() {
+    let at = |lsn: u64, mut change: serde_json::Value| {
+        change["lsn"] = json!(lsn);
+        change["epoch"] = json!(6);
+        change["wall_ms"] = json!(1_700_000_000_000_u64);
+        change
+    };
+    let mut stored = at(4000, archived("a", "none"));
+    (stored["change"], stored["condition"]) = (json!("object"), json!("If-None-Match: *"));
+    let keys = json!([{"key": "b", "version": null}, {"key": "c", "version": "null"}]);
+    let mut removed = at(4100, json!({"change": "deleted", "bucket": "box", "keys": keys}));
+    removed["behind_damage"] = json!(true);
+    let user = at(4200, json!({"change": "user_stored", "user": "anna", "existed": false}));
+    let changes: Vec<_> = shaped(json!([stored, removed, user])).unwrap();
+    shows(&archives_view::changes(&changes, Paint::PLAIN), "\
+4,000  2023-11-14 22:13:20.000Z  stored     box/a, 2.0 KiB: the cluster has none; only under the condition If-None-Match: * (version 0000000000000fa0)
+4,100  2023-11-14 22:13:20.000Z  removed    box/b, box/c of version null; behind a damaged place
+4,200  2023-11-14 22:13:20.000Z  user made  anna
+");
+    let refused = archives_view::would_be_lost("x", &changes);
+    assert!(
+        refused.contains("1 of its 1 objects are not in the cluster") && refused.contains("delete x --yes"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_restore_says_of_each_object_what_became_of_it() {
+    let outcome = |key: &str, fate: &str, why: Option<&str>| json!({"bucket": "box", "key": key, "version": null, "bytes": 5, "fate": fate, "why": why});
+    let outcomes: Vec<_> = shaped(json!([
+        outcome("a", "restored", None),
+        outcome("b", "already_there", None),
+        outcome("c", "kept", Some("the cluster's has the entity tag 7")),
+    ]))
+    .unwrap();
+    shows(
+        &archives_view::outcomes(&outcomes, Paint::PLAIN),
+        "\
+box/a (5 B): restored
+box/b (5 B): already there
+box/c (5 B): left alone, since the cluster has other content: the cluster's has the entity tag 7
+",
+    );
+    let progress =
+        shaped(json!({"done": 3, "fates": {"restored": 1, "already_there": 1, "kept": 1}})).unwrap();
+    shows(
+        &archives_view::sum(&progress),
+        "3 object(s): 1 restored; 1 already there; 1 left alone, since the cluster has other content\n",
+    );
+    shows(&archives_view::sum(&shaped(json!({})).unwrap()), "there was nothing to restore\n");
 }
 
 #[test]

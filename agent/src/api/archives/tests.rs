@@ -86,9 +86,10 @@ impl Primary {
         Some((object, bytes))
     }
 
-    async fn serve(self: &Arc<Primary>) -> (SocketAddr, watch::Sender<Serving>) {
+    /// With keys, it encrypts all that it takes.
+    async fn serve(self: &Arc<Primary>, keys: StoreKeys) -> (SocketAddr, watch::Sender<Serving>) {
         let store = Store::new(self.index.clone(), self.clone(), self.clone(), Arc::new(|_| ()));
-        let store = Store { keys: StoreKeys::new(vec![Key::new(KEYS)]), ..store };
+        let store = Store { keys, ..store };
         let options = Options {
             standby: StandbyReads::Off,
             seal_keys: None,
@@ -247,6 +248,11 @@ struct Rig {
 
 impl Rig {
     async fn new(write: impl FnOnce(&mut Tail)) -> Rig {
+        Rig::with_keys(StoreKeys::default(), write).await
+    }
+
+    /// The primary has these keys.
+    async fn with_keys(keys: StoreKeys, write: impl FnOnce(&mut Tail)) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let (mut log, _) = Log::open(FileDisk::open(dir.path().join("log")).unwrap(), SEGMENT).unwrap();
         log.found(7, SEGMENT).unwrap();
@@ -261,7 +267,7 @@ impl Rig {
         drop(log);
         let primary = Primary::new();
         primary.does(&bucket("box"));
-        let (at, gate) = primary.serve().await;
+        let (at, gate) = primary.serve(keys).await;
         Rig::open(dir, archive.name, primary, (at, gate)).await
     }
 
@@ -432,10 +438,7 @@ async fn an_archive_is_listed_shown_and_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_of_objects_are_for_those_who_may_give_orders() {
-    let rig = Rig::new(|tail| {
-        tail.put("box", "secret-plan", b"x", Traits::default());
-    })
-    .await;
+    let rig = Rig::new(|tail| _ = tail.put("box", "secret-plan", b"x", Traits::default())).await;
     let status = rig.get("/api/replication/status").await;
     assert_eq!(status["set_aside"][0]["content"]["first_objects"][0]["key"], "secret-plan");
     let (code, body) = rig.send_from("10.9.9.9:1", Method::GET, "/api/replication/status", "").await;
@@ -537,7 +540,7 @@ async fn a_key_with_other_content_is_left_alone_unless_told_otherwise() {
 async fn what_was_encrypted_is_encrypted_again_and_what_only_a_client_opens_is_said_to_be() {
     let keys = StoreKeys::new(vec![Key::new(KEYS)]);
     let (key, encryption) = keys.new_object().unwrap().unwrap();
-    let rig = Rig::new(|tail| {
+    let rig = Rig::with_keys(keys.clone(), |tail| {
         let mut sealer = holdfast_store::seal::Sealer::new(&key).unwrap();
         let mut sealed = bytes::BytesMut::new();
         sealer.update(b"plain", &mut sealed);
@@ -576,10 +579,7 @@ async fn damaged_bytes_are_not_restored() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archive_goes_when_it_is_said_so_with_what_was_noted_of_it_and_nothing_else_does_it() {
-    let rig = Rig::new(|tail| {
-        tail.put("box", "k", b"v", Traits::default());
-    })
-    .await;
+    let rig = Rig::new(|tail| _ = tail.put("box", "k", b"v", Traits::default())).await;
     assert_eq!(rig.archives.unattended()["divergent"].0, 1);
     rig.restore(json!({})).await;
     assert_eq!(rig.archives.unattended()["divergent"], (0, 0));
@@ -620,10 +620,7 @@ async fn an_archive_goes_when_it_is_said_so_with_what_was_noted_of_it_and_nothin
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_primary_a_restore_ends_and_says_so_and_one_at_a_time_runs() {
-    let rig = Rig::new(|tail| {
-        tail.put("box", "k", b"v", Traits::default());
-    })
-    .await;
+    let rig = Rig::new(|tail| _ = tail.put("box", "k", b"v", Traits::default())).await;
     rig.gate.send_replace(Serving::No { redirect: None });
     let path = "/api/replication/archives/NAME/restore";
     let (status, _) = rig.send(Method::POST, path, "{}").await;

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use holdfast_config::Config;
 use holdfast_replication::set_aside::{self, Archive as Manifest, ArchiveReader, Cause};
 use holdfast_replication::{LogReader, Lsn};
-use holdfast_store::archive::{Archive, Change, Missing, ObjectChange, Opened, Own, What};
+use holdfast_store::archive::{Archive, Body, Change, Missing, ObjectChange, Opened, Own, What};
 use holdfast_store::index::{Index, Lookup, View};
 use holdfast_store::seal::StoreKeys;
 use serde::{Deserialize, Serialize};
@@ -111,6 +111,7 @@ pub struct Summary {
     /// Bytes that are no record that can be understood.
     pub unreadable_bytes: u64,
     /// The first objects.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub first: Vec<ObjectChange>,
 }
 
@@ -325,8 +326,8 @@ struct Inner {
     reading: Mutex<()>,
     /// The archive that was looked into last: the headers of all of its records are read to open it.
     archive: Mutex<Option<(String, Archive)>>,
-    /// The object that was read last.
-    opened: Mutex<Option<(String, Lsn, Opened)>>,
+    /// The object that was read last. It keeps no part of the log from being given up.
+    body: Mutex<Option<(String, Lsn, Body)>>,
     restore: Mutex<Progress>,
     /// When which archive was restored.
     restored: Mutex<HashMap<String, u64>>,
@@ -357,7 +358,7 @@ impl Archives {
             summed: watch::Sender::default(),
             reading: Mutex::default(),
             archive: Mutex::default(),
-            opened: Mutex::default(),
+            body: Mutex::default(),
             restore: Mutex::default(),
             restored: Mutex::new(marks(&setup)),
             setup,
@@ -541,7 +542,7 @@ impl Archives {
         let body = &opened.body;
         let pieces = body.pieces.iter().map(|piece| (piece.size, piece.md5.map(hex::encode))).collect();
         let readable = Readable { id, size: body.size, etag: body.etag.to_string(), pieces };
-        *lock(&self.0.opened) = Some((name.to_owned(), id, opened));
+        *lock(&self.0.body) = Some((name.to_owned(), id, opened.body));
         Ok(readable)
     }
 
@@ -552,28 +553,18 @@ impl Archives {
 
     /// Bytes of an object of the archive, [`MOST_BYTES`] at most. To be called where waiting for the disk is allowed.
     pub fn bytes(&self, name: &str, id: Lsn, start: u64, len: u64) -> Result<Bytes, ArchiveError> {
-        self.manifest(name)?;
-        let last = lock(&self.0.opened).clone();
-        let opened = match last {
-            Some((archive, last, opened)) if (archive.as_str(), last) == (name, id) => opened,
-            _ => {
-                let opened = self.opened(&self.open(name)?, id)?;
-                *lock(&self.0.opened) = Some((name.to_owned(), id, opened.clone()));
-                opened
+        let archive = self.open(name)?;
+        let last = lock(&self.0.body).clone().filter(|(last, of, _)| (last.as_str(), *of) == (name, id));
+        if let Some((_, _, body)) = last {
+            let opened = body.open(&archive, &self.own(), &self.0.setup.keys)?;
+            // Where what it says was moved meanwhile, it is looked up anew.
+            if let Ok(bytes) = part_of(&opened, start, len) {
+                return Ok(bytes);
             }
-        };
-        let beyond = || ArchiveError::Invalid(format!("the object has {} bytes", opened.body.size));
-        let left = opened.body.size.checked_sub(start).ok_or_else(beyond)?;
-        let reading = opened.bytes(start, len.min(left).min(MOST_BYTES)).ok_or_else(beyond)?;
-        let mut all = Vec::new();
-        for bytes in reading {
-            all.extend_from_slice(&bytes.map_err(|error| Missing::Lost(error.to_string()))?);
         }
-        if start + all.len() as u64 == opened.body.size {
-            // Nobody keeps the log's old files any longer than needed.
-            *lock(&self.0.opened) = None;
-        }
-        Ok(Bytes::from(all))
+        let opened = self.opened(&archive, id)?;
+        *lock(&self.0.body) = Some((name.to_owned(), id, opened.body.clone()));
+        part_of(&opened, start, len)
     }
 
     /// Begins to restore. One restore at a time: how far it is says [`Archives::progress`].
@@ -655,7 +646,7 @@ impl Archives {
         let deleted = answer.await.map_err(|_| ArchiveError::Ending)??;
         let deleted = deleted.ok_or_else(|| ArchiveError::Unknown(name.to_owned()))?;
         lock(&self.0.restored).remove(name);
-        lock(&self.0.opened).take_if(|(archive, _, _)| archive == name);
+        lock(&self.0.body).take_if(|(archive, _, _)| archive == name);
         lock(&self.0.archive).take_if(|(archive, _)| archive == name);
         lock(&self.0.summaries).made.retain(|(made, _)| made != name);
         self.sweep();
@@ -665,6 +656,18 @@ impl Archives {
         ));
         Ok(deleted)
     }
+}
+
+/// Bytes of an object, at most as many as one answer has.
+fn part_of(opened: &Opened, start: u64, len: u64) -> Result<Bytes, ArchiveError> {
+    let beyond = || ArchiveError::Invalid(format!("the object has {} bytes", opened.body.size));
+    let left = opened.body.size.checked_sub(start).ok_or_else(beyond)?;
+    let reading = opened.bytes(start, len.min(left).min(MOST_BYTES)).ok_or_else(beyond)?;
+    let mut all = Vec::new();
+    for bytes in reading {
+        all.extend_from_slice(&bytes.map_err(|error| Missing::Lost(error.to_string()))?);
+    }
+    Ok(Bytes::from(all))
 }
 
 /// When which archive was restored.
@@ -819,7 +822,7 @@ struct Place {
 }
 
 impl Place {
-    fn of(body: &holdfast_store::archive::Body) -> Place {
+    fn of(body: &Body) -> Place {
         let version = holdfast_store::object::VersionId::At(body.id).to_string();
         Place { bucket: body.bucket.clone(), key: body.key.clone(), version, bytes: Some(body.size) }
     }
