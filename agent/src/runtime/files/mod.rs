@@ -76,6 +76,8 @@ const SETTLED_AFTER: Duration = Duration::from_millis(100);
 const SETTLED_AT_LAST: Duration = Duration::from_secs(1);
 /// The log is looked at for news no more often.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often a standby looks whether its log is in the present reign.
+const CAUGHT_UP_EVERY: Duration = Duration::from_millis(200);
 /// After a look of some length, the next one waits for this many times as long.
 const REST_OF_LOOK: u32 = 4;
 /// How long the records of a reign may take to be applied here, at its beginning.
@@ -346,8 +348,12 @@ impl Worker {
             _ => None,
         };
         let next = (0..self.sets.len()).filter_map(look).min();
+        // The log's status may come after what was applied, and nothing more need be applied for long.
+        let catching_up =
+            matches!(self.mode, Mode::Follow { caught: false, .. }).then(|| now + CAUGHT_UP_EVERY);
         let save = self.record.is_changed().then(|| self.saved + SAVE_EVERY);
         next.into_iter()
+            .chain(catching_up)
             .chain(save)
             .min()
             .map_or(Duration::from_secs(3600), |at| at.saturating_duration_since(now))
@@ -1019,12 +1025,14 @@ impl Worker {
             );
             let _ = self.reports.send(Report::Warning { at: address::now(), message });
         }
+        let reigns = matches!(pass.stance, Stance::Reign { .. });
+        if !reigns {
+            self.board.of_set(number, |status| status.problem = None);
+        }
         let memory = &mut self.memory[number];
         for (path, why) in &scan.unknown {
-            match pass.stance {
-                Stance::Reign { .. } => drop(memory.left_out.insert(path.clone(), why.clone())),
-                _ if logged.contains_key(path) => drop(memory.failures.insert(path.clone(), why.clone())),
-                _ => {}
+            if !reigns && logged.contains_key(path) {
+                memory.failures.insert(path.clone(), why.clone());
             }
         }
         if !pass.whole {
@@ -1043,7 +1051,7 @@ impl Worker {
         {
             tracing::warn!(set = pass.set.name, path, why, "a file is not replicated");
         }
-        if pass.whole && matches!(pass.stance, Stance::Reign { .. }) {
+        if pass.whole && reigns {
             let unknown = scan.unknown.iter().cloned();
             let mut left_out: BTreeMap<String, String> = unknown.chain(pass.left_out).collect();
             if scan.cut_short {

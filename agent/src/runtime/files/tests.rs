@@ -572,11 +572,19 @@ fn nothing_is_done_while_no_primary_is_known_or_its_log_is_not_applied() {
     host.worker().take(Order::Follow(Some(Epoch(9))));
     host.look();
     assert_eq!(host.content("f").as_deref(), Some("one"));
+    // The status comes after what was applied: it is looked for without another word.
+    assert!(host.worker().wait() <= CAUGHT_UP_EVERY);
+    host.epoch = 8;
+    host.new_reign(ReplicaRole::Following);
+    host.say_file("f", "two");
+    host.worker().work();
+    assert_eq!(host.content("f").as_deref(), Some("two"));
+    assert!(host.worker().wait() > CAUGHT_UP_EVERY);
     // And a reign of this member that is over before it began.
     let taken = host.worker().take_over(Epoch(12));
     assert_eq!(taken[0].failures.len(), 1);
     host.look();
-    assert_eq!((host.content("f").as_deref(), host.logged("f").as_deref()), (Some("one"), Some("two")));
+    assert_eq!((host.content("f").as_deref(), host.logged("f").as_deref()), (Some("two"), Some("two")));
 }
 
 #[test]
