@@ -10,11 +10,13 @@
 //! (perf and inferno; `cargo build --profile profiling -p holdfast-agent`, and HOLDFAST_BINARY names that program).
 //! Garage is found in PATH or by HOLDFAST_GARAGE. `bench many` is a bucket with ten million objects, or as many as a
 //! number after it says.
+//! `bench rejoin` brings back a standby that missed a hundredth of 10 GiB (or of the number after it), and a new one.
 //! Absolute figures are those of the machine, loader included; compare within one run only.
 
 mod idle;
 mod keepalived;
 mod outages;
+mod rejoin;
 mod s3;
 mod throughput;
 mod usage;
@@ -37,6 +39,13 @@ fn main() -> Result<()> {
         && first == "s3"
     {
         return store(rest);
+    }
+    if let Some((first, rest)) = words.split_first()
+        && first == "rejoin"
+    {
+        let gib = rest.first().map_or(Ok(10), |gib| gib.parse())?;
+        let _turn = wait_for_turn()?;
+        return rejoin::all(&holdfast_binary()?, gib);
     }
     if let Some((first, rest)) = words.split_first()
         && first == "many"

@@ -25,7 +25,7 @@ const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 
 /// Where requests go, and with which keys.
 #[derive(Clone, Debug)]
-pub(super) struct Server {
+pub(crate) struct Server {
     pub address: SocketAddr,
     pub region: &'static str,
     pub access_key: String,
@@ -35,7 +35,7 @@ pub(super) struct Server {
 
 /// What the connections do until the time is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Work {
+pub(crate) enum Work {
     /// Stores objects of this size under new names.
     Put(usize),
     /// Stores so many objects of this size under `size-number`, and ends.
@@ -52,7 +52,7 @@ pub(super) enum Work {
 
 /// What came of it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Done {
+pub(crate) struct Done {
     pub requests: u64,
     /// Of bodies, in either direction.
     pub bytes: u64,
@@ -77,7 +77,7 @@ impl Done {
 }
 
 /// Lets `clients` connections work from inside `from`.
-pub(super) fn run(from: &NetNs, server: &Server, work: Work, clients: usize, span: Duration) -> Result<Done> {
+pub(crate) fn run(from: &NetNs, server: &Server, work: Work, clients: usize, span: Duration) -> Result<Done> {
     let (signer, counter) = (Arc::new(Signer::new(server)), Arc::new(AtomicU64::new(0)));
     let begun = Instant::now();
     let until = begun + span;

@@ -3,10 +3,10 @@
 //!
 //! Everything runs on one machine, one server at a time, with the same generator; absolute figures are that machine's.
 
-mod load;
+pub(super) mod load;
 pub(super) mod many;
-mod raw;
-mod servers;
+pub(super) mod raw;
+pub(super) mod servers;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

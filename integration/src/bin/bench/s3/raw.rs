@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 /// Prints small writes that are synced one by one, and large ones.
-pub(super) fn print() -> Result<()> {
+pub(crate) fn print() -> Result<()> {
     let dir = tempfile::Builder::new().prefix("holdfast-bench-").tempdir()?;
     for (name, block, jobs, mib) in [
         ("fio: write 4 KiB + fdatasync", "4k", 1, 64),

@@ -22,7 +22,7 @@ const HOST: &str = "a";
 const PORT: u16 = 9000;
 
 /// A server that runs, and what it runs as.
-pub(super) struct Running<'a> {
+pub(crate) struct Running<'a> {
     pub server: Server,
     /// Its processes: host and number there.
     pids: Vec<(&'a str, i32)>,
@@ -58,7 +58,7 @@ impl Running<'_> {
 }
 
 /// Holdfast as it stands in the cluster; the bucket is made.
-pub(super) fn holdfast(cluster: &Cluster) -> Result<Running<'_>> {
+pub(crate) fn holdfast(cluster: &Cluster) -> Result<Running<'_>> {
     let pair = cluster.spec().data().len() > 1;
     let primary = if pair { cluster.wait_in_sync(LIMIT)? } else { cluster.wait_for_primary(LIMIT)? };
     let target = cluster.target(BUCKET);
