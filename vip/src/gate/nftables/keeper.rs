@@ -153,6 +153,8 @@ pub(super) struct Keeper {
     batch: Batch,
     /// The deadlines that are in force.
     in_force: [u64; 2],
+    /// How often the table was made anew.
+    restored: u64,
     /// The table may not be what it was.
     suspicion: Suspicion,
 }
@@ -201,6 +203,7 @@ impl Keeper {
             flags: ruleset::TABLE_OWNED,
             batch: Batch::default(),
             in_force: [SHUT; 2],
+            restored: 0,
             suspicion: Suspicion::None,
         };
         let mut made = Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
@@ -352,6 +355,8 @@ impl Keeper {
                 outcome => outcome?,
             }
         }
+        // As it was: with the deadlines that were in force.
+        self.orders.restored.store(self.restored, Ordering::Relaxed);
         Ok(())
     }
 
@@ -367,7 +372,7 @@ impl Keeper {
         };
         if damaged {
             self.make()?;
-            self.orders.restored.fetch_add(1, Ordering::Relaxed);
+            self.restored += 1;
         }
         self.suspicion = Suspicion::None;
         Ok(())
