@@ -81,7 +81,7 @@ fn write(dir: &Path) {
     }
     // Bytes in records of their own, over several segments, in a later reign.
     append(RecordKind::EpochStart, &[&begins]);
-    let large: Vec<u8> = (0..60_000u32).map(|n| (n * n >> 3) as u8).collect();
+    let large: Vec<u8> = (0..60_000u32).map(|n| ((n * n) >> 3) as u8).collect();
     let mut extents = Vec::new();
     for chunk in large.chunks(9_000) {
         let (lsn, _) = append(RecordKind::Data, &[chunk]);

@@ -129,8 +129,7 @@ pub type DiskFull = Arc<AtomicBool>;
 pub fn spawn(
     engine: Engine,
     inputs: Receiver<LogInput>,
-    status: SharedStatus,
-    full: DiskFull,
+    (status, full): (SharedStatus, DiskFull),
     (lease, answers): (Lease, freshness::Answers),
     (asked, sameness): (Asked, SamenessBoard),
     report: impl Fn(Event) + Send + 'static,

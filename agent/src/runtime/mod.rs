@@ -306,8 +306,7 @@ fn start(path: &Path) -> Result<()> {
         log_thread::spawn(
             data.engine,
             receiver,
-            status.clone(),
-            full.clone(),
+            (status.clone(), full.clone()),
             (lease.clone(), answers.clone()),
             (asked, upkeep.sameness.clone()),
             event.clone(),

@@ -29,7 +29,8 @@ impl Unsaid {
 
     /// The next one that lies below `acked`.
     pub(super) fn next_below(&mut self, acked: Lsn) -> Option<RangeSum> {
-        self.0.pop_front_if(|sum| sum.to <= acked)
+        let due = self.0.front().is_some_and(|sum| sum.to <= acked);
+        if due { self.0.pop_front() } else { None }
     }
 }
 

@@ -174,7 +174,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                 if self.answers_alone() {
                     progress = progress.decided_by(self.me.clone());
                 }
-                self.role = Role::Leading(Leading {
+                self.role = Role::Leading(Box::new(Leading {
                     start,
                     started: false,
                     progress,
@@ -184,7 +184,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                     reported: BTreeMap::new(),
                     ages: Ages::default(),
                     batch: Batch { sendable: start.1, ..Batch::default() },
-                });
+                }));
             }
             Err(LogError::Full) => {
                 out.push(Output::LogFailed { full: true, error: LogError::Full.to_string() });

@@ -48,7 +48,7 @@ const STATUS_HISTORY: usize = 32;
 
 enum Role<R> {
     Idle,
-    Leading(Leading<R>),
+    Leading(Box<Leading<R>>),
     Following(Following),
 }
 
