@@ -11,6 +11,7 @@
 
 use bytes::Bytes;
 use holdfast_heartbeat::types::{Epoch, Lsn};
+use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
 use crate::access::{Acl, User};
@@ -186,6 +187,19 @@ pub struct CompleteUpload {
     pub precondition: Precondition,
     /// The primary's wall clock.
     pub wall_ms: u64,
+}
+
+impl CompleteUpload {
+    /// The entity tag that an object of exactly the listed parts has; `None` where a listed one is no MD5.
+    pub fn joined(&self) -> Option<Etag> {
+        let mut md5 = Md5::new();
+        for part in &self.parts {
+            let mut digest = [0; 16];
+            hex::decode_to_slice(&part.etag, &mut digest).ok()?;
+            md5.update(digest);
+        }
+        Some(Etag { md5: md5.finalize().into(), parts: self.parts.len() as u32 })
+    }
 }
 
 /// A file of the hosts, as it is from now on.

@@ -68,7 +68,7 @@ pub(super) fn complete(state: &mut Staged<'_>, place: Place, op: &CompleteUpload
     let Some(begun) = state.upload(&op.bucket, &op.key, op.upload)? else {
         // A client that lost the answer, to a failover for instance, asks again for the same: it succeeded.
         return Ok(match before {
-            Some(object) if object.upload == Some(op.upload) && joined(op) == Some(object.etag) => {
+            Some(object) if object.upload == Some(op.upload) && op.joined() == Some(object.etag) => {
                 Ok(Outcome::Stored(Box::new(Stored {
                     etag: object.etag,
                     modified_ms: object.modified_ms,
@@ -128,17 +128,6 @@ pub(super) fn complete(state: &mut Staged<'_>, place: Place, op: &CompleteUpload
         }
     }
     Ok(Ok(stored))
-}
-
-/// The entity tag that an object of exactly the listed parts has; `None` where a listed one is no MD5.
-fn joined(op: &CompleteUpload) -> Option<Etag> {
-    let mut md5 = Md5::new();
-    for part in &op.parts {
-        let mut digest = [0; 16];
-        hex::decode_to_slice(&part.etag, &mut digest).ok()?;
-        md5.update(digest);
-    }
-    Some(Etag { md5: md5.finalize().into(), parts: op.parts.len() as u32 })
 }
 
 /// What the parts are together.

@@ -24,7 +24,6 @@ use std::sync::Arc;
 use holdfast_heartbeat::types::{Epoch, Lsn};
 use holdfast_replication::set_aside::ArchiveReader;
 use holdfast_replication::{LogReader, RecordKind};
-use md5::{Digest, Md5};
 
 pub use self::body::{Body, Bytewise, Opened, Piece};
 pub use self::change::{Change, DeletedKey, ObjectChange, Origin, What};
@@ -301,7 +300,7 @@ impl Archive {
                 };
                 let mut told = ObjectChange::new(read.lsn, &op.bucket, &op.key, traits, Origin::Upload);
                 told.condition = condition(&op.precondition);
-                told.etag = joined(op).map_or_else(String::new, |etag| etag.to_string());
+                told.etag = op.joined().map_or_else(String::new, |etag| etag.to_string());
                 match whole {
                     Ok(body) => told.size = Some(body.size),
                     Err(why) => (told.size, told.missing) = (op.size, Some(why.to_string())),
@@ -429,7 +428,7 @@ impl Archive {
             },
             (None, None) => return lost("the upload began before this archive"),
         };
-        let Some(etag) = joined(op) else { return lost("its list of parts is not what any release writes") };
+        let Some(etag) = op.joined() else { return lost("its list of parts is not what any release writes") };
         let mut pieces = Vec::with_capacity(op.parts.len());
         for listed in &op.parts {
             let sealed = traits.encryption.is_some();
@@ -572,17 +571,6 @@ impl Upload {
         };
         self.parts.insert(op.number, part);
     }
-}
-
-/// The entity tag of an object of exactly the listed parts.
-fn joined(op: &CompleteUpload) -> Option<Etag> {
-    let mut md5 = Md5::new();
-    for part in &op.parts {
-        let mut digest = [0; 16];
-        hex::decode_to_slice(&part.etag, &mut digest).ok()?;
-        md5.update(digest);
-    }
-    Some(Etag { md5: md5.finalize().into(), parts: op.parts.len() as u32 })
 }
 
 fn wall_ms(op: &Op) -> Option<u64> {
