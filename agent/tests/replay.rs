@@ -59,6 +59,7 @@ fn session() -> Recorder {
         probe_vip: true,
         attendance: None,
         fencing: None,
+        speaks: holdfast_heartbeat::packet::NEWEST,
     };
     let mut now = Time(100_000_000_000);
     let mut node = Node::new(settings, HardState::default(), LogPosition::default(), now);

@@ -14,6 +14,7 @@ pub mod packet;
 pub mod planted;
 pub mod replay;
 pub mod types;
+mod version1;
 
 pub use detector::{Detector, PathHealth};
 pub use inquiry::{AddressTestimony, Claim, Facts, Inquiry, Testimony};

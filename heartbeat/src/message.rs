@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::inquiry::{Inquiry, Testimony};
+use crate::packet::NEWEST;
 use crate::types::{Epoch, InSyncRecord, Incarnation, Lsn, Member, MemberKind, NodeId, Time};
 
 /// Drawn at random at each start of an agent: it tells one life of the process from another.
@@ -15,8 +16,9 @@ use crate::types::{Epoch, InSyncRecord, Incarnation, Lsn, Member, MemberKind, No
 #[serde(transparent)]
 pub struct BootNonce(pub u64);
 
-/// Most bytes that the members of an in-sync record may take in a packet: nine with the longest names.
-/// A member keeps the record and states it in its own heartbeats, so it takes none that would not fit there.
+/// Most bytes that an in-sync record may take in a packet ([`InSyncRecord::bytes`]): nine members with the longest
+/// names, or three that are in sync among five that vote. A member keeps the record and states it in its own
+/// heartbeats, so it takes none that would not fit there.
 pub const MAX_RECORD_BYTES: usize = 9 * (1 + NodeId::MAX_LEN + LONGEST_VARINT);
 /// The greatest epoch that is believed. Elections count in ones, so a greater one is a defect of the
 /// peer, and taking it over would leave no room for the next election.
@@ -30,7 +32,7 @@ pub const MAX_PATHS: usize = 8;
 /// Most other members that a member says it hears.
 pub const MAX_SIGHTS: usize = 8;
 /// A 64-bit number in the encoding of the payload, in bytes.
-const LONGEST_VARINT: usize = 10;
+pub(crate) const LONGEST_VARINT: usize = 10;
 
 /// Everything that travels in a packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +48,15 @@ pub enum Message {
 }
 
 impl Message {
+    /// The newest version of the packet that the sender speaks.
+    pub(crate) fn speaks(&self) -> u8 {
+        match self {
+            Message::Heartbeat(heartbeat) => heartbeat.speaks,
+            // Which is the same in all of them.
+            Message::Notice(_) | Message::Inquiry(_) | Message::Testimony(_) => NEWEST,
+        }
+    }
+
     /// The same without what is measured and shown, if it has any of that: nothing is decided by it.
     pub(crate) fn without_measurements(&self) -> Option<Message> {
         let Message::Heartbeat(heartbeat) = self else { return None };
@@ -93,6 +104,8 @@ pub struct Heartbeat {
     pub reply_wanted: bool,
     /// What was counted on each path between the two, in the sender's numbering; at most [`MAX_PATHS`].
     pub paths: Vec<PathReport>,
+    /// The newest version of the packet that the sender speaks.
+    pub speaks: u8,
     /// What the sender is and holds.
     pub state: MemberState,
 }
@@ -212,10 +225,8 @@ impl MemberState {
             self.record.as_ref().map(|record| record.epoch),
             self.resigned.as_ref().map(|resigned| resigned.epoch),
         ];
-        let members = self.record.iter().flat_map(|record| &record.members);
-        let record_bytes: usize = members.map(|member| 1 + member.id.as_str().len() + LONGEST_VARINT).sum();
         epochs.into_iter().flatten().all(|epoch| epoch <= MAX_EPOCH)
-            && record_bytes <= MAX_RECORD_BYTES
+            && self.record.as_ref().is_none_or(InSyncRecord::within_bounds)
             && self.suspension.version <= MAX_SUSPENSION
             && self.penalty <= MAX_PENALTY
             && self.hears.len() <= MAX_SIGHTS
@@ -297,6 +308,8 @@ pub enum Refusal {
     NotBootstrapped,
     /// The voter is itself primary.
     IsPrimary,
+    /// The candidate has no vote: it was taken out of the cluster, or is not a part of it yet.
+    NotAVoter,
 }
 
 /// A reign that its holder gave up by itself.

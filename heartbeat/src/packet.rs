@@ -3,8 +3,8 @@
 //! ```text
 //! offset  size
 //!      0     4  magic "HFHB"
-//!      4     1  version
-//!      5     1  reserved, zero
+//!      4     1  version of the payload
+//!      5     1  newest version that the sender speaks
 //!      6     2  length of the payload, big endian
 //!      8     4  key id (first bytes of a hash of the key)
 //!     12    32  HMAC-SHA256 over bytes 0..12 and the payload
@@ -12,6 +12,12 @@
 //! ```
 //!
 //! No byte of the payload reaches a parser before the tag was compared (rule R5).
+//!
+//! # Versions
+//! Two releases understand each other while there is a version that both speak. Everybody begins in the oldest one and
+//! says in each packet which one is its newest; from then on each side speaks to the other in the newest that both know.
+//! Nothing is agreed on and nothing is remembered, so either side may be replaced by an older or a newer release at any
+//! time.
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
@@ -19,9 +25,14 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::message::Message;
+use crate::version1;
 
-/// The version that this build speaks.
-pub const VERSION: u8 = 1;
+/// The oldest version that this build speaks: all that is said to somebody who was not heard yet.
+pub const OLDEST: u8 = 1;
+/// The newest one.
+pub const NEWEST: u8 = 2;
+/// From this version on a record says who votes.
+pub const SAYS_WHO_VOTES: u8 = 2;
 /// Largest packet, in bytes: what IPv6 carries unfragmented over any link (an MTU of 1280, less 48 of headers).
 pub const MAX_PACKET: usize = 1232;
 
@@ -137,17 +148,17 @@ impl Keyring {
         self.keys.iter().map(|key| format!("{:08x}", u32::from_be_bytes(key.id))).collect()
     }
 
-    /// Signs and encodes `message`.
+    /// Signs and encodes `message` in `version`, which lies between [`OLDEST`] and [`NEWEST`].
     ///
     /// What a heartbeat says for people alone is left out where names are so long that it does not fit.
-    pub fn seal(&self, message: &Message) -> Vec<u8> {
+    pub fn seal(&self, message: &Message, version: u8) -> Vec<u8> {
         let mut packet = [0; MAX_PACKET];
         let (header, room) = packet.split_at_mut(HEADER);
-        let mut written = postcard::to_slice(message, room).map(|payload| payload.len());
+        let mut written = encode(message, version, room);
         if written.is_err()
             && let Some(shorter) = message.without_measurements()
         {
-            written = postcard::to_slice(&shorter, room).map(|payload| payload.len());
+            written = encode(&shorter, version, room);
         }
         let payload = match written {
             Ok(length) => &room[..length],
@@ -155,7 +166,7 @@ impl Keyring {
         };
         let key = &self.keys[0];
         header[..4].copy_from_slice(&MAGIC);
-        header[4] = VERSION;
+        (header[4], header[5]) = (version, message.speaks());
         header[6..8].copy_from_slice(&(payload.len() as u16).to_be_bytes());
         header[8..TAG_AT].copy_from_slice(&key.id);
         let tag = key.mac.clone().chain_update(&header[..TAG_AT]).chain_update(payload).finalize();
@@ -166,6 +177,11 @@ impl Keyring {
 
     /// Checks and decodes a packet that came from the network.
     pub fn open(&self, packet: &[u8]) -> Result<Message, Dropped> {
+        self.open_up_to(packet, NEWEST)
+    }
+
+    /// As [`Keyring::open`], for a release whose newest version is `newest`.
+    pub fn open_up_to(&self, packet: &[u8], newest: u8) -> Result<Message, Dropped> {
         if packet.len() > MAX_PACKET {
             return Err(Dropped::Oversized);
         }
@@ -176,7 +192,8 @@ impl Keyring {
         if header[..4] != MAGIC {
             return Err(Dropped::BadMagic);
         }
-        if header[4] != VERSION || header[5] != 0 {
+        let (version, speaks) = (header[4], header[5]);
+        if !(OLDEST..=newest).contains(&version) || speaks < version {
             return Err(Dropped::OtherVersion);
         }
         let length = usize::from(u16::from_be_bytes([header[6], header[7]]));
@@ -188,9 +205,24 @@ impl Keyring {
         let key = self.keys.iter().find(|key| key.id == header[8..TAG_AT]).ok_or(Dropped::UnknownKey)?;
         let mac = key.mac.clone().chain_update(&header[..TAG_AT]).chain_update(payload);
         mac.verify_slice(&header[TAG_AT..]).map_err(|_| Dropped::BadMac)?;
-        match postcard::take_from_bytes(payload) {
-            Ok((message, [])) if Message::within_bounds(&message) => Ok(message),
-            _ => Err(Dropped::Malformed),
-        }
+        let message = decode(payload, version, speaks, newest).filter(Message::within_bounds);
+        message.ok_or(Dropped::Malformed)
     }
+}
+
+/// Writes the payload; its length in bytes.
+fn encode(message: &Message, version: u8, room: &mut [u8]) -> postcard::Result<usize> {
+    match version {
+        1 => version1::encode(message, room),
+        _ => postcard::to_slice(message, room).map(|payload| payload.len()),
+    }
+}
+
+/// The message, if that is what the payload is.
+fn decode(payload: &[u8], version: u8, speaks: u8, newest: u8) -> Option<Message> {
+    if version == 1 {
+        return version1::decode(payload, speaks, newest);
+    }
+    let (message, rest) = postcard::take_from_bytes::<Message>(payload).ok()?;
+    (rest.is_empty() && message.speaks() == speaks).then_some(message)
 }

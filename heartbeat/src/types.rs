@@ -10,6 +10,8 @@ use std::time::Duration;
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
+use crate::message::{LONGEST_VARINT, MAX_EPOCH, MAX_RECORD_BYTES};
+
 /// The generation of a primary's reign. Grows by each election; zero means "none yet".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -157,6 +159,9 @@ pub struct InSyncRecord {
     pub version: u64,
     /// The data members that hold every acknowledged byte.
     pub members: Vec<Member>,
+    /// Who votes, witnesses included, in no order. `None`: whoever is configured; nobody wrote it down yet.
+    #[serde(default)]
+    pub voters: Option<Vec<NodeId>>,
 }
 
 impl InSyncRecord {
@@ -168,6 +173,28 @@ impl InSyncRecord {
     /// Whether `member`, in this very incarnation, is in the set.
     pub fn contains(&self, member: &Member) -> bool {
         self.members.contains(member)
+    }
+
+    /// Whether the record says that there is no vote for `id`.
+    pub fn leaves_out(&self, id: &NodeId) -> bool {
+        self.voters.as_ref().is_some_and(|voters| !voters.contains(id))
+    }
+
+    /// What its names take in a packet, in bytes.
+    pub fn bytes(&self) -> usize {
+        let name = |id: &NodeId| 1 + id.as_str().len();
+        let members = self.members.iter().map(|member| name(&member.id) + LONGEST_VARINT);
+        members.chain(self.voters.iter().flatten().map(name)).sum()
+    }
+
+    /// Whether a member can keep it, state it and decide by it.
+    pub fn within_bounds(&self) -> bool {
+        let different = |voters: &Vec<NodeId>| {
+            !voters.is_empty() && voters.iter().enumerate().all(|(at, id)| !voters[..at].contains(id))
+        };
+        self.epoch <= MAX_EPOCH
+            && self.bytes() <= MAX_RECORD_BYTES
+            && self.voters.as_ref().is_none_or(different)
     }
 }
 

@@ -35,7 +35,7 @@ impl Coordinator {
     fn new(seed: u64) -> Coordinator {
         let c = Cluster::new(3);
         let members: Vec<Member> = c.nodes.iter().map(|n| n.member.clone()).collect();
-        let record = InSyncRecord { epoch: Epoch(1), version: 1, members };
+        let record = InSyncRecord { epoch: Epoch(1), version: 1, members, voters: None };
         let mut coordinator = Coordinator {
             c,
             dice: Dice(seed),
@@ -99,7 +99,7 @@ impl Coordinator {
     fn next_record(&self, members: Vec<Member>) -> InSyncRecord {
         let epoch = Epoch(self.epoch);
         let version = if epoch == self.record.epoch { self.record.version + 1 } else { 1 };
-        InSyncRecord { epoch, version, members }
+        InSyncRecord { epoch, version, members, voters: None }
     }
 
     fn shrink(&mut self) {

@@ -123,6 +123,30 @@ pub(super) async fn fence_confirmed(State(api): State<Api>, body: Body) -> Resul
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+struct NodesBody {
+    #[serde(deserialize_with = "stated")]
+    add: Option<NodeId>,
+    #[serde(deserialize_with = "stated")]
+    remove: Option<NodeId>,
+}
+
+/// Gives a vote to one member, takes that of another: `{"add": NAME, "remove": NAME}`, or one of them.
+pub(super) async fn change_nodes(State(api): State<Api>, body: Body) -> Result<Json<Outcome>, ApiError> {
+    let NodesBody { add, remove } = parse(body)?;
+    if add.is_none() && remove.is_none() {
+        return Err(ApiError::BadRequest(
+            "say who gets a vote and whose is taken: {\"add\": NAME, \"remove\": NAME}, or one of them"
+                .to_owned(),
+        ));
+    }
+    if add == remove {
+        return Err(ApiError::BadRequest("the same member cannot be added and removed".to_owned()));
+    }
+    carry_out(api, Command::ChangeVoters { remove, add }).await
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct RecordBody {}
 
 /// Writes down what the core was told lately; the answer names the file.

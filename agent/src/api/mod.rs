@@ -159,6 +159,7 @@ fn router_with(handle: Handle, options: ApiOptions, patience: Patience) -> Route
         .route("/api/replication/resync", any(not_in_this_version))
         .route("/api/replication/rules", any(not_in_this_version))
         .route("/api/replication/rules/{*rest}", any(not_in_this_version))
+        .route("/api/cluster/nodes", get(reading::cluster).merge(guarded(post(commands::change_nodes))))
         .route("/api/cluster/{*rest}", any(not_in_this_version))
         .method_not_allowed_fallback(async || ApiError::WrongMethod)
         .fallback(async || ApiError::UnknownPath)

@@ -39,11 +39,19 @@ pub struct Cluster {
     pub solo: bool,
     /// The quorum policy, in words.
     pub policy: String,
-    /// All voters, the one that looks first.
+    /// Who has a vote; empty while nobody wrote it down: then whoever is configured.
+    #[serde(default)]
+    pub voters: Vec<String>,
+    /// All members that are configured, the one that looks first.
     pub members: Vec<ClusterMember>,
 }
 
-/// One voter.
+/// Of a release that did not say: who is a member has a vote.
+fn yes() -> bool {
+    true
+}
+
+/// One member.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ClusterMember {
     /// Its name, or its address until it was heard.
@@ -63,6 +71,9 @@ pub struct ClusterMember {
     /// Taken out for maintenance.
     #[serde(default)]
     pub drained: bool,
+    /// It has a vote.
+    #[serde(default = "yes")]
+    pub vote: bool,
     /// Heard lately.
     pub alive: bool,
     /// How long ago.
@@ -97,6 +108,7 @@ impl From<Status> for Cluster {
             epoch: Some(status.epoch),
             priority: Some(status.priority),
             drained: status.drained,
+            vote: status.vote,
             alive: true,
             last_heard_ms: Some(0),
             paths: Vec::new(),
@@ -110,6 +122,7 @@ impl From<Status> for Cluster {
             priority: peer.priority,
             in_sync: peer.in_sync,
             drained: peer.drained,
+            vote: peer.vote,
             alive: peer.alive,
             last_heard_ms: peer.last_heard_ms,
             paths: peer.paths,
@@ -123,6 +136,7 @@ impl From<Status> for Cluster {
             in_sync: status.in_sync,
             solo: status.solo,
             policy: status.policy,
+            voters: status.voters,
             members,
         }
     }

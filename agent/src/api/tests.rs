@@ -63,6 +63,7 @@ pub(crate) fn status() -> Status {
         penalty: 0,
         disk_stalled: false,
         electable: kind == "data",
+        vote: true,
         hears: vec![
             Hearing { member: "a".into(), by: vec!["main".into()], not_by: vec![] },
             Hearing { member: "b".into(), by: vec![], not_by: vec!["main".into()] },
@@ -97,6 +98,11 @@ pub(crate) fn status() -> Status {
         services: Vec::new(),
         links_failed: None,
         fences: Vec::new(),
+        vote: true,
+        votes: 3,
+        quorum: 2,
+        voters: Vec::new(),
+        pair: false,
         penalty: 0,
         checks: Vec::new(),
         disk: None,
@@ -439,6 +445,8 @@ async fn orders_reach_the_core_as_they_were_meant() {
         ("/api/ha/failback", r#"{"enabled":true}"#),
         ("/api/ha/failback", r#"{"enabled":false}"#),
         ("/api/ha/drain", ""),
+        ("/api/cluster/nodes", r#"{"add":"c"}"#),
+        ("/api/cluster/nodes", r#"{"remove":"b","add":"c"}"#),
     ] {
         let (status, answer) = fake.post(path, body).await;
         assert_eq!(
@@ -460,6 +468,11 @@ async fn orders_reach_the_core_as_they_were_meant() {
             Command::SetFailback { enabled: true },
             Command::SetFailback { enabled: false },
             Command::Drain,
+            Command::ChangeVoters { remove: None, add: Some(NodeId::new("c").unwrap()) },
+            Command::ChangeVoters {
+                remove: Some(NodeId::new("b").unwrap()),
+                add: Some(NodeId::new("c").unwrap())
+            },
         ]
     );
 }
@@ -495,6 +508,9 @@ async fn an_order_that_is_not_understood_is_refused() {
         ("/api/ha/pause", r#"{"on":true}"#),
         ("/api/ha/resume", "now"),
         ("/api/ha/drain", r#"{"node":"b"}"#),
+        ("/api/cluster/nodes", "{}"),
+        ("/api/cluster/nodes", r#"{"add":"b","remove":"b"}"#),
+        ("/api/cluster/nodes", r#"{"replace":"b"}"#),
     ] {
         let (status, answer) = fake.post(path, body).await;
         assert_eq!((status, code(&answer)), (StatusCode::BAD_REQUEST, "bad_request"), "{path} {body}");
@@ -589,7 +605,7 @@ async fn what_does_not_exist_is_said_in_json() {
         "/api/replication/resync",
         "/api/replication/rules",
         "/api/replication/rules/1",
-        "/api/cluster/nodes",
+        "/api/cluster/nodes/c",
     ] {
         for (status, body) in [fake.get(path).await, fake.post(path, "{}").await] {
             assert_eq!((status, code(&body)), (StatusCode::NOT_IMPLEMENTED, "not_in_this_version"), "{path}");

@@ -149,6 +149,25 @@ pub enum HaCommand {
         #[arg(value_name = "NAME")]
         member: String,
     },
+    /// Make the member of this host a new one, while its agent is stopped: it forgets its votes, keeps its log, and is
+    /// brought up to date by the primary. Says what that means first.
+    Reset {
+        /// Its configuration.
+        #[arg(long, value_name = "FILE", default_value = "/etc/holdfast/holdfast.hcl")]
+        config: PathBuf,
+        /// Do it.
+        #[arg(long)]
+        yes: bool,
+        /// Do it even if no other member is known to hold every acknowledged byte.
+        #[arg(long)]
+        accept_data_loss: bool,
+    },
+    /// Who has a vote; give one to a member, take one away, or replace a dead member while the cluster runs.
+    Members {
+        /// What to do [default: show them]
+        #[command(subcommand)]
+        change: Option<MembersCommand>,
+    },
     /// End the pause of the cluster and the drain of this host's member.
     Resume,
     /// Write down what the agent's core was told in the last minutes; prints the file's path.
@@ -180,6 +199,34 @@ pub enum HaCommand {
         /// The newest N entries only.
         #[arg(long, value_name = "N", default_value_t = 50)]
         limit: usize,
+    },
+}
+
+/// What `holdfast ha members` does. Each member's configuration says where the others are reached; change that first
+/// and reload (`systemctl reload holdfast`).
+#[derive(Debug, Subcommand)]
+pub enum MembersCommand {
+    /// Give a vote to a member that is configured everywhere and runs. Run it on the primary.
+    Add {
+        /// Its node_id.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Take the vote of a member that is gone for good. Run it on the primary.
+    Remove {
+        /// Its node_id.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Take the vote of a member that is gone for good, and give one to the member that takes its place. Run it on
+    /// the primary.
+    Replace {
+        /// The node_id of the one that is gone.
+        #[arg(value_name = "OLD")]
+        old: String,
+        /// The node_id of the new one.
+        #[arg(value_name = "NEW")]
+        new: String,
     },
 }
 

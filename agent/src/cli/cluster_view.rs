@@ -73,6 +73,37 @@ pub(super) fn render(cluster: &Cluster, paint: Paint) -> String {
     out
 }
 
+/// `holdfast ha members`: who has a vote, and who is here without one.
+pub(super) fn members(cluster: &Cluster, paint: Paint) -> String {
+    let mut rows = vec![["MEMBER", "KIND", "VOTE", "IN SYNC", "HEARD"].map(|head| paint.dim(head)).to_vec()];
+    let heard = |member: &ClusterMember| row(member, paint).pop().unwrap_or_default();
+    rows.extend(cluster.members.iter().map(|member| {
+        vec![
+            printable(&member.id),
+            member.kind.clone(),
+            if member.vote { "yes".to_owned() } else { paint.warn("no") },
+            match (member.kind == "data", member.in_sync) {
+                (true, true) => "yes".to_owned(),
+                (true, false) => paint.warn("no"),
+                (false, _) => "-".to_owned(),
+            },
+            heard(member),
+        ]
+    }));
+    // Whose vote counts although the configuration names them no more, or whose name was not heard yet.
+    let shown = |id: &&String| !cluster.members.iter().any(|member| member.id == **id);
+    rows.extend(cluster.voters.iter().filter(shown).map(|id| {
+        vec![
+            printable(id),
+            "?".to_owned(),
+            "yes".to_owned(),
+            "-".to_owned(),
+            paint.bad("NOT CONFIGURED HERE"),
+        ]
+    }));
+    format!("{}\n\n{}", printable(&cluster.policy), table(&rows, ""))
+}
+
 /// What was lost in one direction in the last minute.
 fn lost(loss: Option<Loss>, carries: bool) -> String {
     match loss.filter(|_| carries) {

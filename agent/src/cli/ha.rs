@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::args::{HaArgs, HaCommand};
+use super::args::{HaArgs, HaCommand, MembersCommand};
 use super::client::{Client, shaped};
 use super::paint::Paint;
 use super::{
-    UNHEALTHY, audit_view, check_view, cluster_view, history_view, replay, say, say_json, status_view,
+    UNHEALTHY, audit_view, check_view, cluster_view, history_view, replay, reset, say, say_json, status_view,
 };
 use crate::api::Cluster;
 use crate::runtime::audit::Shown;
@@ -22,6 +22,10 @@ pub(super) fn run(args: HaArgs) -> Result<ExitCode> {
     let as_json = args.api.json;
     if let HaCommand::Replay { file, verbose } = &args.command {
         return replay::run(file, *verbose, as_json);
+    }
+    if let HaCommand::Reset { config, yes, accept_data_loss } = &args.command {
+        let consent = reset::Consent { yes: *yes, accept_data_loss: *accept_data_loss };
+        return reset::run(config, &consent, as_json);
     }
     if let HaCommand::Audit { verify: true, dir: Some(dir), .. } = &args.command {
         let verified = crate::runtime::audit::file::verify(dir)?;
@@ -67,7 +71,7 @@ pub(super) fn run(args: HaArgs) -> Result<ExitCode> {
                 false => say(&format!("{}\n", shaped::<Written>(answer)?.path.display()))?,
             }
         }
-        HaCommand::Replay { .. } => unreachable!("needs no agent, see above"),
+        HaCommand::Replay { .. } | HaCommand::Reset { .. } => unreachable!("needs no agent, see above"),
         HaCommand::Failover { to } => {
             let body = to.map_or_else(|| json!({}), |to| json!({"to": to}));
             done(client.order("/api/ha/failover", body)?, as_json)?;
@@ -84,6 +88,21 @@ pub(super) fn run(args: HaArgs) -> Result<ExitCode> {
         HaCommand::Resume => done(client.order("/api/ha/resume", json!({}))?, as_json)?,
         HaCommand::FenceConfirmed { member } => {
             done(client.order("/api/ha/fence-confirmed", json!({"member": member}))?, as_json)?;
+        }
+        HaCommand::Members { change: None } => {
+            let answer = client.get("/api/cluster/nodes")?;
+            match as_json {
+                true => say_json(&answer)?,
+                false => say(&cluster_view::members(&shaped::<Cluster>(answer)?, Paint::for_stdout()))?,
+            }
+        }
+        HaCommand::Members { change: Some(change) } => {
+            let body = match change {
+                MembersCommand::Add { name } => json!({"add": name}),
+                MembersCommand::Remove { name } => json!({"remove": name}),
+                MembersCommand::Replace { old, new } => json!({"remove": old, "add": new}),
+            };
+            done(client.order("/api/cluster/nodes", body)?, as_json)?;
         }
         HaCommand::Drain => done(client.order("/api/ha/drain", json!({}))?, as_json)?,
     }

@@ -246,6 +246,10 @@ fn in_words(event: &Event) -> Option<String> {
         Event::FollowerProgressed { member, durable, .. } => {
             format!("the stream to {member} is down; it holds {}", grouped(durable.0))
         }
+        Event::PeersConfigured(peers) => {
+            let named = peers.iter().filter(|peer| peer.paths > 0).map(|peer| peer.label.as_str());
+            format!("the configuration names other members: {}", named.collect::<Vec<_>>().join(", "))
+        }
         Event::LogFailed { error, .. } => format!("the log cannot be written: {error}"),
         Event::SpaceReturned => "the log's disk has space again".to_owned(),
         Event::LinksJudged { detail, .. } => format!("this host's links are bad: {detail}"),

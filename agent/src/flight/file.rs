@@ -19,7 +19,7 @@ use crate::node::event::Event;
 
 const MAGIC: [u8; 8] = *b"HFFLIGHT";
 /// The format that this build writes and reads.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Longest origin, in bytes: some names and a reason.
 const MAX_ORIGIN_BYTES: usize = 64 * 1024;
 /// Largest file, in bytes: a full ring, and what stands around it.

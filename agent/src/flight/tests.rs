@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use holdfast_heartbeat::packet::NEWEST;
 use holdfast_heartbeat::{BootNonce, Incarnation, Lsn, Member, MemberKind, NodeId, Role, Time};
 
 use super::*;
@@ -23,7 +24,12 @@ fn settings(name: &str, kind: MemberKind, peers: &[(&str, MemberKind)]) -> Setti
         prefers_primary: name == "a",
         peers: peers
             .iter()
-            .map(|(label, kind)| PeerSettings { label: (*label).to_owned(), kind: *kind, paths: 1 })
+            .map(|(label, kind)| PeerSettings {
+                label: (*label).to_owned(),
+                kind: *kind,
+                paths: 1,
+                added: false,
+            })
             .collect(),
         path_names: vec!["main".to_owned()],
         timers: Timers {
@@ -45,6 +51,7 @@ fn settings(name: &str, kind: MemberKind, peers: &[(&str, MemberKind)]) -> Setti
         probe_vip: true,
         attendance: Some(Attendance { prepare: 1000 * MS, retire: 1000 * MS, may_veto: true }),
         fencing: None,
+        speaks: NEWEST,
     }
 }
 

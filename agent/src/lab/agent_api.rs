@@ -44,6 +44,8 @@ pub struct Status {
     pub lease_remaining_ms: Option<u64>,
     /// The data members that hold every acknowledged byte.
     pub in_sync: Vec<String>,
+    /// Who has a vote, where it is written down.
+    pub voters: Vec<String>,
     /// Whether the primary is alone in the in-sync set.
     pub solo: bool,
     /// Why there is no primary, in words, and what to do.

@@ -14,7 +14,7 @@ use holdfast_heartbeat::{
 use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
-use super::quorum::majority;
+use super::quorum::Quota;
 use super::settings::TwoNode;
 use super::transition::Cause;
 use super::{Node, Phase};
@@ -177,6 +177,7 @@ impl Node {
         let wanted = ordered || vacancy.named;
         if self.settings.kind != MemberKind::Data
             || !self.fit()
+            || !self.has_vote()
             || self.drained() && !ordered
             || self.paused() && !wanted
             || now < self.stand_after
@@ -347,8 +348,7 @@ impl Node {
             }
             campaign.own_vote = true;
         }
-        let votes = campaign.votes.len() + usize::from(campaign.own_vote);
-        let won = campaign.own_vote && votes >= self.votes_needed(now, &campaign);
+        let won = campaign.own_vote && self.is_elected(now, &campaign);
         if won && campaign.alone && !campaign.ballot.forced && !self.needed_alone(now) {
             // The other half was heard after all: it has a voice again.
             return self.end_campaign(Cause::VotesMissing, None, out);
@@ -398,7 +398,7 @@ impl Node {
             campaign.ends_at = now + self.patience;
         } else if won {
             self.phase = Phase::Campaigning(campaign.clone());
-            return self.begin_reign(now, campaign.ballot.epoch, campaign.alone, campaign.ballot.forced, out);
+            return self.begin_reign(now, &campaign, out);
         } else if now >= campaign.ends_at && campaign.own_vote {
             if !campaign.ballot.pre {
                 // A voter whose disk is slower than this was will answer within the next one's time.
@@ -453,25 +453,25 @@ impl Node {
         self.change_role(Role::Candidate, cause, Role::Standby, epoch, peer, out);
     }
 
-    /// Votes that make a primary, the own one included.
-    fn votes_needed(&self, now: Time, campaign: &Campaign) -> usize {
-        if campaign.ballot.forced && campaign.alone {
+    /// Whether the votes make a primary, with the own one.
+    fn is_elected(&self, now: Time, campaign: &Campaign) -> bool {
+        let quota = match campaign.alone {
             // Everyone who can be heard must agree that no lease is in force; the silent are not asked.
             // Only an epoch that no majority can win may be won so.
-            return majority(self.voters()).min(self.heard(now));
-        }
-        if planted::is("half-of-the-votes") {
-            return if campaign.alone { 1 } else { self.voters().div_ceil(2) };
-        }
-        if campaign.alone { 1 } else { majority(self.voters()) }
+            true if campaign.ballot.forced => Quota::Heard,
+            true => Quota::Count(1),
+            false if planted::is("half-of-the-votes") => Quota::Count(self.voters().div_ceil(2)),
+            false => Quota::Majority,
+        };
+        let heard = |slot: usize| self.peers[slot].alive(now);
+        self.electorate_of(&campaign.votes).carries(quota, heard, |slot| campaign.votes.contains(&slot))
     }
 
     /// Whether a decision now is taken without a majority: a forced one, or by the policy of a pair
     /// whose other half cannot be heard or has let go.
     pub(super) fn needed_alone(&self, now: Time) -> bool {
-        let heard = 1 + self.peers.iter().filter(|peer| peer.alive(now) && !self.has_left(peer)).count();
-        let short = heard < majority(self.voters());
-        short && (self.forced || self.is_two_node())
+        let here = |peer: &super::peer::Peer| peer.alive(now) && !self.has_left(peer);
+        (self.forced || self.is_two_node()) && !self.carried(now, Quota::Majority, here)
     }
 
     fn has_left(&self, peer: &super::peer::Peer) -> bool {
@@ -514,7 +514,8 @@ impl Node {
                 .is_some_and(|state| mine < first(state.prefers_primary, state.priority, &peer.name()))
         };
         let stands = |peer: &&super::peer::Peer| {
-            peer.settings.kind == MemberKind::Data && peer.state.as_ref().is_none_or(|state| !state.drained)
+            let data = peer.settings.kind == MemberKind::Data && peer.configured();
+            data && peer.state.as_ref().is_none_or(|state| !state.drained)
         };
         let mut others = self.peers.iter().filter(stands);
         self.everybody_is_empty(now) && others.all(comes_first)
@@ -523,7 +524,7 @@ impl Node {
     /// Every data member is here and has never been part of a cluster; no witness remembers one.
     pub(super) fn everybody_is_empty(&self, now: Time) -> bool {
         self.is_pristine()
-            && self.peers.iter().all(|peer| match peer.settings.kind {
+            && self.peers.iter().filter(|peer| peer.configured()).all(|peer| match peer.settings.kind {
                 MemberKind::Data => {
                     peer.alive(now) && peer.state.as_ref().is_some_and(|state| state.pristine)
                 }

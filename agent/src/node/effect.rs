@@ -19,6 +19,8 @@ pub enum Effect {
         peer: usize,
         /// By which path.
         path: usize,
+        /// In which version of the packet.
+        version: u8,
         /// What to say.
         heartbeat: Box<Heartbeat>,
     },

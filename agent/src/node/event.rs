@@ -3,6 +3,8 @@
 use holdfast_heartbeat::{Epoch, Heartbeat, Lsn, Member, NodeId, Notice};
 use serde::{Deserialize, Serialize};
 
+use super::settings::PeerSettings;
+
 /// Something that happened. Past tense: it can no longer be refused.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {
@@ -111,6 +113,9 @@ pub enum Event {
     },
     /// The process is to end in good order.
     TerminationRequested,
+    /// The configuration names other peers than before. Each keeps its place among them: who is gone has no paths
+    /// any more, and who is new comes last, or in the place of one that was gone before.
+    PeersConfigured(Vec<PeerSettings>),
     /// The kernel's gate was looked at.
     GateJudged {
         /// Why the kernel does not hold the lease any more; `None` where it does.
@@ -207,6 +212,13 @@ pub enum Command {
     FenceConfirmed {
         /// Which.
         member: NodeId,
+    },
+    /// Take the vote from one member, and give one to another: a dead one is replaced by one order.
+    ChangeVoters {
+        /// Whose vote goes.
+        remove: Option<NodeId>,
+        /// Who gets one.
+        add: Option<NodeId>,
     },
 }
 

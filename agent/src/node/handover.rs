@@ -64,6 +64,7 @@ impl Node {
             Command::Resume { at_unix_ms } => self.order_resume(now, id, at_unix_ms, out),
             Command::Drain => self.order_drain(now, id, out),
             Command::FenceConfirmed { member } => Some(self.order_fence_confirmed(now, &member, out)),
+            Command::ChangeVoters { remove, add } => self.order_voters(now, id, remove, add, out),
         };
         if let Some(answer) = answer {
             out.push(Effect::Answer { id, answer });
@@ -205,6 +206,15 @@ impl Node {
                 format!("{} cannot be primary now: {}", self.settings.me, self.unfit_because()),
             ));
         }
+        if !self.has_vote() {
+            return Some(decline(
+                "no_vote",
+                format!(
+                    "{0} has no vote in this cluster: it was taken out of it, or is not a part of it yet. On the primary: holdfast ha members add {0}",
+                    self.settings.me
+                ),
+            ));
+        }
         let in_sync = match &self.hard.record {
             Some(record) => record.contains(&self.settings.me),
             None => self.everybody_is_empty(now),
@@ -253,7 +263,7 @@ impl Node {
                 ),
             ));
         }
-        let alone = self.heard(now) < super::quorum::majority(self.voters());
+        let alone = !self.hears_majority(now);
         if alone && !accept_data_loss {
             return Some(decline(
                 "no_quorum",
@@ -357,6 +367,7 @@ impl Node {
         let handover = reign.handover.take().expect("looked at above");
         let epoch = reign.epoch;
         self.take_back_removal(out);
+        self.drop_reform(out);
         self.phase = Phase::Waiting;
         self.seen_in_sync = false;
         out.push(Effect::StandDown { epoch: self.hard.epoch });

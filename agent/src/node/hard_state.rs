@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use holdfast_heartbeat::{
-    Epoch, InSyncRecord, MAX_EPOCH, MAX_RECORD_BYTES, MAX_SUSPENSION, Member, NodeId, Suspension, planted,
+    Epoch, InSyncRecord, MAX_EPOCH, MAX_SUSPENSION, Member, NodeId, Suspension, planted,
 };
 use serde::{Deserialize, Serialize};
 
@@ -33,21 +33,20 @@ pub struct HardState {
     /// with fencing trusts no other one after a start: what was only written down may have been overtaken.
     #[serde(default)]
     pub alone_since: Option<(Epoch, u64)>,
+    /// Epoch and version of the newest record with another voting set that was proposed here and has not taken effect,
+    /// as far as this member knows: of two members that are left, each still needs the other.
+    #[serde(default)]
+    pub voters_proposed: Option<(Epoch, u64)>,
 }
 
 impl HardState {
     /// What in it no election, order or heartbeat could go on from, if anything: the bounds that
     /// [`holdfast_heartbeat::packet`] holds peers to. It was never written by a member that keeps them.
     pub fn beyond_bounds(&self) -> Option<&'static str> {
-        let too_many = |record: &InSyncRecord| {
-            // A name behind its length, and a number of 64 bits.
-            record.members.iter().map(|member| 1 + member.id.as_str().len() + 10).sum::<usize>()
-                > MAX_RECORD_BYTES
-        };
         if self.epoch > MAX_EPOCH {
             return Some("epoch");
         }
-        if self.record.as_ref().is_some_and(|record| record.epoch > MAX_EPOCH || too_many(record)) {
+        if self.record.as_ref().is_some_and(|record| !record.within_bounds()) {
             return Some("in-sync record");
         }
         (self.suspension.version > MAX_SUSPENSION).then_some("count of pauses")

@@ -9,10 +9,11 @@
 
 use std::time::Duration;
 
-use holdfast_heartbeat::{Epoch, InSyncRecord, Lsn, Member, MemberKind, Time, planted};
+use holdfast_heartbeat::{Epoch, InSyncRecord, Lsn, Member, MemberKind, NodeId, Time, planted};
 use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
+use super::quorum::Quota;
 use super::{Node, Phase};
 use holdfast_heartbeat::Role;
 
@@ -61,16 +62,29 @@ impl InSync {
 }
 
 impl Node {
-    /// Writes a record here and offers it to the others with every heartbeat.
+    /// Writes another in-sync set down here, among the same voters, and offers it to the others with every heartbeat.
     pub(super) fn propose_in_sync(&mut self, now: Time, members: Vec<Member>, out: &mut Vec<Effect>) {
+        let voters = self.hard.record.as_ref().and_then(|record| record.voters.clone());
+        self.propose_record(now, members, voters, out);
+    }
+
+    /// Writes a record here and offers it to the others with every heartbeat.
+    pub(super) fn propose_record(
+        &mut self,
+        now: Time,
+        members: Vec<Member>,
+        voters: Option<Vec<NodeId>>,
+        out: &mut Vec<Effect>,
+    ) {
         let Phase::Reigning(reign) = &mut self.phase else { return };
         let version = reign.in_sync.next_version();
-        let record = InSyncRecord { epoch: reign.in_sync.epoch, version, members };
+        let record = InSyncRecord { epoch: reign.in_sync.epoch, version, members, voters };
         reign.in_sync.pending = Some((record.clone(), self.persist_token + 1));
         if self.removing_other_half() {
             // Said first, then written: who is left out must not be the one who does not know.
             self.broadcast(now, true, out);
         }
+        self.note_voters_proposed(&record);
         self.hard.record = Some(record);
         self.memoryless = false;
         self.persist(out);
@@ -112,7 +126,7 @@ impl Node {
         }
         // A voter that promised a later epoch does not count: its vote there was given on what it
         // knew before, and the primary of that epoch need not have seen this record.
-        let assents = |peer: &&super::peer::Peer| {
+        let assents = |peer: &super::peer::Peer| {
             peer.state.as_ref().is_some_and(|state| {
                 (state.epoch == reign.epoch || planted::is("record-below-promise-counts"))
                     && state
@@ -121,8 +135,7 @@ impl Node {
                         .is_some_and(|has| has.epoch == record.epoch && has.rank() >= record.rank())
             })
         };
-        let have = 1 + self.peers.iter().filter(assents).count();
-        if have < self.record_quorum(now) && !planted::is("solo-not-recorded") {
+        if !self.carried(now, self.record_quota(now), assents) && !planted::is("solo-not-recorded") {
             return;
         }
         let Phase::Reigning(reign) = &mut self.phase else { return };
@@ -135,6 +148,7 @@ impl Node {
             waiting.push(joining.clone());
         }
         let newly = set.confirmed.as_ref().map(|old| old.members.clone());
+        let voters_before = set.confirmed.as_ref().map(|old| old.voters.clone());
         set.confirmed = Some(record.clone());
         let alone = record.members == [self.settings.me.clone()];
         if set.waiting != waiting {
@@ -156,6 +170,12 @@ impl Node {
             );
             out.push(Effect::Note { message });
         }
+        if voters_before.is_some_and(|before| before != record.voters) {
+            self.note_voters(&record, out);
+        }
+        if self.hard.voters_proposed.take().is_some() {
+            self.persist(out);
+        }
         if alone && self.is_fencing_pair() && self.hard.alone_since != Some(record.rank()) {
             self.hard.alone_since = Some(record.rank());
             self.persist(out);
@@ -165,11 +185,11 @@ impl Node {
     /// How many voters must have a record. A pair whose other half is silent decides alone, by the
     /// policy of `two_node`; so does one that begins its reign while the other half, which has let go, says that
     /// it can write nothing down. Nobody is left out of a set that way: for that the other half must assent.
-    fn record_quorum(&self, now: Time) -> usize {
+    fn record_quota(&self, now: Time) -> Quota {
         let stalled = |peer: &super::peer::Peer| peer.state.as_ref().is_some_and(|state| state.disk_stalled);
         let first = matches!(&self.phase, Phase::Reigning(reign) if reign.alone && !reign.in_sync.recorded());
         let both = self.is_two_node() && self.peers[0].alive(now) && !(first && stalled(&self.peers[0]));
-        if both || self.removes_unfenced(first) { 2 } else { self.assents_needed(now) }
+        if both || self.removes_unfenced(first) { Quota::Count(2) } else { self.quota() }
     }
 
     /// Whether the pending record leaves out the other half of a pair under `two_node = "fence"` while that one may
@@ -193,6 +213,8 @@ impl Node {
         self.confirm_in_sync(now, out);
         self.shrink_if_lost(now, out);
         self.grow_if_caught_up(now, out);
+        self.write_voters_down(now, out);
+        self.progress_reform(now, out);
     }
 
     fn shrink_if_lost(&mut self, now: Time, out: &mut Vec<Effect>) {
@@ -270,6 +292,9 @@ impl Node {
         else {
             return Some("it is not among the configured members that were heard".into());
         };
+        if self.hard.record.as_ref().is_some_and(|record| record.leaves_out(&member.id)) {
+            return Some("it has no vote any more".into());
+        }
         if peer.member.as_ref() != Some(member) {
             return Some("it came back with another (new or damaged) log".into());
         }
@@ -358,6 +383,7 @@ impl Node {
                 .is_some_and(|(epoch, id)| *epoch == reign.epoch && *id == self.settings.me.id);
             let ready = peer.settings.kind == MemberKind::Data
                 && !confirmed.contains(member)
+                && !confirmed.leaves_out(&member.id)
                 && peer.alive(now)
                 && peer.follower.streaming
                 && follows

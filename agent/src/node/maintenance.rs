@@ -277,7 +277,8 @@ impl Node {
     fn unaware(&self, now: Time, since: Time) -> (Vec<String>, bool) {
         let mine = self.hard.suspension.rank();
         let unaware = |peer: &&super::peer::Peer| {
-            !peer.alive(now) || peer.state.as_ref().is_none_or(|state| state.suspension.rank() < mine)
+            let knows = |state: &holdfast_heartbeat::MemberState| state.suspension.rank() >= mine;
+            peer.configured() && !(peer.alive(now) && peer.state.as_ref().is_some_and(knows))
         };
         let names = self.peers.iter().filter(unaware).map(super::peer::Peer::name).collect();
         let awaited = now.since(since) < SPREAD_WITHIN
@@ -300,11 +301,14 @@ impl Node {
             "the cluster is paused: nobody becomes primary by itself until: holdfast ha resume. \
                            The primary serves on while it has its quorum; failover, failback and promote work"
                 .to_owned();
-        let aware = self.voters() - unaware.len();
         if !unaware.is_empty() {
             message.push_str(&format!(". Not heard from, and told when back: {}", unaware.join(", ")));
         }
-        if aware < super::quorum::majority(self.voters()) {
+        let mine = self.hard.suspension.rank();
+        let aware = |peer: &super::peer::Peer| {
+            peer.alive(now) && peer.state.as_ref().is_some_and(|state| state.suspension.rank() >= mine)
+        };
+        if !self.carried(now, super::quorum::Quota::Majority, aware) {
             message.push_str(
                 ". Less than a majority knows of the pause: beyond the cut a member may still take over",
             );

@@ -11,6 +11,7 @@
 //!   in_sync.rs   the in-sync set of a reign
 //!   handover.rs  switchover, failback, commands
 //!   maintenance.rs  pause, resume, drain
+//!   voting.rs    who votes, and how that changes
 //!   lateness.rs  how late the core itself is
 //!   attendants.rs   services and hooks that follow the role
 //!   paths.rs     what is said of the heartbeat paths: who hears whom, and what is lost on the way
@@ -43,13 +44,14 @@ mod tests;
 pub mod transition;
 pub mod view;
 mod voter;
+mod voting;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use holdfast_heartbeat::{
     Dropped, Epoch, Heartbeat, Lsn, MAX_PATHS, MAX_SIGHTS, MemberKind, MemberState, NodeId, Refusal,
-    Resignation, Role, Time, Vote, planted,
+    Resignation, Role, Time, Vote, packet::OLDEST, planted,
 };
 use serde::{Deserialize, Serialize};
 
@@ -373,6 +375,7 @@ impl Node {
             Event::ChecksJudged { penalty, failed } => self.note_checks(now, penalty, failed, out),
             Event::DiskJudged { good, detail } => self.note_disk(good, detail, out),
             Event::CommandGiven { id, command } => self.carry_out(now, id, command, out),
+            Event::PeersConfigured(peers) => self.take_peers(now, peers, out),
             Event::TerminationRequested => {
                 self.terminating = true;
                 self.exit_at.get_or_insert(now + self.settings.timers.handover + FAREWELL);
@@ -469,6 +472,7 @@ impl Node {
             self.stand_after = self.stand_after.min(now);
         }
         self.peers[peer].member = Some(heartbeat.from.clone());
+        self.peers[peer].speaks = heartbeat.speaks;
         if let (Phase::Reigning(reign), Some(echo)) = (&self.phase, &heartbeat.echo)
             && (heartbeat.state.grants == Some(reign.epoch) || planted::is("lease-from-any-heartbeat"))
             && echo.sent_at >= reign.since
@@ -505,7 +509,8 @@ impl Node {
         if from.id == self.settings.me.id {
             return Err(Dropped::FromSelf);
         }
-        let Some(slot) = self.peers.get(peer) else { return Err(Dropped::UnknownSender) };
+        let slot = self.peers.get(peer).filter(|slot| slot.configured());
+        let Some(slot) = slot else { return Err(Dropped::UnknownSender) };
         let other_name = slot.member.as_ref().is_some_and(|known| known.id != from.id) && slot.alive(now);
         let taken = self.peers.iter().enumerate().any(|(at, other)| {
             at != peer && other.member.as_ref().is_some_and(|known| known.id == from.id) && other.alive(now)
@@ -682,9 +687,12 @@ impl Node {
             echo,
             reply_wanted,
             paths: slot.detector.reports().take(MAX_PATHS).collect(),
+            speaks: self.settings.speaks,
             state,
         });
-        out.push(Effect::Send { peer, path, heartbeat });
+        // Who is not heard may have been replaced by an older release.
+        let theirs = if slot.alive(now) { slot.speaks } else { OLDEST };
+        out.push(Effect::Send { peer, path, version: theirs.min(self.settings.speaks), heartbeat });
     }
 
     fn own_state(&self, now: Time, grants: Option<Epoch>, vote: Option<Vote>) -> MemberState {
@@ -769,19 +777,12 @@ impl Node {
     }
 
     fn voters(&self) -> usize {
-        1 + self.peers.len()
+        self.electorate().voters()
     }
 
     /// Voters that can be heard, this one included.
     fn heard(&self, now: Time) -> usize {
-        1 + self.peers.iter().filter(|peer| peer.alive(now)).count()
-    }
-
-    /// Two data members and nobody else: a majority is lost with either.
-    fn is_two_node(&self) -> bool {
-        self.peers.len() == 1
-            && self.peers[0].settings.kind == MemberKind::Data
-            && self.settings.kind == MemberKind::Data
+        self.electorate().heard(|slot| self.peers[slot].alive(now))
     }
 
     fn is_pristine(&self) -> bool {

@@ -23,6 +23,9 @@ impl Node {
     /// What is wrong with the paths, for `ha status`.
     pub(super) fn warn_of_paths(&self, now: Time, view: &View, warnings: &mut Vec<String>) {
         for (slot, peer) in self.peers.iter().zip(&view.peers) {
+            if !slot.configured() {
+                continue;
+            }
             if !peer.alive {
                 let what = if peer.kind == MemberKind::Witness { "witness " } else { "" };
                 let how = if self.does_not_hear_us(slot, now) {
@@ -70,6 +73,9 @@ impl Node {
         PeerView {
             name: peer.name(),
             kind: peer.settings.kind,
+            configured: peer.configured(),
+            has_vote: self.votes(peer),
+            speaks: state.map(|_| peer.speaks),
             alive,
             heard_at: peer.detector.heard_at(),
             role: state.map(|state| state.role),

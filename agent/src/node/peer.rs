@@ -5,6 +5,7 @@ use std::time::Duration;
 use holdfast_heartbeat::{
     BootNonce, Detector, Dropped, Echo, Heartbeat, Lsn, MAX_PATHS, Member, MemberState, ReplayGuard, Role,
     Sight, Time,
+    packet::OLDEST,
     replay::{self, SLOT_AT},
 };
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,8 @@ pub(super) struct Peer {
     pub member: Option<Member>,
     pub guard: ReplayGuard,
     pub detector: Detector,
+    /// The newest version of the heartbeat that it speaks, as it says.
+    pub speaks: u8,
     /// Its newest believed statement, and when that came.
     pub state: Option<MemberState>,
     /// The packet that the statement came in; it is echoed.
@@ -101,6 +104,7 @@ impl Peer {
             asked: vec![None; settings.paths],
             settings,
             member: None,
+            speaks: OLDEST,
             guard: ReplayGuard::default(),
             detector,
             state: None,
@@ -113,6 +117,17 @@ impl Peer {
             follower: Follower::default(),
             departures: Vec::new(),
         }
+    }
+
+    /// Somebody else in the same place of the configuration: nothing is known of it. What is sent to it is numbered
+    /// on, so that nobody echoes what another one was sent.
+    pub(super) fn replaced(&self, settings: PeerSettings, detect: Duration) -> Peer {
+        Peer { sent_seq: self.sent_seq + 1, ..Peer::new(0, settings, detect) }
+    }
+
+    /// Whether the configuration still names it.
+    pub(super) fn configured(&self) -> bool {
+        self.settings.paths > 0
     }
 
     /// Its name, or what the operator calls it until it has told.

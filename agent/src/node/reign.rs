@@ -10,11 +10,13 @@ use holdfast_heartbeat::{Epoch, Member, MemberKind, NodeId, Resignation, Role, T
 use serde::{Deserialize, Serialize};
 
 use super::attendants::{GRACE, Preparation};
+use super::campaign::Campaign;
 use super::effect::Effect;
 use super::handover::Handover;
 use super::in_sync::InSync;
-use super::quorum::{acknowledged_by, majority};
+use super::quorum::Quota;
 use super::transition::Cause;
+use super::voting::Reform;
 use super::{Node, Phase};
 
 /// A member that holds the lease and cannot finish taking over (its interface is missing, say) makes
@@ -39,6 +41,10 @@ pub(super) struct Reign {
     /// Since when it writes things down: nobody before it needs to be switched off any more.
     pub opened: Option<Time>,
     pub in_sync: InSync,
+    /// Who votes in it at first, as far as known when it was won.
+    pub voters: Option<Vec<NodeId>>,
+    /// A change of the voting set that is under way.
+    pub reform: Option<Reform>,
     /// The log was told to begin.
     pub led: bool,
     pub log_started: bool,
@@ -50,14 +56,9 @@ pub(super) struct Reign {
 }
 
 impl Node {
-    pub(super) fn begin_reign(
-        &mut self,
-        now: Time,
-        epoch: Epoch,
-        alone: bool,
-        forced: bool,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn begin_reign(&mut self, now: Time, campaign: &Campaign, out: &mut Vec<Effect>) {
+        let (epoch, alone, forced) = (campaign.ballot.epoch, campaign.alone, campaign.ballot.forced);
+        let voters = self.newest_voters(&campaign.votes);
         let me = self.settings.me.clone();
         self.change_role(Role::Candidate, Cause::VotesWon, Role::Promoting, epoch, None, out);
         let other = self.other_half().filter(|id| alone && self.is_fencing_pair() && self.is_off(id));
@@ -93,6 +94,8 @@ impl Node {
             lease_until: None,
             opened: None,
             in_sync: InSync::new(epoch, vec![me]),
+            voters,
+            reform: None,
             led: false,
             log_started: false,
             preparation,
@@ -137,12 +140,13 @@ impl Node {
         reign.opened = Some(now);
         reign.in_sync = InSync::new(epoch, members.clone());
         reign.led = recorded;
+        let voters = reign.voters.clone();
         // In a new cluster the log begins only under a recorded set: one that had begun without would
         // belong to no set and could never be told from the remains of an older cluster.
         if recorded {
             out.push(Effect::Lead { epoch, members: members.clone() });
         }
-        self.propose_in_sync(now, members, out);
+        self.propose_record(now, members, voters, out);
     }
 
     /// The step of taking over between the lease and the log: whoever was primary before is off.
@@ -179,11 +183,12 @@ impl Node {
         // A pair goes on after the loss of either half (policy of `two_node`); its primary watches
         // its own links instead, and its own clock: a pause longer than the lease ends the reign. Its
         // lease too counts from what it said last: whoever heard that waits for as long from then on.
-        let needed = self.assents_needed(now);
         let lease = self.settings.timers.lease;
-        let acks: Vec<_> = self.peers.iter().map(|peer| peer.lease_ack).collect();
+        let heard = |slot: usize| self.peers[slot].alive(now);
+        let acks = |slot: usize| self.peers[slot].lease_ack;
+        let sent = self.electorate().acknowledged(self.quota(), heard, self.said_at, acks);
         let Phase::Reigning(reign) = &mut self.phase else { return };
-        let Some(sent) = acknowledged_by(needed, self.said_at, acks) else { return };
+        let Some(sent) = sent else { return };
         let until = sent + lease;
         if reign.lease_until.is_none_or(|held| held < until) {
             reign.lease_until = Some(until);
@@ -193,14 +198,13 @@ impl Node {
         }
     }
 
-    /// Members that must stand behind a reign, this one included: a majority, or, where an operator
+    /// How many voters must stand behind a reign, this one included: a majority, or, where an operator
     /// answers for those who cannot be heard, everybody who can.
-    pub(super) fn assents_needed(&self, now: Time) -> usize {
-        let majority = majority(self.voters());
+    pub(super) fn quota(&self) -> Quota {
         match &self.phase {
-            _ if self.is_two_node() => 1,
-            Phase::Reigning(reign) if reign.answered_for => majority.min(self.heard(now)),
-            _ => majority,
+            _ if self.is_two_node() => Quota::Count(1),
+            Phase::Reigning(reign) if reign.answered_for => Quota::Heard,
+            _ => Quota::Majority,
         }
     }
 
@@ -380,6 +384,7 @@ impl Node {
     /// Ends the reign now: the gate shuts first, everything else follows.
     pub(super) fn step_down(&mut self, now: Time, cause: Cause, peer: Option<NodeId>, out: &mut Vec<Effect>) {
         self.take_back_removal(out);
+        self.drop_reform(out);
         let Phase::Reigning(reign) = std::mem::replace(&mut self.phase, Phase::Waiting) else { return };
         if !planted::is("gate-open-after-reign") {
             out.push(Effect::EndLease);

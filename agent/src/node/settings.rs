@@ -41,6 +41,9 @@ pub struct Settings {
     /// What can be switched off from here; `None` where there are no devices, and the steps with them.
     #[serde(default)]
     pub fencing: Option<Fencing>,
+    /// The newest version of the heartbeat that this member speaks; the newest that there is, but where an older
+    /// release is played.
+    pub speaks: u8,
 }
 
 /// The fence devices of this member, as far as the core must know them.
@@ -67,15 +70,18 @@ pub struct Attendance {
     pub may_veto: bool,
 }
 
-/// One other voter.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// One other member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerSettings {
     /// How the operator wrote it; used in messages until its name is known.
     pub label: String,
     /// Data member or witness.
     pub kind: MemberKind,
-    /// Over how many paths it is reached.
+    /// Over how many paths it is reached; none: it was taken out of the configuration while the agent ran.
     pub paths: usize,
+    /// Came into the configuration while the agent ran: it has no vote before a record gives it one.
+    #[serde(default)]
+    pub added: bool,
 }
 
 /// The node's durations. See `holdfast config check` for their derivation.

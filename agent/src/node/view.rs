@@ -1,7 +1,7 @@
 //! What a node shows of itself: a snapshot, taken whenever somebody asks.
 
 use holdfast_heartbeat::{
-    BootNonce, Dropped, Epoch, InSyncRecord, Loss, MemberKind, Refusal, Role, Suspension, Time,
+    BootNonce, Dropped, Epoch, InSyncRecord, Loss, MemberKind, NodeId, Refusal, Role, Suspension, Time,
 };
 
 use super::attendants::Preparation;
@@ -39,6 +39,12 @@ pub struct View {
     pub quorum: usize,
     /// All voters.
     pub voters: usize,
+    /// Whether this member is one of them.
+    pub has_vote: bool,
+    /// Two data members and nobody else: `two_node` decides.
+    pub pair: bool,
+    /// Who they are, where it is written down.
+    pub voters_by_name: Option<Vec<NodeId>>,
     /// What is not as it should be, in words.
     pub warnings: Vec<String>,
     /// Why this member does not stand although there is no primary, in words.
@@ -66,6 +72,12 @@ pub struct PeerView {
     pub name: String,
     /// Data member or witness.
     pub kind: MemberKind,
+    /// The configuration names it; it keeps its place among the peers until the next start if not.
+    pub configured: bool,
+    /// It has a vote, as far as this member knows.
+    pub has_vote: bool,
+    /// The newest version of the heartbeat that it speaks, as it says.
+    pub speaks: Option<u8>,
     /// Heard lately.
     pub alive: bool,
     /// When it was last heard.
@@ -159,6 +171,9 @@ impl Node {
             dropped: self.dropped.iter().map(|(reason, count)| (*reason, *count)).collect(),
             quorum: super::quorum::majority(self.voters()),
             voters: self.voters(),
+            has_vote: self.has_vote(),
+            pair: self.is_two_node(),
+            voters_by_name: self.hard.record.as_ref().and_then(|record| record.voters.clone()),
             warnings: Vec::new(),
             waiting_for: None,
             failback_enabled: self.failback_enabled,
@@ -195,10 +210,13 @@ impl Node {
             ));
         }
         self.warn_of_paths(now, view, &mut warnings);
+        self.warn_of_votes(now, view, &mut warnings);
         if let Some(record) = &view.record
             && view.primary.is_some()
         {
-            let data = 1 + self.peers.iter().filter(|peer| peer.settings.kind == MemberKind::Data).count();
+            let is_data =
+                |peer: &&super::peer::Peer| peer.settings.kind == MemberKind::Data && peer.configured();
+            let data = 1 + self.peers.iter().filter(is_data).count();
             let data = if self.settings.kind == MemberKind::Witness { data - 1 } else { data };
             if record.members.len() == 1 && data > 1 {
                 warnings.push(format!("solo: only {} holds every acknowledged byte; it cannot fail over until a standby has caught up", record.members[0]));
@@ -303,7 +321,7 @@ impl Node {
                 let missing: Vec<_> = self
                     .peers
                     .iter()
-                    .filter(|p| p.settings.kind == MemberKind::Data && !p.alive(now))
+                    .filter(|p| p.settings.kind == MemberKind::Data && p.configured() && !p.alive(now))
                     .map(|p| p.name())
                     .collect();
                 if missing.is_empty() {
@@ -419,5 +437,6 @@ pub(super) fn in_words(refusal: Refusal) -> &'static str {
         Refusal::NotInSync => "this member does not hold every acknowledged byte",
         Refusal::NotBootstrapped => "a new cluster starts only with every data member present and empty",
         Refusal::IsPrimary => "it is primary itself",
+        Refusal::NotAVoter => "this member has no vote in the cluster",
     }
 }

@@ -114,6 +114,11 @@ impl Node {
         if self.grant_blocks(now, candidate) {
             return Some(Refusal::LeaseHeld);
         }
+        // By the newer of the two records: whose vote was taken away has none, by force either.
+        let theirs = heartbeat.state.record.as_ref();
+        if newer(self.hard.record.as_ref(), theirs).is_some_and(|record| record.leaves_out(&candidate.id)) {
+            return Some(Refusal::NotAVoter);
+        }
         if ballot.forced {
             return None;
         }
@@ -123,7 +128,6 @@ impl Node {
         if self.memoryless && !blank && !planted::is("vote-without-memory") {
             return Some(Refusal::NotBootstrapped);
         }
-        let theirs = heartbeat.state.record.as_ref();
         let own = self.hard.record.as_ref().filter(|_| !planted::is("candidate-judged-by-its-own-record"));
         match newer(own, theirs) {
             Some(record) if !record.contains(candidate) && !only_by_name(record, candidate) => {
@@ -232,9 +236,15 @@ impl Node {
     pub(super) fn adopt_record(&mut self, record: Option<&InSyncRecord>, out: &mut Vec<Effect>) {
         let Some(record) = record else { return };
         let newer = self.hard.record.as_ref().is_none_or(|own| own.rank() < record.rank());
+        let own_voters = self.hard.record.as_ref().and_then(|own| own.voters.as_ref());
+        // An older release has left out who votes, and which of the sets that there were it left out nobody knows.
+        if record.voters.is_none() && own_voters.is_some() {
+            return;
+        }
         let in_time = record.epoch >= self.hard.epoch || planted::is("record-below-promise-counts");
         if newer && !self.memoryless && in_time && !self.phase.reigns() {
             self.hard.record = Some(record.clone());
+            self.hard.voters_proposed = None;
             self.persist(out);
         }
     }

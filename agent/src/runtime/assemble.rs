@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use holdfast_config::timers::{Derived, GateInUse};
 use holdfast_config::{
-    Ack, Config, FailbackMode, GateChoice, Mode, PeerKind, Route, Rule, TwoNode as ConfiguredTwoNode,
-    show_duration,
+    Ack, Config, FailbackMode, GateChoice, Mode, Route, Rule, TwoNode as ConfiguredTwoNode, show_duration,
 };
-use holdfast_heartbeat::{BootNonce, Member, MemberKind};
+use holdfast_heartbeat::{BootNonce, Member, MemberKind, packet};
 use holdfast_replication::replica::Acknowledgement;
 use holdfast_vip::gate::{self, Ending, Gate};
 use holdfast_vip::{Rounds, RouteSpec, RuleSpec, VipSpec};
 
-use super::sockets::Routes;
-use crate::node::settings::{Failback, PeerSettings, Settings, Timers, TwoNode};
+use super::peers::Peers;
+use crate::node::settings::{Failback, Settings, Timers, TwoNode};
+use crate::node::view::View;
 
 /// The conflict probe's window when the former holder has said that it let go.
 const HANDOVER_PROBE: Duration = Duration::from_millis(9);
@@ -112,14 +112,6 @@ pub fn derived(config: &Config, gate: &dyn Gate) -> Derived {
 
 /// What the core is told.
 pub fn settings(config: &Config, me: Member, boot: BootNonce, derived: &Derived) -> Settings {
-    let peers = config.peers.iter().map(|peer| PeerSettings {
-        label: peer.host.to_string(),
-        kind: match peer.kind {
-            PeerKind::Data => MemberKind::Data,
-            PeerKind::Witness => MemberKind::Witness,
-        },
-        paths: peer.heartbeat.len(),
-    });
     let failback = &config.ha.failback;
     Settings {
         me,
@@ -127,7 +119,7 @@ pub fn settings(config: &Config, me: Member, boot: BootNonce, derived: &Derived)
         boot,
         priority: config.ha.priority,
         prefers_primary: config.mode == Mode::Primary,
-        peers: peers.collect(),
+        peers: Peers::of(config).settings(),
         path_names: config.heartbeat_paths.iter().map(|path| path.name.clone()).collect(),
         timers: Timers {
             interval: derived.interval,
@@ -157,6 +149,7 @@ pub fn settings(config: &Config, me: Member, boot: BootNonce, derived: &Derived)
         automatic: config.ha.enabled,
         attendance: super::hooks::attendance(config),
         fencing: super::fence::fencing(config),
+        speaks: packet::NEWEST,
         probe_vip: config.ha.virtual_ips.iter().any(|vip| vip.arp_ping) && config.mode != Mode::Witness,
     }
 }
@@ -164,14 +157,6 @@ pub fn settings(config: &Config, me: Member, boot: BootNonce, derived: &Derived)
 /// Data member or witness.
 pub fn kind(config: &Config) -> MemberKind {
     if config.mode == Mode::Witness { MemberKind::Witness } else { MemberKind::Data }
-}
-
-/// Who is reached where.
-pub fn routes(config: &Config) -> Routes {
-    Routes {
-        listen: config.heartbeat_paths.iter().map(|path| path.listen).collect(),
-        peers: config.peers.iter().map(|peer| peer.heartbeat.clone()).collect(),
-    }
 }
 
 /// What a write waits for.
@@ -194,8 +179,8 @@ pub fn endpoint(config: &Config) -> Option<String> {
 }
 
 /// The quorum policy in words, and what it cannot protect against.
-pub fn policy(config: &Config) -> (String, Option<String>) {
-    let (name, exposure) = quorum_policy(config);
+pub fn policy(config: &Config, view: &View) -> (String, Option<String>) {
+    let (name, exposure) = quorum_policy(config, view);
     let alone = matches!(config.ack, Ack::Local { .. }).then(|| {
         let within = (config.ha.standby_timeout + config.ack.held_back()) * 2 + config.ha.lease();
         format!(
@@ -209,8 +194,8 @@ pub fn policy(config: &Config) -> (String, Option<String>) {
     (name, (!exposures.is_empty()).then(|| exposures.join("; ")))
 }
 
-fn quorum_policy(config: &Config) -> (String, Option<&'static str>) {
-    if config.is_two_node() {
+fn quorum_policy(config: &Config, view: &View) -> (String, Option<&'static str>) {
+    if view.pair {
         let exposure = match config.ha.two_node {
             ConfiguredTwoNode::Probe => {
                 "if every heartbeat path and the network of the virtual address are cut at once, both members serve; \
@@ -230,5 +215,5 @@ fn quorum_policy(config: &Config) -> (String, Option<&'static str>) {
         };
         return (format!("two members without a witness, two_node = \"{name}\""), Some(exposure));
     }
-    (format!("{} of {} members decide", config.quorum(), config.voters()), None)
+    (format!("{} of {} members decide", view.quorum, view.voters), None)
 }

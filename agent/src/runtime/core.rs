@@ -210,8 +210,8 @@ impl Core {
     fn execute(&mut self, now: Time, effect: Effect) {
         let arms = &mut self.arms;
         match effect {
-            Effect::Send { peer, path, heartbeat } => {
-                let packet = arms.keys.now().keyring.seal(&Message::Heartbeat(heartbeat));
+            Effect::Send { peer, path, version, heartbeat } => {
+                let packet = arms.keys.now().keyring.seal(&Message::Heartbeat(heartbeat), version);
                 arms.sockets.send(peer, path, &packet);
             }
             Effect::Persist { token, state } => drop(arms.state.send((token, state))),

@@ -47,9 +47,11 @@ pub mod inquiry;
 pub mod lease;
 pub mod links;
 pub mod log_thread;
+pub mod peers;
 mod programs;
 pub mod realtime;
 pub mod recorder;
+pub mod reload;
 pub mod report;
 pub mod sameness;
 pub mod scrub;
@@ -199,7 +201,9 @@ fn start(path: &Path) -> Result<()> {
 
     let keys = Secrets::of(&config);
     let drops = Arc::new(sockets::DropCounts::default());
-    let heartbeat = sockets::HeartbeatSockets::bind(assemble::routes(&config))?;
+    let peers = peers::Peers::of(&config);
+    let listen = config.heartbeat_paths.iter().map(|path| path.listen).collect();
+    let heartbeat = sockets::HeartbeatSockets::bind(listen, peers.clone())?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -420,18 +424,16 @@ fn start(path: &Path) -> Result<()> {
         let mut streams = stream::Streams::new(keys.clone(), sender.clone())
             .compressing(config.compression)
             .counted_in(upkeep.streams.clone());
-        if let Some(setup) = conntrack::Setup::new(&config) {
+        if let Some(setup) = conntrack::Setup::new(&config, &peers) {
             let (asides, asked) = tokio::sync::mpsc::channel(conntrack::MOST_ASKERS);
             let opening = streams.opening_asides();
             conntracked = Some(conntrack::spawn(setup, opening, asked, leader_receiver.clone())?);
             streams = streams.with_asides(asides);
         }
         if let Some(listener) = stream_listener {
-            let hosts = config.data_peers().map(|peer| peer.host).collect();
-            runtime.spawn(streams.clone().accept(listener, hosts));
+            runtime.spawn(streams.clone().accept(listener, peers.clone()));
         }
-        let peers = config.peers.iter().map(|peer| peer.replication).collect();
-        runtime.spawn(streams.follow(leader_receiver, peers, config.listen));
+        runtime.spawn(streams.follow(leader_receiver, peers.clone(), config.listen));
         log_sender = Some(sender);
         log_status = Some(status);
         backend = Some(write);
@@ -456,6 +458,7 @@ fn start(path: &Path) -> Result<()> {
     let node = Node::new(settings, identity.hard, log_position, address::now());
     let show = Show {
         config: config.clone(),
+        peers: peers.clone(),
         supervised: supervisor.is_some(),
         gate: gate.clone(),
         realtime: granted.describe(),
@@ -488,6 +491,7 @@ fn start(path: &Path) -> Result<()> {
     let (inquiries, inquiry_orders) = tokio::sync::mpsc::unbounded_channel();
     let inquirer = inquiry::Setup {
         config: config.clone(),
+        peers: peers.clone(),
         me: identity.member.clone(),
         boot,
         derived: derived.clone(),
@@ -548,13 +552,19 @@ fn start(path: &Path) -> Result<()> {
     runtime.spawn(crate::api::serve(api_listener, router));
 
     let reload = {
-        let (path, config, keys, reports) = (path.to_owned(), config.clone(), keys.clone(), reports.clone());
-        let audit = audit.clone();
+        let reload = reload::Reload {
+            path: path.to_owned(),
+            running: config.clone(),
+            secrets: keys.clone(),
+            peers: peers.clone(),
+            core: Some(inputs.clone()),
+        };
+        let (reports, audit) = (reports.clone(), audit.clone());
         move || {
             let at = address::now();
             let entry =
                 audit::Entry { by: "signal SIGHUP".to_owned(), ..audit::Entry::of_agent("reload", "") };
-            let _ = reports.send(match keys.reload_telling(&path, &config) {
+            let _ = reports.send(match reload.read_again() {
                 Ok((message, digest)) => {
                     let (detail, said) = (Some(format!("sha256 {digest}")), Some(message.clone()));
                     audit.tell(audit::Entry { detail, message: said, ..entry });
@@ -844,6 +854,7 @@ fn read_status(status: &SharedStatus) -> ReplicaStatus {
 /// Makes a status out of the core's view and of what the core does not know.
 struct Show {
     config: Arc<Config>,
+    peers: peers::Peers,
     supervised: bool,
     gate: Arc<dyn Gate>,
     realtime: String,
@@ -888,8 +899,8 @@ impl Show {
         for (reason, count) in &view.dropped {
             *dropped.entry(reason.to_string()).or_default() += count;
         }
-        let (policy, exposure) = assemble::policy(&self.config);
-        let everybody = view.peers.iter().all(|peer| peer.alive);
+        let (policy, exposure) = assemble::policy(&self.config, &view);
+        let everybody = view.peers.iter().all(|peer| peer.alive || !peer.configured);
         let ms = |since: holdfast_heartbeat::Time| view.at.since(since).as_millis() as u64;
         Status {
             node: self.config.node_id.clone(),
@@ -947,6 +958,11 @@ impl Show {
                     .collect(),
             },
             gate_fallback: self.gate_fallback.clone(),
+            vote: view.has_vote,
+            votes: view.voters,
+            quorum: view.quorum,
+            voters: view.voters_by_name.iter().flatten().map(ToString::to_string).collect(),
+            pair: view.pair,
             policy,
             exposure,
             end_lsn: view.log.end.0,
@@ -956,8 +972,9 @@ impl Show {
             peers: view
                 .peers
                 .iter()
-                .zip(&self.config.peers)
-                .map(|(peer, configured)| PeerStatus {
+                .zip(&**self.peers.now())
+                .filter(|(peer, _)| peer.configured)
+                .map(|(peer, slot)| PeerStatus {
                     id: peer.name.clone(),
                     kind: kind_name(peer.kind).to_owned(),
                     alive: peer.alive,
@@ -970,11 +987,12 @@ impl Show {
                     penalty: peer.penalty,
                     disk_stalled: peer.disk_stalled,
                     electable: peer.electable,
+                    vote: peer.has_vote,
                     hears: peer.hears.iter().map(|hearing| self.hearing(hearing)).collect(),
                     paths: peer
                         .paths
                         .iter()
-                        .zip(&configured.heartbeat)
+                        .zip(&slot.peer.heartbeat)
                         .zip(&self.config.heartbeat_paths)
                         .map(|((path, address), own)| PathStatus {
                             name: own.name.clone(),

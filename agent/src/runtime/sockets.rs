@@ -7,7 +7,7 @@
 //! use up the share of whom it belongs to.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use holdfast_heartbeat::{Dropped, MAX_PACKET, Message};
 use nix::sys::socket::MsgFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::peers::Peers;
 use super::realtime::{Granted, Urgency};
 use super::secrets::Secrets;
 
@@ -38,21 +39,6 @@ impl DropCounts {
     /// Reason and count.
     pub fn read(&self) -> impl Iterator<Item = (Dropped, u64)> + '_ {
         Dropped::ALL.iter().zip(&self.0).map(|(reason, count)| (*reason, count.load(Ordering::Relaxed)))
-    }
-}
-
-/// Who is reached where.
-#[derive(Clone, Debug)]
-pub struct Routes {
-    /// Where this member listens, by path.
-    pub listen: Vec<SocketAddr>,
-    /// Where each peer is reached, by path.
-    pub peers: Vec<Vec<SocketAddr>>,
-}
-
-impl Routes {
-    fn peer_at(&self, path: usize, from: IpAddr) -> Option<usize> {
-        self.peers.iter().position(|paths| paths.get(path).is_some_and(|at| at.ip() == from))
     }
 }
 
@@ -81,17 +67,17 @@ impl Strangers {
 /// The sockets of all paths.
 pub struct HeartbeatSockets {
     sockets: Vec<Socket>,
-    routes: Routes,
+    peers: Peers,
 }
 
 impl HeartbeatSockets {
-    /// Binds every path.
+    /// Binds every path: `listen` says where.
     ///
     /// # Errors
     /// The address is not on this host, or its port is taken; says which.
-    pub fn bind(routes: Routes) -> io::Result<HeartbeatSockets> {
-        let sockets = routes.listen.iter().map(|at| bind(*at)).collect::<io::Result<Vec<_>>>()?;
-        Ok(HeartbeatSockets { sockets, routes })
+    pub fn bind(listen: Vec<SocketAddr>, peers: Peers) -> io::Result<HeartbeatSockets> {
+        let sockets = listen.into_iter().map(bind).collect::<io::Result<Vec<_>>>()?;
+        Ok(HeartbeatSockets { sockets, peers })
     }
 
     /// The same sockets, for another thread that sends.
@@ -100,7 +86,7 @@ impl HeartbeatSockets {
     /// No descriptor is left.
     pub fn share(&self) -> io::Result<HeartbeatSockets> {
         let sockets = self.sockets.iter().map(Socket::try_clone).collect::<io::Result<Vec<_>>>()?;
-        Ok(HeartbeatSockets { sockets, routes: self.routes.clone() })
+        Ok(HeartbeatSockets { sockets, peers: self.peers.clone() })
     }
 
     /// Starts a receiving thread per path. `deliver` gets the peer, the path and the message.
@@ -115,7 +101,7 @@ impl HeartbeatSockets {
             let socket = UdpSocket::from(socket.try_clone()?);
             let (keys, counts, deliver) = (keys.clone(), counts.clone(), deliver.clone());
             let granted = granted.clone();
-            let routes = self.routes.clone();
+            let peers = self.peers.clone();
             std::thread::Builder::new().name(format!("heartbeat {path}")).spawn(move || {
                 granted.hurry(Urgency::Receiver);
                 // One byte more than any packet, so that a longer one shows.
@@ -132,7 +118,7 @@ impl HeartbeatSockets {
                             continue;
                         }
                     };
-                    let peer = routes.peer_at(path, from.ip());
+                    let peer = peers.at(path, from.ip());
                     if peer.is_none() && !strangers.admit(Instant::now()) {
                         counts.count(Dropped::UnknownSender);
                         continue;
@@ -151,10 +137,8 @@ impl HeartbeatSockets {
     /// Sends without waiting, be the socket's buffer full or not. A packet that cannot leave is lost, as on any
     /// network.
     pub fn send(&self, peer: usize, path: usize, packet: &[u8]) {
-        let at = self.routes.peers.get(peer).and_then(|paths| paths.get(path));
-        if let (Some(at), Some(socket)) = (at, self.sockets.get(path))
-            && let Err(error) =
-                socket.send_to_with_flags(packet, &(*at).into(), MsgFlags::MSG_DONTWAIT.bits())
+        if let (Some(at), Some(socket)) = (self.peers.heartbeat(peer, path), self.sockets.get(path))
+            && let Err(error) = socket.send_to_with_flags(packet, &at.into(), MsgFlags::MSG_DONTWAIT.bits())
         {
             tracing::trace!(%error, %at, "a heartbeat could not be sent");
         }
@@ -198,6 +182,7 @@ fn bind(at: SocketAddr) -> io::Result<Socket> {
 mod tests {
     use std::sync::mpsc::channel;
 
+    use holdfast_heartbeat::packet::NEWEST;
     use holdfast_heartbeat::{BootNonce, Epoch, Incarnation, Keyring, Member, NodeId, Notice};
 
     use super::*;
@@ -218,8 +203,11 @@ mod tests {
     #[test]
     fn a_body_without_a_true_tag_reaches_no_parser() {
         let any = |host: &str| SocketAddr::new(host.parse().expect("an address"), 0);
-        let routes = Routes { listen: vec![any("127.0.0.1")], peers: vec![vec![any("127.0.0.4")]] };
-        let sockets = HeartbeatSockets::bind(routes).expect("loopback is there");
+        let sockets = HeartbeatSockets::bind(
+            vec![any("127.0.0.1")],
+            Peers::on("127.0.0.4".parse().expect("an address")),
+        )
+        .expect("loopback is there");
         let here = sockets.sockets[0].local_addr().expect("bound").as_socket().expect("an IP address");
         let keys = Secrets::new(Current::new([b"the key of this cluster".as_slice()]));
         let counts = Arc::new(DropCounts::default());
@@ -231,7 +219,7 @@ mod tests {
             boot: BootNonce(1),
             epoch: Epoch(1),
         };
-        let good = keys.now().keyring.seal(&Message::Notice(notice.clone()));
+        let good = keys.now().keyring.seal(&Message::Notice(notice.clone()), NEWEST);
         let peer = UdpSocket::bind(any("127.0.0.4")).expect("loopback");
         let (mut bad_tag, mut bad_body) = (good.clone(), good.clone());
         bad_tag[20] ^= 1;
@@ -250,8 +238,11 @@ mod tests {
     #[test]
     fn a_flood_of_strangers_is_dropped_and_a_peer_is_heard_through_it() {
         let any = |host: &str| SocketAddr::new(host.parse().expect("an address"), 0);
-        let routes = Routes { listen: vec![any("127.0.0.1")], peers: vec![vec![any("127.0.0.2")]] };
-        let sockets = HeartbeatSockets::bind(routes).expect("loopback is there");
+        let sockets = HeartbeatSockets::bind(
+            vec![any("127.0.0.1")],
+            Peers::on("127.0.0.2".parse().expect("an address")),
+        )
+        .expect("loopback is there");
         let here = sockets.sockets[0].local_addr().expect("bound").as_socket().expect("an IP address");
         let keys = Secrets::new(Current::new([b"the key of this cluster".as_slice()]));
         let counts = Arc::new(DropCounts::default());
@@ -267,13 +258,13 @@ mod tests {
         let message = Message::Notice(notice);
         let (peer, stranger) = (UdpSocket::bind(any("127.0.0.2")), UdpSocket::bind(any("127.0.0.3")));
         let (peer, stranger) = (peer.expect("loopback"), stranger.expect("loopback"));
-        let forged = Keyring::new([b"another key".as_slice()]).seal(&message);
+        let forged = Keyring::new([b"another key".as_slice()]).seal(&message, NEWEST);
         let began = Instant::now();
         for _ in 0..10 {
             for _ in 0..200 {
                 stranger.send_to(&forged, here).expect("sent");
             }
-            peer.send_to(&keys.now().keyring.seal(&message), here).expect("sent");
+            peer.send_to(&keys.now().keyring.seal(&message, NEWEST), here).expect("sent");
             assert_eq!(delivered.recv_timeout(Duration::from_secs(10)), Ok((0, 0, message.clone())));
         }
         let allowed = u64::from(STRANGERS_PER_SECOND) * (began.elapsed().as_secs() + 1);

@@ -16,8 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::node::hard_state::HardState;
 
-/// The format that this build writes.
-const FORMAT: u32 = 1;
+/// The newest format that this build knows: a record in it says who votes.
+const FORMAT: u32 = 2;
+/// As before that. It is written while nobody wrote down who votes, so that an older release can go on from it.
+const WITHOUT_VOTERS: u32 = 1;
 /// A process that was killed may still be ending when its successor starts.
 const LOCK_WITHIN: Duration = Duration::from_secs(1);
 /// The wait before a write that failed is tried again.
@@ -93,7 +95,7 @@ pub enum StateError {
     /// Not readable as what it should be.
     #[error(
         "{path} is damaged ({error}); the votes of this member are lost. Move the file away to let the member \
-         rejoin as a new one, which receives everything from the primary again"
+         rejoin as a new one (holdfast ha reset), which is compared with the primary and brought up to date"
     )]
     Damaged {
         /// The file.
@@ -167,8 +169,19 @@ impl StateDir {
 
     /// Replaces the file.
     pub fn write(&self, node_id: &NodeId, incarnation: Incarnation, hard: &HardState) -> io::Result<()> {
-        let state = StateFile { format: FORMAT, node_id: node_id.clone(), incarnation, hard: hard.clone() };
+        let says = hard.record.as_ref().is_some_and(|record| record.voters.is_some());
+        let format = if says || hard.voters_proposed.is_some() { FORMAT } else { WITHOUT_VOTERS };
+        let state = StateFile { format, node_id: node_id.clone(), incarnation, hard: hard.clone() };
         replace(&self.dir, "member.json", &state.encode().map_err(io::Error::other)?)
+    }
+
+    /// Puts the file out of the way, durably, so that the member comes back as a new one; where it is kept.
+    pub fn forget(&self) -> io::Result<PathBuf> {
+        let ms = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis());
+        let kept = self.path(&format!("member.json.reset-{ms}"));
+        fs::rename(self.path("member.json"), &kept)?;
+        File::open(&self.dir)?.sync_all()?;
+        Ok(kept)
     }
 }
 

@@ -91,6 +91,21 @@ pub struct Status {
     /// Identifiers of the shared keys, the signing one first: the same on every member, but in a rotation.
     #[serde(default)]
     pub keys: Vec<String>,
+    /// Whether this member has a vote.
+    #[serde(default = "yes")]
+    pub vote: bool,
+    /// How many members have one.
+    #[serde(default)]
+    pub votes: usize,
+    /// How many of them decide.
+    #[serde(default)]
+    pub quorum: usize,
+    /// Who has a vote; empty while nobody wrote it down: then whoever is configured.
+    #[serde(default)]
+    pub voters: Vec<String>,
+    /// Two data members and nobody else: `two_node` decides.
+    #[serde(default)]
+    pub pair: bool,
     /// The quorum policy, in words.
     pub policy: String,
     /// What the policy cannot protect against, in words.
@@ -107,6 +122,11 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// Dropped heartbeats, by reason.
     pub counters: Counters,
+}
+
+/// Of a release that did not say: who is a member has a vote.
+fn yes() -> bool {
+    true
 }
 
 /// A pause of the cluster.
@@ -149,6 +169,9 @@ pub struct PeerStatus {
     /// It says that it is able and allowed to be primary.
     #[serde(default)]
     pub electable: bool,
+    /// It has a vote.
+    #[serde(default = "yes")]
+    pub vote: bool,
     /// Whom it says it hears.
     #[serde(default)]
     pub hears: Vec<Hearing>,

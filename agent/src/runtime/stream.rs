@@ -26,6 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::core::Leader;
 use super::log_thread::{LogInput, ToPeer};
+use super::peers::Peers;
 use super::secrets::Secrets;
 
 /// Connections from the address of one peer that stand at once: one, its successor, and what a cut left of others.
@@ -169,9 +170,9 @@ impl Streams {
         Ok((stream, sealer, opener))
     }
 
-    /// Accepts until the process ends. `peers`: the addresses of the other data members.
-    pub async fn accept(self, listener: TcpListener, peers: Vec<IpAddr>) {
-        let places = Places::new(&peers);
+    /// Accepts until the process ends. `peers`: where the other members are.
+    pub async fn accept(self, listener: TcpListener, peers: Peers) {
+        let places = Places::new(peers);
         loop {
             match listener.accept().await {
                 Ok((stream, from)) => {
@@ -194,17 +195,12 @@ impl Streams {
         }
     }
 
-    /// Keeps a connection to whomever `leader` names. `peers`: the replication address of each peer;
+    /// Keeps a connection to whomever `leader` names, at the address that `peers` has for it;
     /// `from`: this member's own address, so that the primary sees who it is.
-    pub async fn follow(
-        self,
-        mut leader: watch::Receiver<Leader>,
-        peers: Vec<Option<SocketAddr>>,
-        from: SocketAddr,
-    ) {
+    pub async fn follow(self, mut leader: watch::Receiver<Leader>, peers: Peers, from: SocketAddr) {
         loop {
             let named = *leader.borrow_and_update();
-            let at = named.and_then(|(_, peer)| peers.get(peer).copied().flatten());
+            let at = named.and_then(|(_, peer)| peers.replication(peer));
             let Some(at) = at else {
                 if leader.changed().await.is_err() {
                     return;
@@ -422,20 +418,27 @@ impl Streams {
 
 /// How many connections may stand, by whose address they come from.
 struct Places {
-    peers: HashMap<IpAddr, Arc<Semaphore>>,
+    peers: Peers,
+    of_peers: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
     strangers: Arc<Semaphore>,
 }
 
 impl Places {
-    fn new(peers: &[IpAddr]) -> Places {
-        let of_peer = |ip: &IpAddr| (ip.to_canonical(), Arc::new(Semaphore::new(MAX_OF_A_PEER)));
-        let peers = peers.iter().map(of_peer).collect();
-        Places { peers, strangers: Arc::new(Semaphore::new(MAX_OF_STRANGERS)) }
+    fn new(peers: Peers) -> Places {
+        Places { peers, of_peers: Mutex::default(), strangers: Arc::new(Semaphore::new(MAX_OF_STRANGERS)) }
     }
 
     /// A place for one from `ip`, if there is one.
     fn take(&self, ip: IpAddr) -> Option<OwnedSemaphorePermit> {
-        self.peers.get(&ip.to_canonical()).unwrap_or(&self.strangers).clone().try_acquire_owned().ok()
+        let ip = ip.to_canonical();
+        let places = match self.peers.has_data_member_on(ip) {
+            true => {
+                let mut known = self.of_peers.lock();
+                known.entry(ip).or_insert_with(|| Arc::new(Semaphore::new(MAX_OF_A_PEER))).clone()
+            }
+            false => self.strangers.clone(),
+        };
+        places.try_acquire_owned().ok()
     }
 }
 
@@ -598,7 +601,7 @@ mod tests {
         let streams = Streams::new(Secrets::new(Current::new([OLD, NEW])), log).counted_in(counts.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
-        let accepting = tokio::spawn(streams.accept(listener, Vec::new()));
+        let accepting = tokio::spawn(streams.accept(listener, Peers::of_slots(Vec::new())));
         let offer = Offer { versions: 200..=201, features: Features::NONE };
         let mut later = NoiseSession::initiator(NEW).unwrap().offering(offer);
         let mut out = Vec::new();
@@ -622,7 +625,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         let peer: IpAddr = "127.0.0.2".parse().unwrap();
-        let accepting = tokio::spawn(streams.clone().accept(listener, vec![peer]));
+        let accepting = tokio::spawn(streams.clone().accept(listener, Peers::on(peer)));
         let come = async |ip: &str| {
             let socket = TcpSocket::new_v4().unwrap();
             socket.bind(SocketAddr::new(ip.parse().unwrap(), 0)).unwrap();

@@ -25,13 +25,16 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use holdfast_config::{Config, Loaded};
+use holdfast_heartbeat::packet::OLDEST;
 use holdfast_heartbeat::{BootNonce, Epoch, Member, Message, Notice};
 use holdfast_vip::Addresses;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::peers::Peers;
 use super::realtime::{Granted, Urgency};
+use super::reload::Reload;
 use super::secrets::Secrets;
 use crate::anew::start_anew;
 
@@ -111,8 +114,14 @@ fn supervise(path: &Path, loaded: &Loaded) -> std::io::Result<ExitCode> {
     let stopping = Arc::new(AtomicBool::new(false));
     let child_pid = Arc::new(AtomicI32::new(0));
     let reload = {
-        let (path, config, keys) = (path.to_owned(), loaded.config.clone(), mourner.keys.clone());
-        move || drop(keys.reload(&path, &config))
+        let reload = Reload {
+            path: path.to_owned(),
+            running: Arc::new(loaded.config.clone()),
+            secrets: mourner.keys.clone(),
+            peers: mourner.peers.clone(),
+            core: None,
+        };
+        move || drop(reload.read_again())
     };
     forward_signals(&stopping, &child_pid, reload)?;
     let mut backoff = FIRST_BACKOFF;
@@ -254,7 +263,9 @@ struct Mourner {
     runtime: tokio::runtime::Runtime,
     addresses: Clearing,
     keys: Secrets,
-    ways: Vec<(UdpSocket, Vec<std::net::SocketAddr>)>,
+    peers: Peers,
+    /// One for each heartbeat path.
+    ways: Vec<UdpSocket>,
 }
 
 impl Mourner {
@@ -273,19 +284,16 @@ impl Mourner {
         };
         let keys = Secrets::of(config);
         let mut ways = Vec::new();
-        for (path, own) in config.heartbeat_paths.iter().enumerate() {
+        for own in &config.heartbeat_paths {
             let socket = UdpSocket::bind((own.listen.ip(), 0)).map_err(|error| {
                 std::io::Error::new(
                     error.kind(),
                     format!("{} is not an address of this host: {error}", own.listen.ip()),
                 )
             })?;
-            ways.push((
-                socket,
-                config.peers.iter().filter_map(|peer| peer.heartbeat.get(path).copied()).collect(),
-            ));
+            ways.push(socket);
         }
-        Ok(Mourner { runtime, addresses, keys, ways })
+        Ok(Mourner { runtime, addresses, keys, peers: Peers::of(config), ways })
     }
 
     fn bury(&self, last: &Testament) {
@@ -303,13 +311,15 @@ impl Mourner {
             return;
         }
         let notice = Notice { member: last.member.clone(), boot: last.boot, epoch: last.epoch };
-        let packet = self.keys.now().keyring.seal(&Message::Notice(notice));
+        let packet = self.keys.now().keyring.seal(&Message::Notice(notice), OLDEST);
         let begin = Instant::now();
         for after in NOTICE_TIMES {
             std::thread::sleep(after.saturating_sub(begin.elapsed()));
-            for (socket, peers) in &self.ways {
-                for peer in peers {
-                    let _ = socket.send_to(&packet, peer);
+            for (path, socket) in self.ways.iter().enumerate() {
+                for slot in 0..self.peers.now().len() {
+                    if let Some(at) = self.peers.heartbeat(slot, path) {
+                        let _ = socket.send_to(&packet, at);
+                    }
                 }
             }
         }

@@ -3,6 +3,7 @@
 // Each test binary uses only a part of this.
 #![allow(dead_code)]
 
+use holdfast_heartbeat::packet::NEWEST;
 use holdfast_heartbeat::*;
 
 /// A name, 63 characters long.
@@ -32,6 +33,7 @@ pub(crate) fn plain() -> Heartbeat {
         echo: None,
         reply_wanted: false,
         paths: Vec::new(),
+        speaks: NEWEST,
         state: MemberState {
             role: Role::Standby,
             epoch: Epoch(3),
@@ -74,6 +76,7 @@ pub(crate) fn largest(members: usize) -> Heartbeat {
         echo: Some(Echo { boot: BootNonce(u64::MAX), seq: u64::MAX, sent_at: Time::NEVER, path: u8::MAX }),
         reply_wanted: true,
         paths: vec![PathReport { sent: u32::MAX, received: u32::MAX }; MAX_PATHS],
+        speaks: u8::MAX,
         state: MemberState {
             role: Role::Witness,
             epoch: MAX_EPOCH,
@@ -87,12 +90,13 @@ pub(crate) fn largest(members: usize) -> Heartbeat {
                 round: u64::MAX,
                 epoch: MAX_EPOCH,
                 pre: true,
-                refusal: Some(Refusal::IsPrimary),
+                refusal: Some(Refusal::NotAVoter),
             }),
             record: Some(InSyncRecord {
                 epoch: MAX_EPOCH,
                 version: u64::MAX,
                 members: (0..members).map(long_member).collect(),
+                voters: None,
             }),
             resigned: Some(Resignation { epoch: MAX_EPOCH, successor: Some(long_name(2)) }),
             durable: Lsn(u64::MAX),

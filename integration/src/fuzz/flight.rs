@@ -9,6 +9,7 @@ use holdfast_agent::node::event::Event;
 use holdfast_agent::node::hard_state::HardState;
 use holdfast_agent::node::settings::{Failback, PeerSettings, Settings, Timers, TwoNode};
 use holdfast_agent::node::{LogPosition, Node};
+use holdfast_heartbeat::packet::NEWEST;
 use holdfast_heartbeat::{BootNonce, Incarnation, Member, MemberKind, NodeId, Time};
 use std::time::Duration;
 
@@ -87,7 +88,7 @@ fn put_right(bytes: &mut [u8]) {
 
 fn node() -> Node {
     let second = Duration::from_secs(1);
-    let peer = |label: &str, kind| PeerSettings { label: label.to_owned(), kind, paths: 1 };
+    let peer = |label: &str, kind| PeerSettings { label: label.to_owned(), kind, paths: 1, added: false };
     let settings = Settings {
         me: Member { id: NodeId::new("a").expect("a name"), incarnation: Incarnation(7) },
         kind: MemberKind::Data,
@@ -115,6 +116,7 @@ fn node() -> Node {
         probe_vip: true,
         attendance: None,
         fencing: None,
+        speaks: NEWEST,
     };
     Node::new(settings, HardState::default(), LogPosition::default(), Time(1))
 }

@@ -7,6 +7,7 @@
 use std::sync::LazyLock;
 
 use hmac::{Hmac, KeyInit, Mac};
+use holdfast_heartbeat::packet::NEWEST;
 use holdfast_heartbeat::{
     AddressTestimony, Ballot, BootNonce, Claim, Dropped, Echo, Epoch, Facts, Heartbeat, InSyncRecord,
     Incarnation, Inquiry, Keyring, Lsn, MAX_EPOCH, MAX_PACKET, MAX_PATHS, MAX_PENALTY, MAX_SIGHTS,
@@ -96,7 +97,7 @@ fn any_body(body: &[u8]) -> bool {
 
 /// What is accepted is within the bounds that everything behind relies on, and can be stated again.
 fn holds(message: &Message) {
-    let again = SIGNING.seal(message);
+    let again = SIGNING.seal(message, NEWEST);
     assert!(again.len() <= MAX_PACKET);
     assert_eq!(SIGNING.open(&again).as_ref(), Ok(message), "not the same after another way");
     match message {
@@ -163,6 +164,7 @@ pub(super) fn heartbeats() -> [Heartbeat; 2] {
         echo: None,
         reply_wanted: true,
         paths: Vec::new(),
+        speaks: NEWEST,
         state,
     };
     let mut full = plain.clone();
@@ -174,7 +176,12 @@ pub(super) fn heartbeats() -> [Heartbeat; 2] {
         follows: Some((Epoch(4), NodeId::new("a").expect("a name"))),
         ballot: Some(Ballot { round: 2, epoch: Epoch(5), pre: true, forced: true }),
         vote: Some(Vote { round: 1, epoch: Epoch(5), pre: false, refusal: Some(Refusal::LeaseHeld) }),
-        record: Some(InSyncRecord { epoch: Epoch(4), version: 2, members: vec![member("a"), member("b")] }),
+        record: Some(InSyncRecord {
+            epoch: Epoch(4),
+            version: 2,
+            members: vec![member("a"), member("b")],
+            voters: Some(vec![member("a").id, member("b").id, member("w").id]),
+        }),
         resigned: Some(Resignation { epoch: Epoch(2), successor: Some(NodeId::new("a").expect("a name")) }),
         wants_primary: Some(Wish::Failback),
         suspension: Suspension {
@@ -236,11 +243,11 @@ fn seeds() -> Vec<Vec<u8>> {
         .iter()
         .chain([&Message::Notice(notice)])
         .chain(&inquiries())
-        .map(|message| SIGNING.seal(message))
+        .map(|message| SIGNING.seal(message, NEWEST))
         .collect();
     let mut seeds: Vec<Vec<u8>> = packets.iter().map(|packet| [&[AS_IT_IS], &packet[..]].concat()).collect();
     seeds.extend(packets.iter().map(|packet| [&[SIGNED], &packet[HEADER..]].concat()));
-    let mut other = Keyring::new([b"of another cluster".as_slice()]).seal(&messages[0]);
+    let mut other = Keyring::new([b"of another cluster".as_slice()]).seal(&messages[0], NEWEST);
     other.insert(0, AS_IT_IS);
     seeds.push(other);
     seeds.push([&[AS_IT_IS], &packets[0][..TAG_AT]].concat());

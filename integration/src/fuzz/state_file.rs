@@ -47,6 +47,7 @@ fn seeds() -> Vec<Vec<u8>> {
             epoch: Epoch(6),
             version: 2,
             members: vec![member("a", 0x1234_5678), member("b", 3)],
+            voters: Some(vec![name("a"), name("b"), name("w")]),
         }),
         lease_ns: 300_000_000,
         suspension: Suspension {
@@ -58,6 +59,7 @@ fn seeds() -> Vec<Vec<u8>> {
         drained: true,
         owed: vec![name("b")],
         alone_since: Some((Epoch(6), 2)),
+        voters_proposed: Some((Epoch(6), 2)),
     };
     let state = |id: &str, hard: &HardState| {
         let file =

@@ -124,6 +124,13 @@ pub const ALL: [Bug; COUNT] = [
     ),
     bug("recorded-before-waited-for", "R3", "a newcomer is recorded first and waited for afterwards"),
     bug("any-wait-admits", "R3", "a newcomer is admitted when some earlier wait was reached"),
+    bug("voters-change-at-once", "R3, R4", "a new voting set decides alone before the old one agreed to it"),
+    bug("voters-of-the-configuration", "R1, R3", "whoever is configured votes, whatever was written down"),
+    bug(
+        "voters-replaced-in-one-step",
+        "R1, R3",
+        "a voter is replaced by another one in one step, which leaves two majorities without a common member",
+    ),
     bug("reached-at-once", "R3", "a newcomer is admitted before it holds what was acknowledged"),
     // Taking over and handing over.
     bug("serves-before-recorded", "R3, R7", "a new primary serves before its in-sync set is recorded"),
@@ -208,7 +215,7 @@ pub const ALL: [Bug; COUNT] = [
 ];
 
 /// How many there are.
-pub const COUNT: usize = 74;
+pub const COUNT: usize = 77;
 
 /// The bug of this name.
 pub fn named(name: &str) -> Option<Bug> {

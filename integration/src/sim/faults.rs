@@ -1,7 +1,7 @@
 //! What goes wrong: one kind after another, each with its own end.
 
 use holdfast_agent::node::event::Command;
-use holdfast_heartbeat::{Epoch, MemberKind};
+use holdfast_heartbeat::{Epoch, MemberKind, NodeId};
 
 use super::chance::Chance;
 use super::plan::RATE_BOUND_PPM;
@@ -64,6 +64,7 @@ pub enum Kind {
     DieAfterAnswer,
     StallCutOff,
     ReplayNotice,
+    ChangeVoters,
 }
 
 impl Kind {
@@ -486,6 +487,7 @@ impl Faults {
                 self.price_accepted = true;
                 self.order(world, d, Command::Promote { accept_data_loss: true });
             }
+            Kind::ChangeVoters => self.change_voters(world),
             Kind::Pause => {
                 self.suspended = true;
                 let at_unix_ms = world.hosts[h].clock.wall_ms(world.now);
@@ -531,6 +533,36 @@ impl Faults {
             world.configure(h, config);
             world.terminate(h);
             self.later(world, 10 + 20 * h as u64, 20 + 20 * h as u64, Relief::Start(h));
+        }
+    }
+
+    /// An operator takes a vote away, or gives one, or both; and while that is decided the network may break between
+    /// those whom it concerns and the others.
+    fn change_voters(&mut self, world: &mut World) {
+        let n = world.hosts.len();
+        let Some(primary) = reigning(world) else { return };
+        let record = world.hosts[primary].hard.record.clone();
+        let (out, within): (Vec<usize>, Vec<usize>) = (0..n).filter(|h| *h != primary).partition(|h| {
+            let named = |voter: &NodeId| voter.as_str() == world.hosts[*h].name;
+            let voters = record.as_ref().and_then(|record| record.voters.as_ref());
+            voters.is_some_and(|voters| !voters.iter().any(named))
+        });
+        let id = |h: usize| NodeId::new(&*world.hosts[h].name).ok();
+        // Two at least stay, beside the primary: fewer are lost for good with any of them.
+        let gone = (within.len() > 2 || !out.is_empty()).then(|| *world.dice.pick(&within));
+        let come = (!out.is_empty()).then(|| *world.dice.pick(&out));
+        let both = world.dice.below(3);
+        let (remove, add) = match (gone, come) {
+            (Some(gone), Some(come)) if both > 0 => (id(gone), id(come)),
+            (_, Some(come)) => (None, id(come)),
+            (gone, None) => (gone.and_then(id), None),
+        };
+        self.order(world, primary, Command::ChangeVoters { remove, add });
+        if world.dice.one_in(2) {
+            let others: Vec<bool> = (0..n).map(|_| world.dice.one_in(3)).collect();
+            let with_primary = |h: usize| h == primary || come == Some(h) || others[h];
+            let span = self.interval * world.dice.between(5, 60);
+            self.cut_between(world, span, |from, to| with_primary(from) != with_primary(to));
         }
     }
 

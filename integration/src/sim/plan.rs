@@ -31,6 +31,12 @@ const FRESH: u64 = 0x0066_7265_7368_9bf6;
 /// Stirs the seed for the question whether the kinds of faults that came later may be on; likewise.
 const ADDED: u64 = 0x0061_6464_6564_0004;
 
+/// Stirs the seed for the question whether votes are taken away and given; likewise.
+const VOTES: u64 = 0x0076_6f74_6573_0001;
+
+/// Stirs the seed for the question whether one member is of an older release at first; likewise.
+const OLDER: u64 = 0x006f_6c64_6572_0001;
+
 /// What a run is like.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -60,6 +66,8 @@ pub struct Plan {
     pub weather: Weather,
     /// Hosts start at once, or one after the other, this much apart at most.
     pub staggered: Ns,
+    /// This host runs an older release until it is started anew.
+    pub older: Option<usize>,
 }
 
 /// What the networks and disks do all the time.
@@ -124,6 +132,13 @@ impl Plan {
                 }
             }
         }
+        // Where disks are lost as well, too few may be left that remember who votes.
+        let drastic = faults.iter().any(|kind| kind.is_drastic());
+        if !pair && !drastic && Dice(seed ^ VOTES).one_in(3) {
+            faults.extend([Kind::ChangeVoters; 6]);
+        }
+        let mut older_dice = Dice(seed ^ OLDER);
+        let older = older_dice.one_in(8).then(|| older_dice.below(shape.hosts() as u64) as usize);
         if faults.is_empty() {
             faults.push(Kind::PowerOff);
         }
@@ -179,6 +194,7 @@ impl Plan {
             ppm,
             weather,
             staggered,
+            older,
         }
     }
 

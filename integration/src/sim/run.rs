@@ -7,6 +7,7 @@
 //!                                                                                   and the same bytes
 //! ```
 
+use holdfast_heartbeat::packet::OLDEST;
 use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
 
@@ -160,6 +161,9 @@ fn begin(world: &mut World, plan: &Plan) {
         world.hosts[h].clock.set_rate(0, plan.ppm[h]);
         world.hosts[h].sync_delay = weather.sync_delay;
         world.hosts[h].sync_jitter = weather.sync_jitter;
+        if plan.older == Some(h) {
+            world.hosts[h].speaks = OLDEST;
+        }
         if plan.shape.hooks {
             world.hosts[h].conduct = Conduct::Troubled;
         }

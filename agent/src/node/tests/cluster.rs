@@ -5,9 +5,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
+use holdfast_heartbeat::packet::NEWEST;
 use holdfast_heartbeat::{
-    BootNonce, Epoch, Heartbeat, InSyncRecord, Incarnation, Keyring, Lsn, Member, MemberKind, Message,
-    NodeId, Notice, Role, Time,
+    BootNonce, Dropped, Epoch, Heartbeat, InSyncRecord, Incarnation, Keyring, Lsn, Member, MemberKind,
+    Message, NodeId, Notice, Role, Time,
 };
 
 use crate::node::effect::Effect;
@@ -233,6 +234,8 @@ pub(super) struct Shape {
     pub attendance: Option<Attendance>,
     /// Each data member can switch the others off; a takeover requires it.
     pub fencing: bool,
+    /// One more data member, the last host, that nobody's configuration names yet.
+    pub spare: bool,
 }
 
 impl Default for Shape {
@@ -244,6 +247,7 @@ impl Default for Shape {
             failback: false,
             attendance: None,
             fencing: false,
+            spare: false,
         }
     }
 }
@@ -267,12 +271,18 @@ pub(super) fn timers(interval_ms: u64) -> Timers {
 
 impl Cluster {
     pub(super) fn new(shape: Shape) -> Cluster {
-        let total = shape.data + usize::from(shape.witness);
-        let kind = |i: usize| if i < shape.data { MemberKind::Data } else { MemberKind::Witness };
+        let members = shape.data + usize::from(shape.witness);
+        let total = members + usize::from(shape.spare);
+        let kind = |i: usize| match i < shape.data || i == members {
+            true => MemberKind::Data,
+            false => MemberKind::Witness,
+        };
         let hosts = (0..total)
             .map(|i| {
                 let id = if kind(i) == MemberKind::Witness {
                     "w".to_owned()
+                } else if i == members {
+                    "spare".to_owned()
                 } else {
                     char::from(b'a' + i as u8).to_string()
                 };
@@ -284,7 +294,12 @@ impl Cluster {
                     prefers_primary: i == 0,
                     peers: (0..total)
                         .filter(|j| *j != i)
-                        .map(|j| PeerSettings { label: format!("host{j}"), kind: kind(j), paths: 1 })
+                        .map(|j| PeerSettings {
+                            label: format!("host{j}"),
+                            kind: kind(j),
+                            paths: usize::from(i < members && j < members),
+                            added: false,
+                        })
                         .collect(),
                     path_names: vec!["main".to_owned()],
                     timers: timers(100),
@@ -308,6 +323,7 @@ impl Cluster {
                         required: true,
                         head_start: Duration::from_secs(3),
                     }),
+                    speaks: NEWEST,
                 };
                 Host {
                     settings,
@@ -383,8 +399,11 @@ impl Cluster {
 
     pub(super) fn started(shape: Shape) -> Cluster {
         let mut cluster = Cluster::new(shape);
+        let named = |host: &Host| host.settings.peers.iter().any(|peer| peer.paths > 0);
         for i in 0..cluster.hosts.len() {
-            cluster.boot(i);
+            if named(&cluster.hosts[i]) {
+                cluster.boot(i);
+            }
         }
         cluster.run(1500 * MS);
         assert_eq!(cluster.primary(), Some(0), "a bootstraps: {:#?}", cluster.story());
@@ -393,7 +412,29 @@ impl Cluster {
     }
 
     fn data(&self) -> usize {
-        self.hosts.iter().filter(|host| host.settings.kind == MemberKind::Data).count()
+        let of =
+            |host: &&Host| host.settings.kind == MemberKind::Data && host.settings.me.id.as_str() != "spare";
+        self.hosts.iter().filter(of).count()
+    }
+
+    /// The configuration of host `i` names `others`, and is read again if it runs.
+    pub(super) fn configure(&mut self, i: usize, others: &[usize]) {
+        for j in (0..self.hosts.len()).filter(|j| *j != i) {
+            let peer = &mut self.hosts[i].settings.peers[Self::slot(i, j)];
+            let paths = usize::from(others.contains(&j));
+            peer.added |= paths > peer.paths;
+            peer.paths = paths;
+        }
+        let peers = self.hosts[i].settings.peers.clone();
+        if self.hosts[i].node.is_some() {
+            self.feed(i, Event::PeersConfigured(peers));
+        }
+    }
+
+    /// Who votes, as it stands on the disk of host `i`.
+    pub(super) fn voters(&self, i: usize) -> Option<Vec<&str>> {
+        let voters = self.hosts[i].disk.record.as_ref()?.voters.as_ref()?;
+        Some(voters.iter().map(NodeId::as_str).collect())
     }
 
     pub(super) fn boot(&mut self, i: usize) {
@@ -405,6 +446,11 @@ impl Cluster {
         host.exited = false;
         host.settings.boot = BootNonce(0xb007_0000 + boot);
         host.dies_after = None;
+        // What a configuration names at the start is as good as what it always named; here those whom it does not
+        // name have their places too.
+        for peer in &mut host.settings.peers {
+            peer.added = peer.paths == 0;
+        }
         host.promised = Epoch::ZERO;
         host.log = Self::position(&host.records);
         let now = Self::clock(self.now, host.clock_ppm);
@@ -505,7 +551,7 @@ impl Cluster {
         host.vip = false;
         let notice = Notice { member: host.settings.me.clone(), boot: host.settings.boot, epoch };
         for j in (0..self.hosts.len()).filter(|j| *j != i) {
-            let bytes = self.keys.seal(&Message::Notice(notice.clone()));
+            let bytes = self.keys.seal(&Message::Notice(notice.clone()), NEWEST);
             self.post(MS / 5, Arrival::Packet { to: j, from: i, path: 0, bytes });
         }
     }
@@ -603,10 +649,10 @@ impl Cluster {
             _ => None,
         });
         match effect {
-            Effect::Send { peer, path, heartbeat } => {
+            Effect::Send { peer, path, version, heartbeat } => {
                 let to = Self::host_of(i, peer);
                 let held_back = self.held_back.is_some_and(|held_back| held_back(i, to, &heartbeat));
-                let bytes = self.keys.seal(&Message::Heartbeat(heartbeat));
+                let bytes = self.keys.seal(&Message::Heartbeat(heartbeat), version);
                 if self.record_packets {
                     self.packets.push((i, to, bytes.clone()));
                 }
@@ -939,7 +985,12 @@ impl Cluster {
                 if self.cut.contains(&(from, to)) {
                     return;
                 }
-                match self.keys.open(&bytes).expect("our own packets are authentic") {
+                let newest = self.hosts[to].settings.speaks;
+                let opened = match self.keys.open_up_to(&bytes, newest) {
+                    Err(Dropped::OtherVersion) if newest < NEWEST => return,
+                    opened => opened.expect("our own packets are authentic"),
+                };
+                match opened {
                     Message::Heartbeat(heartbeat) => self.deliver(to, from, path, heartbeat),
                     Message::Notice(notice) => self.feed(to, Event::NoticeReceived(notice)),
                     other => panic!("no core sends {other:?}"),

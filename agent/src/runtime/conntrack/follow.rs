@@ -39,7 +39,7 @@ pub(super) async fn follow(
     let mut wait = FIRST_RETRY;
     loop {
         let named = *leader.borrow_and_update();
-        let Some(at) = named.and_then(|(_, peer)| setup.peers.get(peer).copied().flatten()) else {
+        let Some(at) = named.and_then(|(_, peer)| setup.peers.replication(peer)) else {
             // This host's own table is the truth now; what comes later is heard anew.
             shadow.forget();
             board.trouble(Part::Peer, None);

@@ -44,6 +44,7 @@ use self::board::Part;
 pub use self::board::{Board, ConntrackStatus};
 use self::scope::Scope;
 use super::core::Leader;
+use super::peers::Peers;
 use super::stream::{Aside, Streams};
 
 /// Standbys that may ask at once. A cluster has two; each costs a view of the table.
@@ -57,8 +58,8 @@ pub struct Setup {
     most: usize,
     interval: Duration,
     interface: Option<String>,
-    /// Where each peer listens for it; `None` for witnesses.
-    peers: Vec<Option<SocketAddr>>,
+    /// Where each peer listens for it.
+    peers: Peers,
     /// This member's own address.
     from: SocketAddr,
     vips: Vec<IpAddr>,
@@ -67,7 +68,7 @@ pub struct Setup {
 
 impl Setup {
     /// `None` where the configuration wants nothing of it.
-    pub fn new(config: &Config) -> Option<Setup> {
+    pub fn new(config: &Config, peers: &Peers) -> Option<Setup> {
         let sync = config.ha.conntrack_sync.as_ref().filter(|_| config.mode != Mode::Witness)?;
         let heartbeats = config.peers.iter().flat_map(|peer| peer.heartbeat.iter().map(SocketAddr::ip));
         let own = config.heartbeat_paths.iter().map(|path| path.listen.ip()).chain([config.listen.ip()]);
@@ -75,7 +76,7 @@ impl Setup {
             most: sync.max_entries as usize,
             interval: sync.sync_interval,
             interface: sync.interface.clone(),
-            peers: config.peers.iter().map(|peer| peer.replication).collect(),
+            peers: peers.clone(),
             from: config.listen,
             vips: config.ha.virtual_ips.iter().map(|vip| vip.address.addr()).collect(),
             members: config.peers.iter().map(|peer| peer.host).chain(heartbeats).chain(own).collect(),

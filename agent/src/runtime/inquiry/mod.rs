@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use holdfast_config::{Config, timers::Derived};
 use holdfast_heartbeat::inquiry::{MAX_ADDRESSES, MAX_KEYS, MAX_STATIONS, label};
+use holdfast_heartbeat::packet::OLDEST;
 use holdfast_heartbeat::{
     AddressTestimony, BootNonce, Claim, Facts, Inquiry, Member, Message, Testimony, Time,
 };
@@ -40,6 +41,7 @@ use self::observe::{Seen, SeenHost};
 use super::address::{self, Board};
 use super::assemble;
 use super::core::Input;
+use super::peers::Peers;
 use super::secrets::Secrets;
 use super::sockets::HeartbeatSockets;
 use super::status::Status;
@@ -81,6 +83,8 @@ pub enum Order {
 pub struct Setup {
     /// The configuration.
     pub config: Arc<Config>,
+    /// Where the others are.
+    pub peers: Peers,
     /// Who this is.
     pub me: Member,
     /// In which life.
@@ -263,7 +267,9 @@ impl Inquirer {
             interval_ns: ns(derived.interval),
             detect_ns: ns(derived.detect),
             lease_ns: ns(derived.lease),
-            voters: config.voters().try_into().unwrap_or(u8::MAX),
+            voters: (1 + self.setup.peers.now().iter().filter(|slot| slot.configured).count())
+                .try_into()
+                .unwrap_or(u8::MAX),
             two_node: label(&format!("{:?}", config.ha.two_node).to_lowercase()),
             enabled: config.ha.enabled,
             gate: label(&self.setup.gate),
@@ -274,8 +280,8 @@ impl Inquirer {
 
     /// To a peer, by every path.
     fn send(&self, peer: usize, message: &Message) {
-        let packet = self.setup.keys.now().keyring.seal(message);
-        for path in 0..self.setup.config.peers[peer].heartbeat.len() {
+        let packet = self.setup.keys.now().keyring.seal(message, OLDEST);
+        for path in 0..self.setup.config.heartbeat_paths.len() {
             self.setup.sockets.send(peer, path, &packet);
         }
     }
@@ -335,7 +341,7 @@ impl Inquirer {
 
     /// Asks every peer that is heard; the answers, in the order of the configuration.
     async fn ask(&self, announce: bool) -> Vec<Option<Told>> {
-        let mut told: Vec<Option<Told>> = self.setup.config.peers.iter().map(|_| None).collect();
+        let mut told: Vec<Option<Told>> = self.setup.peers.now().iter().map(|_| None).collect();
         let Some(view) = self.view().await else { return told };
         let asked = view.peers.iter().map(|peer| peer.boot.filter(|_| peer.alive));
         let asked: Vec<Option<BootNonce>> = asked.collect();
@@ -370,7 +376,9 @@ impl Inquirer {
             }
         }
         self.pending.lock().remove(&round);
-        told
+        // As the status shows them: those that the configuration names.
+        let slots = self.setup.peers.now();
+        told.into_iter().zip(slots.iter()).filter(|(_, slot)| slot.configured).map(|(told, _)| told).collect()
     }
 
     fn take(&self, peer: usize, at: Time, testimony: Testimony) {

@@ -4,19 +4,26 @@ use holdfast_heartbeat::{InSyncRecord, Member};
 
 use crate::sim::world::World;
 
-/// More than half of the voters.
-pub fn majority(world: &World) -> usize {
-    world.hosts.len() / 2 + 1
+/// Whether more than half of those who vote by `record` are hosts of which `holds` is true; of all hosts where it does
+/// not say who votes.
+pub fn majority(world: &World, record: Option<&InSyncRecord>, holds: impl Fn(usize) -> bool) -> bool {
+    let votes = |host: &str| {
+        let voters = record.and_then(|record| record.voters.as_ref());
+        voters.is_none_or(|voters| voters.iter().any(|voter| voter.as_str() == host))
+    };
+    let voters = world.hosts.iter().enumerate().filter(|(_, host)| votes(&host.name));
+    let (all, held) = voters.fold((0, 0), |(all, held), (h, _)| (all + 1, held + usize::from(holds(h))));
+    2 * held > all
 }
 
 /// The newest in-sync record that is on the disks of a majority; in a pair, where either decides alone, the
 /// newest on any disk.
 pub fn newest_record(world: &World) -> Option<&InSyncRecord> {
-    let needed = if world.shape.is_pair() { 1 } else { majority(world) };
     let mut newest: Option<&InSyncRecord> = None;
-    for record in records(world) {
-        let holders = records(world).filter(|other| other.rank() >= record.rank());
-        if holders.count() >= needed && newest.is_none_or(|known| known.rank() < record.rank()) {
+    for (_, record) in records(world) {
+        let has = |h: usize| records(world).any(|(at, other)| at == h && other.rank() >= record.rank());
+        let decided = world.shape.is_pair() || majority(world, Some(record), has);
+        if decided && newest.is_none_or(|known| known.rank() < record.rank()) {
             newest = Some(record);
         }
     }
@@ -25,10 +32,13 @@ pub fn newest_record(world: &World) -> Option<&InSyncRecord> {
 
 /// The newest record that each host's disk has, or had before it was lost: whoever voted with a record that
 /// is gone now has voted with it all the same.
-fn records(world: &World) -> impl Iterator<Item = &InSyncRecord> {
-    world.hosts.iter().filter_map(|host| match (&host.hard.record, &host.lost_record) {
-        (Some(has), Some(had)) => Some(if has.rank() >= had.rank() { has } else { had }),
-        (has, had) => has.as_ref().or(had.as_ref()),
+fn records(world: &World) -> impl Iterator<Item = (usize, &InSyncRecord)> {
+    world.hosts.iter().enumerate().filter_map(|(h, host)| {
+        let newest = match (&host.hard.record, &host.lost_record) {
+            (Some(has), Some(had)) => Some(if has.rank() >= had.rank() { has } else { had }),
+            (has, had) => has.as_ref().or(had.as_ref()),
+        };
+        Some((h, newest?))
     })
 }
 
@@ -44,7 +54,8 @@ pub fn took_effect(world: &World, h: usize) -> bool {
 /// Every record that may decide who is elected: the newest one that a quorum has, and any newer one.
 pub fn deciding_records(world: &World) -> impl Iterator<Item = &InSyncRecord> {
     let newest = newest_record(world).map(InSyncRecord::rank);
-    records(world).filter(move |record| newest.is_some_and(|rank| record.rank() >= rank))
+    let known = records(world).map(|(_, record)| record);
+    known.filter(move |record| newest.is_some_and(|rank| record.rank() >= rank))
 }
 
 /// The host on whose disks this very member is, if it is on any.

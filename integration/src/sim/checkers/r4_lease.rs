@@ -162,13 +162,20 @@ impl Lease {
         let (now, epoch) = (world.clock(h), world.reign(h));
         let lease = world.derived(h).lease;
         let voters = self.granted.get(&(life.boot.0, epoch));
-        let fresh = voters
-            .map_or(0, |voters| voters.iter().flatten().filter(|sent| now.since(**sent) <= lease).count());
-        if fresh + 1 < facts::majority(world) {
-            return Err(format!(
-                "{} answers in epoch {epoch}, and {fresh} others acknowledged a heartbeat of the last {lease:?}",
-                host.name
-            ));
+        let fresh = |voter: usize| {
+            let sent = voters.and_then(|voters| voters[voter]);
+            voter == h || sent.is_some_and(|sent| now.since(sent) <= lease)
+        };
+        // Of those who vote by what was decided in this reign, and of those by what it wrote down last.
+        let decided = facts::newest_record(world).filter(|record| record.epoch == epoch);
+        for record in decided.into_iter().chain(&host.hard.record) {
+            if !facts::majority(world, Some(record), fresh) {
+                let others = (0..world.hosts.len()).filter(|voter| *voter != h && fresh(*voter)).count();
+                return Err(format!(
+                    "{} answers in epoch {epoch}, and {others} others acknowledged a heartbeat of the last {lease:?}, no majority of those who vote by version {} of epoch {}",
+                    host.name, record.version, record.epoch
+                ));
+            }
         }
         Ok(())
     }

@@ -38,7 +38,8 @@ pub fn look(world: &World) -> Result<(), String> {
     let record = view.record.ok_or("the primary has no record of the in-sync set")?;
     for (h, host) in world.hosts.iter().enumerate() {
         let Some(life) = host.life.as_ref() else { return Err(format!("{} does not run", host.name)) };
-        if host.kind == MemberKind::Data && !record.contains(&life.member) {
+        let in_sync = record.contains(&life.member) || record.leaves_out(&life.member.id);
+        if host.kind == MemberKind::Data && !in_sync {
             return Err(format!(
                 "{} is primary, and {} is not in the in-sync set (epoch {}, version {})",
                 world.hosts[primary].name, host.name, record.epoch, record.version

@@ -30,7 +30,7 @@ impl World {
 
     /// A packet is taken out of the socket: only what is authentic reaches the core.
     pub(super) fn take_packet(&mut self, h: usize, from: usize, path: usize, bytes: &[u8]) {
-        match self.hosts[h].keys.open(bytes) {
+        match self.hosts[h].keys.open_up_to(bytes, self.hosts[h].speaks) {
             Ok(Message::Heartbeat(heartbeat)) => {
                 self.see(Seen::Received { host: h, from, heartbeat: &heartbeat });
                 let peer = self.peer_of_host(h, from);
@@ -141,8 +141,8 @@ impl World {
     fn execute(&mut self, h: usize, now: Time, effect: Effect) {
         self.see(Seen::Effect { host: h, at: now, effect: &effect });
         match effect {
-            Effect::Send { peer, path, heartbeat } => {
-                let bytes: Rc<[u8]> = self.hosts[h].keys.seal(&Message::Heartbeat(heartbeat)).into();
+            Effect::Send { peer, path, version, heartbeat } => {
+                let bytes: Rc<[u8]> = self.hosts[h].keys.seal(&Message::Heartbeat(heartbeat), version).into();
                 let to = self.host_of_peer(h, peer);
                 self.send_packet(h, to, path, bytes);
             }

@@ -60,6 +60,8 @@ pub struct Host {
     pub derived: Derived,
     /// The keys in that configuration.
     pub keys: Arc<Keyring>,
+    /// The newest version of the heartbeat that its release speaks.
+    pub speaks: u8,
     /// A sync of this host's disks takes this long at least.
     pub sync_delay: Ns,
     /// And at most this much longer.

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use holdfast_agent::node::event::{Command, Event, FailedCheck};
+use holdfast_agent::node::settings::Settings;
 use holdfast_agent::node::{LogPosition, Node};
 use holdfast_agent::runtime::assemble;
 use holdfast_agent::runtime::lease::Lease;
 use holdfast_config::Config;
+use holdfast_heartbeat::packet::{NEWEST, OLDEST};
 use holdfast_heartbeat::{
     BootNonce, Epoch, Incarnation, Member, MemberKind, Message, NodeId, Notice, planted,
 };
@@ -75,7 +77,12 @@ impl World {
         let derived = self.shape.derived(h, &host.config);
         host.derived = derived.clone();
         host.kernel.gate.set_excess(derived.gate_extra);
+        if host.lives > 1 {
+            // The older release was replaced while the agent was down.
+            host.speaks = NEWEST;
+        }
         let settings = assemble::settings(&host.config, member.clone(), boot, &derived);
+        let settings = Settings { speaks: host.speaks, ..settings };
         let position = log.as_ref().map_or_else(LogPosition::default, |log| LogPosition {
             end: log.engine.log().end(),
             durable: log.engine.log().durable(),
@@ -261,7 +268,8 @@ impl World {
         if !planted::is("notice-before-sweep") {
             self.sweep_address(h);
         }
-        let bytes: std::rc::Rc<[u8]> = self.hosts[h].keys.seal(&Message::Notice(notice.clone())).into();
+        let bytes: std::rc::Rc<[u8]> =
+            self.hosts[h].keys.seal(&Message::Notice(notice.clone()), OLDEST).into();
         if self.recording > 0 && self.notices.len() < super::RECORDED {
             self.notices.push((h, bytes.clone()));
         }

@@ -34,6 +34,7 @@ use std::sync::Arc;
 use holdfast_agent::node::effect::Effect;
 use holdfast_agent::node::event::{Answer as CommandAnswer, Event};
 use holdfast_config::timers::Derived;
+use holdfast_heartbeat::packet::NEWEST;
 use holdfast_heartbeat::{BootNonce, Epoch, Heartbeat, Keyring, Lsn, Notice, Role, Time};
 use holdfast_replication::RecordKind;
 use holdfast_replication::replica::{ConnId, Output, Wait};
@@ -317,6 +318,7 @@ impl World {
             index_on_disk: None,
             config: Arc::new(config),
             keys: Arc::new(keys),
+            speaks: NEWEST,
             sync_delay: 200 * US,
             sync_jitter: 100 * US,
             disk_stalled_until: 0,

@@ -123,12 +123,12 @@ fn deafness(evidence: &Evidence<'_>, out: &mut Vec<Finding>) {
 
 fn quorum(evidence: &Evidence<'_>) -> Finding {
     let status = evidence.status;
-    let alive = 1 + status.peers.iter().filter(|peer| peer.alive).count();
-    let (voters, quorum) = (evidence.config.voters(), evidence.config.quorum());
+    let alive = usize::from(status.vote) + status.peers.iter().filter(|peer| peer.alive && peer.vote).count();
+    let (voters, quorum) = (status.votes, status.quorum);
     let primary =
         status.primary.as_ref().map_or_else(|| "no primary".to_owned(), |who| format!("{who} is primary"));
     let seen = format!("{alive} of {voters} members are heard, {quorum} decide; {primary}");
-    match (&status.primary, alive >= quorum || evidence.config.is_two_node()) {
+    match (&status.primary, alive >= quorum || evidence.status.pair) {
         (Some(_), true) => Finding::ok("quorum", seen),
         (None, _) => {
             let finding = Finding::fail("quorum", seen);
@@ -196,7 +196,7 @@ fn succession(evidence: &Evidence<'_>, out: &mut Vec<Finding>) {
         in_sync: status.in_sync.contains(&status.node),
         rank: (status.penalty, status.priority),
     };
-    let peers = status.peers.iter().map(|peer| Voter {
+    let peers = status.peers.iter().filter(|peer| peer.vote).map(|peer| Voter {
         id: &peer.id,
         data: peer.kind == "data",
         alive: peer.alive,
@@ -227,15 +227,15 @@ fn if_primary_dies(evidence: &Evidence<'_>, voters: &[Voter<'_>], dead: &Voter<'
             .advice("holdfast ha promote, then");
     }
     let left: Vec<_> = voters.iter().filter(|voter| voter.alive && voter.id != dead.id).collect();
-    let pair = evidence.config.is_two_node();
-    if !pair && left.len() < evidence.config.quorum() {
+    let pair = evidence.status.pair;
+    if !pair && left.len() < evidence.status.quorum {
         return Finding::fail(
             name,
             format!(
                 "nobody takes over: {} of {} members would be left, and {} decide",
                 left.len(),
                 voters.len(),
-                evidence.config.quorum()
+                evidence.status.quorum
             ),
         )
         .means("the data is safe, and nobody serves until a majority is back")
@@ -279,13 +279,13 @@ fn if_primary_dies(evidence: &Evidence<'_>, voters: &[Voter<'_>], dead: &Voter<'
 fn if_other_dies(evidence: &Evidence<'_>, voters: &[Voter<'_>], dead: &Voter<'_>, primary: &str) -> Finding {
     let name = format!("if {} dies now", dead.id);
     let left = voters.iter().filter(|voter| voter.alive && voter.id != dead.id).count();
-    if !evidence.config.is_two_node() && left < evidence.config.quorum() {
+    if !evidence.status.pair && left < evidence.status.quorum {
         return Finding::fail(
             name,
             format!(
                 "{primary} stops serving: {left} of {} members would be left, and {} decide",
                 voters.len(),
-                evidence.config.quorum()
+                evidence.status.quorum
             ),
         )
         .means("the data is safe, and nobody serves until a majority is back")

@@ -103,7 +103,7 @@ fn links(evidence: &Evidence<'_>) -> Finding {
     watched.dedup();
     let carriers = format!("carrier on {}", watched.join(", "));
     if gateways.is_empty() {
-        let finding = if evidence.config.is_two_node() { Finding::warn } else { Finding::ok };
+        let finding = if evidence.status.pair { Finding::warn } else { Finding::ok };
         return finding("links", format!("{carriers}; no gateway is watched"))
             .means("a switch that passes nothing on but keeps the carrier is noticed by the heartbeats alone")
             .advice("monitor_gateways = [\"ADDRESS OF THE ROUTER\"] in the ha block");

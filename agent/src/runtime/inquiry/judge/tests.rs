@@ -88,6 +88,7 @@ impl World {
         let derived = Derived::new(&config.ha, GateInUse::Ebpf);
         let mut status = status();
         status.gate = "eBPF (tcx)".into();
+        (status.votes, status.quorum, status.pair) = (config.voters(), config.quorum(), config.is_two_node());
         for path in &mut status.peers[0].paths {
             path.alive = true;
             path.reaches = Some(true);
