@@ -724,9 +724,9 @@ fn open_data(
         Ok((Machine::new(index.clone())?, index))
     };
     let log_dir = dir.join("log");
-    let acknowledgement = assemble::acknowledgement(config);
+    let sending = assemble::sending(config);
     let (first, index) = machine()?;
-    match log_thread::open(&log_dir, identity.member.clone(), first, segment_size, acknowledgement, false) {
+    match log_thread::open(&log_dir, identity.member.clone(), first, segment_size, sending, false) {
         Ok((engine, recovery)) => {
             for torn in &recovery.torn {
                 tracing::warn!(archive = ?torn, "an unfinished write at the end of the log was set aside");
@@ -743,14 +743,8 @@ fn open_data(
             let why = format!("its log is damaged ({error}); everything from there on was set aside");
             identity::renew(state, identity, dir, &why)?;
             let (again, index) = machine()?;
-            let (engine, _) = log_thread::open(
-                &log_dir,
-                identity.member.clone(),
-                again,
-                segment_size,
-                acknowledgement,
-                true,
-            )?;
+            let (engine, _) =
+                log_thread::open(&log_dir, identity.member.clone(), again, segment_size, sending, true)?;
             Ok(Data { engine, index })
         }
         Err(error) => Err(error.into()),
