@@ -85,6 +85,7 @@ pub(crate) fn status() -> Status {
         lease_remaining_ms: Some(212),
         serving: true,
         in_sync: vec!["a".into(), "b".into()],
+        in_sync_here: true,
         solo: false,
         healthy: true,
         warnings: vec![],
@@ -586,13 +587,8 @@ async fn what_does_not_exist_is_said_in_json() {
     }
     let (status, body) = fake.post("/api/ha/status", "").await;
     assert_eq!((status, code(&body)), (StatusCode::METHOD_NOT_ALLOWED, "wrong_method"));
-    for path in [
-        "/api/ha/events",
-        "/api/replication/resync",
-        "/api/replication/rules",
-        "/api/replication/rules/1",
-        "/api/cluster/nodes",
-    ] {
+    for path in ["/api/ha/events", "/api/replication/rules", "/api/replication/rules/1", "/api/cluster/nodes"]
+    {
         for (status, body) in [fake.get(path).await, fake.post(path, "{}").await] {
             assert_eq!((status, code(&body)), (StatusCode::NOT_IMPLEMENTED, "not_in_this_version"), "{path}");
         }

@@ -22,6 +22,7 @@ mod replay;
 mod replay_view;
 mod replication;
 mod replication_view;
+mod resync;
 mod status_view;
 mod store;
 mod store_view;

@@ -182,6 +182,11 @@ pub fn free_bytes(dir: &Path) -> Option<u64> {
     room(dir).map(|(free, _)| free)
 }
 
+/// Free bytes on the disk of `dir`, and how many of them are kept in reserve.
+pub fn room_and_reserve(dir: &Path) -> Option<(u64, u64)> {
+    room(dir).map(|(free, total)| (free, RESERVE_BYTES.min(total / RESERVE_SHARE)))
+}
+
 /// Watches over the reserve.
 struct Space {
     full: DiskFull,
