@@ -9,3 +9,4 @@ mod maintenance;
 mod random_faults;
 mod rare_interleavings;
 mod scenarios;
+mod slow_standby;
