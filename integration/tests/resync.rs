@@ -64,10 +64,10 @@ fn segments(cluster: &Cluster, host: &str) -> Result<BTreeMap<String, Vec<u8>>> 
 
 /// The old copies that lie on a host.
 fn old_copies(cluster: &Cluster, host: &str) -> Result<Vec<PathBuf>> {
-    let dir = cluster.dir().join(host).join("store");
+    let dir = cluster.dir().join(host).join("store/log");
     let entries = fs::read_dir(dir)?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
     let old = |path: &PathBuf| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("log-before-"))
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("before-resync-"))
     };
     Ok(entries.filter(old).collect())
 }

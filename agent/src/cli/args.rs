@@ -210,7 +210,7 @@ pub enum ReplicationCommand {
         /// Do it.
         #[arg(long)]
         yes: bool,
-        /// Keep the old copy in the data directory when the new one is in sync.
+        /// Keep the old copy when the new one is in sync.
         #[arg(long)]
         keep_old_copy: bool,
         /// Give the old copy up before the new one begins, where the disk has no room for both.

@@ -75,7 +75,7 @@ pub(super) fn view(plan: &Plan) -> String {
     let old = match plan.old_copy {
         Fate::DeletedWhenInSync => "stays beside the new one until that is in sync, and is deleted then",
         Fate::DeletedFirst => "is deleted before the new one begins",
-        Fate::Kept => "is kept in the data directory until somebody deletes it",
+        Fate::Kept => "is kept beside the new one until somebody deletes it",
     };
     let why = plan.kept_because.as_ref().map(|why| format!(": {}", printable(why))).unwrap_or_default();
     let in_sync: Vec<String> = plan.in_sync_meanwhile.iter().map(|member| printable(member)).collect();
@@ -131,7 +131,7 @@ b's log would be copied anew from a, which keeps serving.
 transfer   3.0 GiB: all of a's log, up to LSN 5,000,000,000 and what is written meanwhile
 takes      about 1 min 2 s, at catch_up_rate = 50.0 MiB/s if a has the same
 meanwhile  b is not in sync and cannot take over; in sync: a
-old copy   3.0 GiB, is kept in the data directory until somebody deletes it: it is the evidence
+old copy   3.0 GiB, is kept beside the new one until somebody deletes it: it is the evidence
 free       9.0 GiB on the disk of the log
 first      the agent of b ends and starts again: its vote is missing for about one lease
   ! a alone holds everything

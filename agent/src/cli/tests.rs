@@ -543,15 +543,15 @@ Catching up
     answer["resync"] = json!({
         "under_way": {
             "phase": "copying", "ordered": "2026-11-23T05:00:00.000Z",
-            "old_copy": "/data/log-before-resync-7", "fate": "deleted_when_in_sync",
+            "old_copy": "/data/log/before-resync-7", "fate": "deleted_when_in_sync",
         },
-        "kept": [{"path": "/data/log-before-resync-5", "bytes": 4096}],
+        "kept": [{"path": "/data/log/before-resync-5", "bytes": 4096}],
     });
     let view = replication_view::status(&shaped(answer).unwrap(), Paint::PLAIN);
     for line in [
         "  this member  [........................] 0 %, 0 B of 20.0 MiB at 0 B/s, nothing comes at the moment\n",
-        "\nThis member's log is copied anew, as ordered at 2026-11-23T05:00:00.000Z; the old copy is in /data/log-before-resync-7 until the new one is in sync\n",
-        "\na former copy of this log, 4.0 KiB, is kept in /data/log-before-resync-5: delete it when nobody needs it any more\n",
+        "\nThis member's log is copied anew, as ordered at 2026-11-23T05:00:00.000Z; the old copy is in /data/log/before-resync-7 until the new one is in sync\n",
+        "\na former copy of this log, 4.0 KiB, is kept in /data/log/before-resync-5: delete it when nobody needs it any more\n",
     ] {
         assert!(view.contains(line), "{view}");
     }

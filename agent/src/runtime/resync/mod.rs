@@ -55,7 +55,7 @@ pub struct Shown {
     pub fate: Fate,
 }
 
-/// A copy of the log that stays in the data directory.
+/// A copy of the log that stays beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     /// Its directory.
@@ -103,7 +103,7 @@ pub fn take_up(
 ) -> Result<Option<String>, StateError> {
     let failed = |error| StateError::Io { path: data_dir.display().to_string(), error };
     let renew = |marker: &Marker| {
-        let old = data_dir.join(&marker.old);
+        let old = marker.old_path(data_dir);
         let why = match marker.fate {
             Fate::DeletedFirst => "an operator ordered its log to be copied anew".to_owned(),
             Fate::DeletedWhenInSync | Fate::Kept => {
@@ -178,7 +178,7 @@ impl Resync {
     /// What there is to say.
     pub fn status(&self) -> ResyncStatus {
         let board = self.lock();
-        let old = board.marker.as_ref().map(|marker| self.data_dir.join(&marker.old));
+        let old = board.marker.as_ref().map(|marker| marker.old_path(&self.data_dir));
         let under_way = board.marker.as_ref().map(|marker| Shown {
             phase: marker.phase,
             ordered: rfc3339(marker.ordered_ms),
@@ -202,7 +202,7 @@ impl Resync {
             status,
             log,
             differs,
-            room: room_and_reserve(&self.data_dir),
+            room: room_and_reserve(&steps::log_dir(&self.data_dir)),
             rate: self.rate,
             under_way: board.marker.as_ref(),
             data_dir: &self.data_dir,
@@ -280,7 +280,7 @@ impl Resync {
 
 fn over(data_dir: &Path, marker: &Marker) -> String {
     let what = match marker.fate {
-        Fate::Kept => format!("the old copy stays in {}", data_dir.join(&marker.old).display()),
+        Fate::Kept => format!("the old copy stays in {}", marker.old_path(data_dir).display()),
         Fate::DeletedFirst | Fate::DeletedWhenInSync => "the old copy is deleted".to_owned(),
     };
     format!("this member's log was copied anew from the primary and is in sync: {what}")

@@ -4,7 +4,7 @@
 //! ```text
 //!   ordered ──> moving ──> copying ──> dropping ──> (no file)
 //!      │          │           └───────────────────> (no file)     where the old copy stays
-//!      │          └ the member is a new one; its log goes to `log-before-resync-*`, file by file, by renaming
+//!      │          └ the member is a new one; its log goes to `log/before-resync-*`, file by file, by renaming
 //!      └ the agent ends and starts again. An order that was not taken up at once is void: nothing has changed yet
 //! ```
 //!
@@ -23,12 +23,11 @@ use crate::runtime::state_file;
 
 /// The order, in the data directory.
 const FILE: &str = "resync.json";
-/// What the directory of an old copy begins with.
-const OLD: &str = "log-before-resync-";
+/// What the directory of an old copy begins with. It lies in that of the log, which may be a disk of its own: renaming stays
+/// within one.
+const OLD: &str = "before-resync-";
 /// Where the log is.
 const LOG: &str = "log";
-/// What stays in its directory.
-const STAYS: &str = holdfast_replication::set_aside::DIR;
 /// The format that this build writes.
 const FORMAT: u32 = 1;
 /// An order is taken up within this time, or not at all: later, the primary may be another one, or none.
@@ -71,7 +70,7 @@ pub struct Marker {
     /// The same by the clock of that boot of the host, and which boot it was.
     ordered_at: u64,
     boot: String,
-    /// The directory of the old copy, in the data directory.
+    /// The directory of the old copy, in that of the log.
     pub old: String,
     /// Bytes of the log in it.
     pub old_bytes: u64,
@@ -92,6 +91,11 @@ impl Marker {
             old_bytes,
             fate,
         }
+    }
+
+    /// Where the old copy is.
+    pub fn old_path(&self, data_dir: &Path) -> PathBuf {
+        data_dir.join(LOG).join(&self.old)
     }
 
     fn is_void(&self, now: Time) -> bool {
@@ -161,25 +165,24 @@ pub fn at_start<E: From<io::Error>>(
         write(data_dir, &marker)?;
     }
     if marker.phase == Phase::Moving {
-        put_away(data_dir, &marker.old)?;
+        put_away(data_dir, &marker)?;
         marker.phase = Phase::Copying;
         write(data_dir, &marker)?;
     }
     Ok(if begins { Found::Begins(marker) } else { Found::GoesOn(marker) })
 }
 
-/// Renames all that belongs to the log, but not what was set aside.
-fn put_away(data_dir: &Path, old: &str) -> io::Result<()> {
-    let (log, old) = (data_dir.join(LOG), data_dir.join(old));
+/// Renames the files of the log. What lies in directories beside them stays: what was set aside, and older copies.
+fn put_away(data_dir: &Path, marker: &Marker) -> io::Result<()> {
+    let (log, old) = (data_dir.join(LOG), marker.old_path(data_dir));
     fs::create_dir_all(&old)?;
-    fs::create_dir_all(&log)?;
     for entry in fs::read_dir(&log)? {
-        let name = entry?.file_name();
-        if name != STAYS {
-            fs::rename(log.join(&name), old.join(&name))?;
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            fs::rename(entry.path(), old.join(entry.file_name()))?;
         }
     }
-    for dir in [&old, &log, &data_dir.to_owned()] {
+    for dir in [&old, &log, data_dir] {
         File::open(dir)?.sync_all()?;
     }
     Ok(())
@@ -187,14 +190,14 @@ fn put_away(data_dir: &Path, old: &str) -> io::Result<()> {
 
 /// Deletes the old copy, where it is to give room to the new one. Not at the start, which nothing may hold up for long.
 pub fn make_room(data_dir: &Path, marker: &Marker) -> io::Result<()> {
-    if marker.fate == Fate::DeletedFirst { delete(&data_dir.join(&marker.old)) } else { Ok(()) }
+    if marker.fate == Fate::DeletedFirst { delete(&marker.old_path(data_dir)) } else { Ok(()) }
 }
 
 /// The new copy is in sync: what was kept for its sake goes.
 pub fn finish(data_dir: &Path, marker: &Marker) -> io::Result<()> {
     if marker.fate != Fate::Kept {
         write(data_dir, &Marker { phase: Phase::Dropping, ..marker.clone() })?;
-        delete(&data_dir.join(&marker.old))?;
+        delete(&marker.old_path(data_dir))?;
     }
     remove(data_dir)
 }
@@ -211,9 +214,14 @@ fn remove(data_dir: &Path) -> io::Result<()> {
     File::open(data_dir)?.sync_all()
 }
 
-/// Old copies that lie in the data directory, and their sizes in bytes.
+/// Where the log is.
+pub fn log_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join(LOG)
+}
+
+/// Old copies of the log, and their sizes in bytes.
 pub fn old_copies(data_dir: &Path) -> Vec<(PathBuf, u64)> {
-    let Ok(entries) = fs::read_dir(data_dir) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(data_dir.join(LOG)) else { return Vec::new() };
     let dirs = entries.filter_map(Result::ok).filter(|entry| entry.file_name().to_str().is_some_and(is_old));
     let mut found: Vec<(PathBuf, u64)> = dirs.map(|dir| (dir.path(), size_of(&dir.path()))).collect();
     found.sort();
@@ -267,16 +275,19 @@ mod tests {
         let order = Marker::new(at(10), 77, 5, Fate::DeletedWhenInSync);
         write(path, &order).unwrap();
         let (Found::Begins(marker), 1) = start(path, at(11)) else { panic!("it begins") };
-        assert_eq!(names(&path.join("log")), ["set-aside"]);
+        assert_eq!(names(&path.join("log")), ["before-resync-77", "set-aside"]);
         assert_eq!(names(&path.join("log/set-aside")), ["1-2-3.log"]);
-        assert_eq!(names(&path.join(&marker.old)), ["0000.log", "4000.log", "durable", "map"]);
-        assert_eq!(old_copies(path), [(path.join("log-before-resync-77"), 26)]);
+        assert_eq!(names(&marker.old_path(path)), ["0000.log", "4000.log", "durable", "map"]);
+        assert_eq!(old_copies(path), [(path.join("log/before-resync-77"), 26)]);
         // The new copy is under way, and the agent is started again: what there is of it stays.
         fs::write(path.join("log/0000.log"), "new").unwrap();
         let (Found::GoesOn(marker), 0) = start(path, at(9999)) else { panic!("it goes on") };
-        assert_eq!(names(&path.join("log")), ["0000.log", "set-aside"]);
+        assert_eq!(names(&path.join("log")), ["0000.log", "before-resync-77", "set-aside"]);
         finish(path, &marker).unwrap();
-        assert_eq!(names(path), ["log"]);
+        assert_eq!(
+            (names(path), names(&path.join("log"))),
+            (vec!["log".into()], vec!["0000.log".into(), "set-aside".into()])
+        );
         assert!(matches!(start(path, at(10_000)), (Found::Nothing, 0)));
     }
 
@@ -294,19 +305,19 @@ mod tests {
         let dir = data();
         let path = dir.path();
         write(path, &Marker { phase: Phase::Moving, ..order.clone() }).unwrap();
-        fs::create_dir(path.join(&order.old)).unwrap();
-        fs::rename(path.join("log/4000.log"), path.join(&order.old).join("4000.log")).unwrap();
+        fs::create_dir(order.old_path(path)).unwrap();
+        fs::rename(path.join("log/4000.log"), order.old_path(path).join("4000.log")).unwrap();
         assert!(matches!(start(path, at(99_999)), (Found::GoesOn(_), 0)), "no order is void that has begun");
-        assert_eq!(names(&path.join("log")), ["set-aside"]);
-        assert_eq!(names(&path.join(&order.old)).len(), 4);
+        assert_eq!(names(&path.join("log")), ["before-resync-77", "set-aside"]);
+        assert_eq!(names(&order.old_path(path)).len(), 4);
 
         // Half of the old copy is gone.
         let marker = Marker { phase: Phase::Dropping, ..order };
         write(path, &marker).unwrap();
-        fs::remove_file(path.join(&marker.old).join("map")).unwrap();
+        fs::remove_file(marker.old_path(path).join("map")).unwrap();
         let (Found::GoesOn(marker), 0) = start(path, at(99_999)) else { panic!("it goes on") };
         finish(path, &marker).unwrap();
-        assert_eq!(names(path), ["log"]);
+        assert_eq!((names(path), names(&path.join("log"))), (vec!["log".into()], vec!["set-aside".into()]));
     }
 
     #[test]
@@ -333,6 +344,11 @@ mod tests {
             finish(dir.path(), &marker).unwrap();
             assert_eq!(old_copies(dir.path()).len(), left);
             assert_eq!(read(dir.path()).unwrap(), None);
+            // Another one leaves what is kept alone.
+            fs::write(dir.path().join("log/0000.log"), "new").unwrap();
+            write(dir.path(), &Marker::new(at(20), 88, 5, Fate::Kept)).unwrap();
+            assert!(matches!(start(dir.path(), at(21)), (Found::Begins(_), 1)));
+            assert_eq!(old_copies(dir.path()).len(), left + 1);
         }
     }
 
