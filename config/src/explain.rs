@@ -73,6 +73,10 @@ fn member(out: &mut String, config: &Config) {
     if config.compression && config.mode != Mode::Witness {
         line(out, "  stream            compressed (LZ4) towards members that understand it");
     }
+    if let Some(rate) = config.catch_up_rate_bytes.filter(|_| config.mode != Mode::Witness) {
+        let what = "to a member that lacks much, beyond what is written meanwhile";
+        line(out, format!("  catching up       {}/s at most {what}", show_size(rate)));
+    }
     if let Ack::Local { sync_interval, batch_size } = config.ack {
         let batches = if sync_interval.is_zero() {
             "records are sent as they come".to_owned()

@@ -34,6 +34,9 @@ pub struct Config {
     pub compression: bool,
     /// Where a write must be before it is acknowledged, in the reigns of this member.
     pub ack: Ack,
+    /// The most bytes in a second that this member, as primary, sends to a member which lacks much and which nobody waits
+    /// for, beyond what is written meanwhile. None: no bound.
+    pub catch_up_rate_bytes: Option<u64>,
     /// Votes, epoch and the recorded in-sync set. Absolute.
     pub state_dir: PathBuf,
     /// Heartbeats, election and the virtual addresses.

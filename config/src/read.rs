@@ -43,6 +43,12 @@ pub(crate) const MAX_PREVIOUS_KEYS: usize = 4;
 /// Records that go at once under `ack = "local"` where the file says nothing: as the guide's own example has it.
 const DEFAULT_BATCH_SIZE: u32 = 1000;
 
+/// Slowest pace of a member that catches up: below it, a terabyte takes a hundred days.
+const MIN_CATCH_UP_RATE_BYTES: u64 = 100_000;
+
+/// Fastest: as good as no bound.
+const MAX_CATCH_UP_RATE_BYTES: u64 = 64 << 30;
+
 /// What the text gave, with the places that later checks point at.
 pub(crate) struct Places {
     pub(crate) replication: Range<usize>,
@@ -155,6 +161,8 @@ fn read_replication(
     let compression = section.flag(notes, "compression").is_some_and(|written| written.value);
     refuse_no_encryption(notes, &mut section);
     let ack = read_ack(notes, &mut section);
+    let catch_up_rate =
+        section.size_bytes(notes, "catch_up_rate", MIN_CATCH_UP_RATE_BYTES..=MAX_CATCH_UP_RATE_BYTES);
     let written = Written {
         peer: section.text(notes, "peer_addr"),
         peers: section.texts(notes, "peer_addrs"),
@@ -211,6 +219,7 @@ fn read_replication(
         keys,
         compression,
         ack,
+        catch_up_rate_bytes: catch_up_rate.map(|rate| rate.value),
         state_dir,
         ha: ha.ha,
         services: Vec::new(),

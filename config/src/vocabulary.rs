@@ -26,6 +26,7 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
             "sync_interval",
             "batch_size",
             "ack",
+            "catch_up_rate",
             "ha",
         ],
     ),

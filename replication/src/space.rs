@@ -70,6 +70,12 @@ impl Holes {
         self.0.iter().map(|(from, to)| to.bytes_since(*from)).sum()
     }
 
+    /// Bytes between `from` and `to` that are not gone.
+    pub fn kept_between(&self, from: Lsn, to: Lsn) -> u64 {
+        let gone = self.0.iter().map(|(begin, end)| (*end).min(to).bytes_since((*begin).max(from)));
+        to.bytes_since(from) - gone.sum::<u64>()
+    }
+
     /// Without what begins at `end` or later.
     pub(crate) fn before(&self, end: Lsn) -> Holes {
         Holes(self.0.iter().filter(|(from, _)| *from < end).copied().collect())

@@ -58,6 +58,8 @@ pub(super) enum ApiError {
     Store(#[from] AdminError),
     #[error("{0}")]
     Archive(#[from] ArchiveError),
+    #[error("{0}")]
+    NotOrdered(String),
 
     // The member is not well, or about to end.
     #[error("the agent is shutting down")]
@@ -86,9 +88,9 @@ impl ApiError {
                 StatusCode::CONFLICT
             }
             ApiError::NotRecorded(RecordError::Busy) => StatusCode::SERVICE_UNAVAILABLE,
-            ApiError::NotRecorded(RecordError::Io { .. }) | ApiError::TrailUnreadable(_) => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            ApiError::NotRecorded(RecordError::Io { .. })
+            | ApiError::TrailUnreadable(_)
+            | ApiError::NotOrdered(_) => StatusCode::INTERNAL_SERVER_ERROR,
             ApiError::Ending | ApiError::CoreSilent { .. } | ApiError::OutcomeUnknown { .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -135,6 +137,7 @@ impl ApiError {
             ApiError::OutcomeUnknown { .. } => "outcome_unknown",
             ApiError::TrailUnreadable(_) => "trail_unreadable",
             ApiError::TooSlow { .. } => "too_slow",
+            ApiError::NotOrdered(_) => "not_ordered",
             ApiError::NoStore => "no_store",
             ApiError::Archive(error) => match error {
                 ArchiveError::Unknown(_) => "no_such_archive",

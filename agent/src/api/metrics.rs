@@ -509,6 +509,25 @@ fn replication(sheet: &mut Sheet, log: &ReplicaStatus) {
         "On a primary with ack = local: how long ago the oldest of it was written",
         log.exposure.iter().map(|exposure| (vec![], seconds_of_ms(exposure.ms))),
     );
+    let catch_ups: Vec<_> = (log.peers.iter())
+        .filter_map(|p| Some((peer(p), p.catch_up.as_ref()?)))
+        .chain(log.catch_up.iter().map(|own| (vec![("peer", "self".to_owned())], own)))
+        .collect();
+    sheet.gauges(
+        "catch_up_remaining_bytes",
+        "While a member lacks much: what is still to come to it, on the primary by peer, on the member itself as self",
+        catch_ups.iter().map(|(of, it)| (of.clone(), it.remaining_bytes)),
+    );
+    sheet.gauges(
+        "catch_up_received_bytes",
+        "While a member lacks much: what came to it since it began to catch up",
+        catch_ups.iter().map(|(of, it)| (of.clone(), it.received_bytes)),
+    );
+    sheet.gauges(
+        "catch_up_bytes_per_second",
+        "While a member lacks much: how fast it comes",
+        catch_ups.iter().map(|(of, it)| (of.clone(), it.bytes_per_second)),
+    );
     sheet.gauges(
         "replication_streaming",
         "On a primary: 1 while the stream to the peer stands",

@@ -15,6 +15,7 @@ mod guard;
 mod health;
 mod metrics;
 mod reading;
+mod resync;
 mod serve;
 mod store;
 #[cfg(test)]
@@ -137,6 +138,7 @@ fn router_with(handle: Handle, options: ApiOptions, patience: Patience) -> Route
             "/api/replication/archives/{name}/restore",
             guarded(get(archives::progress).post(archives::restore)),
         )
+        .route("/api/replication/resync", get(resync::plan).merge(guarded(post(resync::order))))
         .route("/api/store/scrub", get(store::scrub))
         .route("/api/store/scrub/start", guarded(post(store::start_scrub)))
         .route("/api/store/space", get(store::space))
@@ -156,7 +158,6 @@ fn router_with(handle: Handle, options: ApiOptions, patience: Patience) -> Route
         .route("/standby", get(health::standby))
         .route("/read-only", get(health::read_only))
         .route("/api/ha/events", any(not_in_this_version))
-        .route("/api/replication/resync", any(not_in_this_version))
         .route("/api/replication/rules", any(not_in_this_version))
         .route("/api/replication/rules/{*rest}", any(not_in_this_version))
         .route("/api/cluster/nodes", get(reading::cluster).merge(guarded(post(commands::change_nodes))))

@@ -14,6 +14,7 @@ use super::error::ApiError;
 use super::guard;
 use crate::runtime::files::FilesStatus;
 use crate::runtime::history::Entry;
+use crate::runtime::resync::{Resync, ResyncStatus};
 use crate::runtime::sameness::{Sameness, SamenessBoard};
 use crate::runtime::status::{Hearing, PathStatus, PeerStatus, Status};
 
@@ -181,6 +182,9 @@ struct ReplicationStatus {
     /// The replicated files; absent where none are configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     files: Option<FilesStatus>,
+    /// The copy that is begun anew, and copies that are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resync: Option<ResyncStatus>,
 }
 
 /// The log's state, whether the members have the same, the state of the replicated files, and what each archive holds.
@@ -195,7 +199,8 @@ pub(super) async fn replication_status(
     let log = api.handle.replication().ok_or(ApiError::NoLog)?;
     let any = !log.set_aside.is_empty();
     let sameness = api.handle.sameness().map(SamenessBoard::status);
-    let status = ReplicationStatus { log, sameness, files: api.handle.files() };
+    let resync = api.handle.resync().map(Resync::status);
+    let status = ReplicationStatus { log, sameness, files: api.handle.files(), resync };
     let mut shown = serde_json::to_value(status).map_err(|_| ApiError::Ending)?;
     if let Some(archives) = api.handle.archives().filter(|_| any) {
         let mut listed = archives.list().await?;

@@ -86,6 +86,7 @@ pub(crate) fn status() -> Status {
         lease_remaining_ms: Some(212),
         serving: true,
         in_sync: vec!["a".into(), "b".into()],
+        in_sync_here: true,
         solo: false,
         healthy: true,
         warnings: vec![],
@@ -170,9 +171,11 @@ pub(crate) fn leading() -> ReplicaStatus {
             durable: Some(Lsn(4096)),
             lag_bytes: 96,
             lag_ms: Some(1250),
+            catch_up: None,
         }],
         exposure: None,
         streaming: true,
+        catch_up: None,
         pending: 3,
         set_aside: vec![],
         damaged: None,
@@ -600,13 +603,9 @@ async fn what_does_not_exist_is_said_in_json() {
     }
     let (status, body) = fake.post("/api/ha/status", "").await;
     assert_eq!((status, code(&body)), (StatusCode::METHOD_NOT_ALLOWED, "wrong_method"));
-    for path in [
-        "/api/ha/events",
-        "/api/replication/resync",
-        "/api/replication/rules",
-        "/api/replication/rules/1",
-        "/api/cluster/nodes/c",
-    ] {
+    for path in
+        ["/api/ha/events", "/api/replication/rules", "/api/replication/rules/1", "/api/cluster/nodes/c"]
+    {
         for (status, body) in [fake.get(path).await, fake.post(path, "{}").await] {
             assert_eq!((status, code(&body)), (StatusCode::NOT_IMPLEMENTED, "not_in_this_version"), "{path}");
         }

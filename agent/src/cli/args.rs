@@ -248,6 +248,22 @@ pub enum ReplicationCommand {
     Status,
     /// The numbers alone.
     Stats,
+    /// Copy a standby's log anew from the primary. Says what would be transferred and what it means, and changes nothing
+    /// without --yes.
+    Resync {
+        /// Whose log: the member of this host, or of the agent that --api names [default: that one]
+        #[arg(value_name = "MEMBER")]
+        member: Option<String>,
+        /// Do it.
+        #[arg(long)]
+        yes: bool,
+        /// Keep the old copy when the new one is in sync.
+        #[arg(long)]
+        keep_old_copy: bool,
+        /// Give the old copy up before the new one begins, where the disk has no room for both.
+        #[arg(long, conflicts_with = "keep_old_copy")]
+        drop_old_copy_first: bool,
+    },
     /// What was set aside of this member's log: look into it, restore it, delete it.
     Archives {
         /// What to do.

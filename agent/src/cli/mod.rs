@@ -23,6 +23,7 @@ mod replay_view;
 mod replication;
 mod replication_view;
 mod reset;
+mod resync;
 mod status_view;
 mod store;
 mod store_view;

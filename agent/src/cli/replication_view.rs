@@ -4,9 +4,11 @@ use serde::Deserialize;
 
 use super::archives_view;
 use super::paint::Paint;
-use super::words::{bytes, grouped, printable, table};
+use super::words::{bar, bytes, duration, grouped, printable, table};
 use crate::api::ReplicationStats;
 use crate::runtime::files::{FilesStatus, SetStatus};
+use crate::runtime::resync::ResyncStatus;
+use crate::runtime::resync::steps::Fate;
 use crate::runtime::sameness::{Range, Sameness};
 
 /// What the view looks at of `GET /api/replication/status`. Every field may be missing: an agent of
@@ -29,6 +31,8 @@ pub(super) struct LogStatus {
     exposure: Option<Exposure>,
     sameness: Option<Sameness>,
     streaming: bool,
+    catch_up: Option<CatchUp>,
+    resync: ResyncStatus,
     pending: u64,
     set_aside: Vec<archives_view::Entry>,
     damaged: Option<Damage>,
@@ -51,6 +55,18 @@ struct Peer {
     durable: Option<u64>,
     lag_bytes: u64,
     lag_ms: Option<u64>,
+    catch_up: Option<CatchUp>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct CatchUp {
+    received_bytes: u64,
+    remaining_bytes: u64,
+    percent: u64,
+    bytes_per_second: u64,
+    seconds_left: Option<u64>,
+    limit_bytes_per_second: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -108,6 +124,7 @@ pub(super) fn status(log: &LogStatus, paint: Paint) -> String {
         out.push('\n');
         out.push_str(&table(&peers(log, paint), ""));
     }
+    out.push_str(&catching_up(log, paint));
     if let Some(sameness) = &log.sameness {
         out.push_str(&compared(log, sameness, paint));
     }
@@ -127,6 +144,53 @@ pub(super) fn status(log: &LogStatus, paint: Paint) -> String {
         out.push_str(&format!("\n{}\n", paint.bad(&what)));
     }
     out
+}
+
+/// Who lacks much, and how far it is; and whose copy begins anew.
+fn catching_up(log: &LogStatus, paint: Paint) -> String {
+    let behind =
+        log.peers.iter().filter_map(|peer| Some((printable(&peer.member.id), peer.catch_up.as_ref()?)));
+    let own = log.catch_up.as_ref().map(|own| ("this member".to_owned(), own));
+    let rows: Vec<Vec<String>> = behind.chain(own).map(|(who, it)| vec![who, progress(it)]).collect();
+    let mut out = String::new();
+    if !rows.is_empty() {
+        out.push_str("\nCatching up\n");
+        out.push_str(&table(&rows, "  "));
+    }
+    if let Some(resync) = &log.resync.under_way {
+        let old = match (&resync.old_copy, resync.fate) {
+            (Some(path), Fate::Kept) => {
+                format!("the old copy stays in {}", printable(&path.display().to_string()))
+            }
+            (Some(path), _) => format!(
+                "the old copy is in {} until the new one is in sync",
+                printable(&path.display().to_string())
+            ),
+            (None, _) => "the old copy was given up".to_owned(),
+        };
+        let ordered = printable(&resync.ordered);
+        out.push_str(&format!("\nThis member's log is copied anew, as ordered at {ordered}; {old}\n"));
+    }
+    for kept in &log.resync.kept {
+        let path = printable(&kept.path.display().to_string());
+        let what = format!("a former copy of this log, {}, is kept in {path}", bytes(kept.bytes));
+        out.push_str(&format!("\n{}: delete it when nobody needs it any more\n", paint.warn(&what)));
+    }
+    out
+}
+
+fn progress(it: &CatchUp) -> String {
+    let all = it.received_bytes.saturating_add(it.remaining_bytes);
+    let left = match it.seconds_left {
+        Some(seconds) => format!("about {} left", duration(seconds.saturating_mul(1000))),
+        None => "nothing comes at the moment".to_owned(),
+    };
+    let limit = match it.limit_bytes_per_second {
+        Some(limit) => format!(" (catch_up_rate {}/s, beyond what is written meanwhile)", bytes(limit)),
+        None => String::new(),
+    };
+    let (received, all, pace) = (bytes(it.received_bytes), bytes(all), bytes(it.bytes_per_second));
+    format!("{}, {received} of {all} at {pace}/s{limit}, {left}", bar(it.percent))
 }
 
 /// The sets, and whatever of them is not as it should be.

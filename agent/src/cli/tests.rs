@@ -523,6 +523,41 @@ fn a_log_out_of_service_says_so_first() {
 }
 
 #[test]
+fn whoever_catches_up_is_shown_with_how_far_it_is_and_a_copy_that_begins_anew_with_the_old_one() {
+    let catch_up = json!({
+        "received_bytes": 3_u64 << 30, "remaining_bytes": 1 << 30, "percent": 75, "bytes_per_second": 32 << 20,
+        "seconds_left": 32, "running_ms": 1, "limit_bytes_per_second": 32 << 20,
+    });
+    let mut answer = serde_json::to_value(leading()).unwrap();
+    answer["peers"][0]["catch_up"] = catch_up;
+    let view = replication_view::status(&shaped(answer.clone()).unwrap(), Paint::PLAIN);
+    let line = "
+Catching up
+  b  [##################......] 75 %, 3.0 GiB of 4.0 GiB at 32.0 MiB/s (catch_up_rate 32.0 MiB/s, beyond what is written meanwhile), about 32.0 s left
+";
+    assert!(view.contains(line), "{view}");
+
+    answer["peers"] = json!([]);
+    answer["role"] = "following".into();
+    answer["catch_up"] = json!({"received_bytes": 0, "remaining_bytes": 20 << 20, "percent": 0});
+    answer["resync"] = json!({
+        "under_way": {
+            "phase": "copying", "ordered": "2026-11-23T05:00:00.000Z",
+            "old_copy": "/data/log/before-resync-7", "fate": "deleted_when_in_sync",
+        },
+        "kept": [{"path": "/data/log/before-resync-5", "bytes": 4096}],
+    });
+    let view = replication_view::status(&shaped(answer).unwrap(), Paint::PLAIN);
+    for line in [
+        "  this member  [........................] 0 %, 0 B of 20.0 MiB at 0 B/s, nothing comes at the moment\n",
+        "\nThis member's log is copied anew, as ordered at 2026-11-23T05:00:00.000Z; the old copy is in /data/log/before-resync-7 until the new one is in sync\n",
+        "\na former copy of this log, 4.0 KiB, is kept in /data/log/before-resync-5: delete it when nobody needs it any more\n",
+    ] {
+        assert!(view.contains(line), "{view}");
+    }
+}
+
+#[test]
 fn the_numbers_of_replication_stand_one_a_line() {
     shows(
         &replication_view::stats(&ReplicationStats::from(leading())),

@@ -45,6 +45,13 @@ pub(super) fn bytes(number: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// How much of something is done.
+pub(super) fn bar(percent: u64) -> String {
+    const CELLS: usize = 24;
+    let done = (usize::try_from(percent).unwrap_or(100).min(100) * CELLS) / 100;
+    format!("[{}{}] {percent} %", "#".repeat(done), ".".repeat(CELLS - done))
+}
+
 /// What came from the network, fit for a terminal: nothing in it can move a cursor or hide text.
 pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
@@ -98,6 +105,13 @@ mod tests {
         assert_eq!([grouped(0), grouped(999), grouped(1_234_567)], ["0", "999", "1,234,567"]);
         assert_eq!([bytes(1023), bytes(1536), bytes(5 << 30)], ["1023 B", "1.5 KiB", "5.0 GiB"]);
         assert_eq!(bytes(u64::MAX), "16384.0 PiB");
+    }
+
+    #[test]
+    fn a_bar_is_as_long_as_it_is() {
+        assert_eq!(bar(0), "[........................] 0 %");
+        assert_eq!(bar(50), "[############............] 50 %");
+        assert_eq!(bar(100), "[########################] 100 %");
     }
 
     #[test]

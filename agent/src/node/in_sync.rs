@@ -19,8 +19,11 @@ use holdfast_heartbeat::Role;
 
 /// How often a member may leave the set in [`DAMPING_WINDOW`] before its return is slowed down.
 const FREE_DEPARTURES: usize = 2;
-/// Departures older than this are forgotten.
+/// Departures older than this are forgotten; those of a member that is slow, when it could have been back for so long and
+/// did not leave again.
 const DAMPING_WINDOW: Duration = Duration::from_secs(60);
+/// So many of a slow one are remembered, and the newest: beyond, its return is not slowed down any further.
+const MOST_DEPARTURES: usize = 8;
 /// The longest that a flapping member is kept out.
 const LONGEST_DAMPING: Duration = Duration::from_secs(30);
 
@@ -247,7 +250,14 @@ impl Node {
                     unfenced = Some(member.id.clone());
                     staying.push(member);
                 }
-                Some(why) => reasons.push((member, why)),
+                Some(why) => {
+                    let slow = self.peers.iter().any(|peer| {
+                        peer.member.as_ref() == Some(&member)
+                            && peer.alive(now)
+                            && self.falls_behind(now, peer)
+                    });
+                    reasons.push((member, why, slow));
+                }
                 None => staying.push(member),
             }
         }
@@ -257,13 +267,21 @@ impl Node {
         if reasons.is_empty() {
             return;
         }
-        for (member, why) in reasons {
+        for (member, why, slow) in reasons {
             let message = format!("{member} leaves the in-sync set: {why}");
             out.push(Effect::Note { message });
             if let Some(peer) =
                 self.peers.iter_mut().find(|peer| peer.member.as_ref().is_some_and(|m| m.id == member.id))
             {
-                peer.departures.retain(|at| now.since(*at) < DAMPING_WINDOW);
+                if slow {
+                    // While that goes on nothing is forgotten: else it would go in and out all the time.
+                    if now.since(readmission(&peer.departures)) >= DAMPING_WINDOW {
+                        peer.departures.clear();
+                    }
+                    peer.departures.truncate(MOST_DEPARTURES);
+                } else {
+                    peer.departures.retain(|at| now.since(*at) < DAMPING_WINDOW);
+                }
                 peer.departures.push(now);
             }
         }
@@ -323,8 +341,7 @@ impl Node {
         if !follower.streaming && now.since(follower.lost_at) > patience {
             return Some(format!("it did not follow the log for {} ms", patience.as_millis()));
         }
-        let behind = self.held_by(peer) < self.log.durable;
-        if behind && now.since(follower.kept_up_at) > timers.standby_timeout {
+        if self.falls_behind(now, peer) {
             let within = timers.standby_timeout.as_millis();
             return Some(match follower.taken_since() {
                 0 => format!("it acknowledged nothing for {within} ms"),
@@ -332,6 +349,12 @@ impl Node {
             });
         }
         None
+    }
+
+    /// Whether `peer` lacks something and takes too little of it.
+    fn falls_behind(&self, now: Time, peer: &super::peer::Peer) -> bool {
+        let timeout = self.settings.timers.standby_timeout;
+        self.held_by(peer) < self.log.durable && now.since(peer.follower.kept_up_at) > timeout
     }
 
     /// How much of this reign's log `peer` holds durably: as the own log heard it, or as it says itself while it

@@ -11,6 +11,7 @@ use holdfast_replication::replica::Acknowledgement;
 use holdfast_vip::gate::{self, Ending, Gate};
 use holdfast_vip::{Rounds, RouteSpec, RuleSpec, VipSpec};
 
+use super::log_thread::Sending;
 use super::peers::Peers;
 use crate::node::settings::{Failback, Settings, Timers, TwoNode};
 use crate::node::view::View;
@@ -159,14 +160,15 @@ pub fn kind(config: &Config) -> MemberKind {
     if config.mode == Mode::Witness { MemberKind::Witness } else { MemberKind::Data }
 }
 
-/// What a write waits for.
-pub fn acknowledgement(config: &Config) -> Acknowledgement {
-    match config.ack {
+/// When the log is sent where.
+pub fn sending(config: &Config) -> Sending {
+    let acknowledgement = match config.ack {
         Ack::InSync => Acknowledgement::InSync,
         Ack::Local { sync_interval, batch_size } => {
             Acknowledgement::Local { interval: sync_interval, records: batch_size }
         }
-    }
+    };
+    Sending { acknowledgement, catch_up_bytes_per_second: config.catch_up_rate_bytes }
 }
 
 /// Where clients find the primary: the first virtual address with the service's port.

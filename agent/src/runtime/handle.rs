@@ -10,6 +10,7 @@ use super::files;
 use super::history::{Entry, History};
 use super::inquiry::CheckReport;
 use super::recorder::{self, RecordError, Written};
+use super::resync::Resync;
 use super::sameness::SamenessBoard;
 use super::scrub::ScrubBoard;
 use super::space::SpaceBoard;
@@ -55,6 +56,7 @@ pub struct Handle {
     upkeep: Option<Upkeep>,
     files: Option<files::Board>,
     archives: Option<Archives>,
+    resync: Option<Resync>,
 }
 
 impl Handle {
@@ -72,7 +74,18 @@ impl Handle {
             upkeep: None,
             files: None,
             archives: None,
+            resync: None,
         }
+    }
+
+    /// The same handle, with what can have its log copied anew.
+    pub fn with_resync(self, resync: Option<Resync>) -> Handle {
+        Handle { resync, ..self }
+    }
+
+    /// What can have the log copied anew; `None` on a witness.
+    pub fn resync(&self) -> Option<&Resync> {
+        self.resync.as_ref()
     }
 
     /// The same handle, with what was set aside.

@@ -103,19 +103,33 @@ pub enum OpenError {
     },
 }
 
+/// When this member, as primary, sends what to the others.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sending {
+    /// What a write waits for.
+    pub acknowledgement: Acknowledgement,
+    /// Most bytes in a second to a member that lacks much and that nobody waits for.
+    pub catch_up_bytes_per_second: Option<u64>,
+}
+
 /// Opens the log in `dir`; with `cut_damage`, what is damaged and all that follows is set aside.
 pub fn open(
     dir: &Path,
     me: Member,
     machine: Machine,
     segment_size: u64,
-    acknowledgement: Acknowledgement,
+    sending: Sending,
     cut_damage: bool,
 ) -> Result<(Engine, holdfast_replication::log::Recovery), OpenError> {
     let shown = || dir.display().to_string();
     let disk = FileDisk::open(dir).map_err(|error| OpenError::Io { path: shown(), error })?;
     let log = OpenOptions { segment_size, cut_damage, verify_all: false, wall_ms: wall_ms() };
-    let options = ReplicaOptions { log, acknowledgement, ..ReplicaOptions::default() };
+    let options = ReplicaOptions {
+        log,
+        acknowledgement: sending.acknowledgement,
+        catch_up_bytes_per_second: sending.catch_up_bytes_per_second,
+        ..ReplicaOptions::default()
+    };
     Replica::open(disk, me, machine, options).map_err(|error| OpenError::Log { path: shown(), error })
 }
 
@@ -166,6 +180,11 @@ fn room(dir: &Path) -> Option<(u64, u64)> {
 /// Free bytes on the disk of `dir`.
 pub fn free_bytes(dir: &Path) -> Option<u64> {
     room(dir).map(|(free, _)| free)
+}
+
+/// Free bytes on the disk of `dir`, and how many of them are kept in reserve.
+pub fn room_and_reserve(dir: &Path) -> Option<(u64, u64)> {
+    room(dir).map(|(free, total)| (free, RESERVE_BYTES.min(total / RESERVE_SHARE)))
 }
 
 /// Watches over the reserve.

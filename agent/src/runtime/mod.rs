@@ -53,6 +53,7 @@ pub mod realtime;
 pub mod recorder;
 pub mod reload;
 pub mod report;
+pub mod resync;
 pub mod sameness;
 pub mod scrub;
 pub mod secrets;
@@ -105,6 +106,8 @@ const S3_WORKERS: usize = 4;
 /// At most.
 const MOST_S3_WORKERS: usize = 64;
 
+/// How long an answer takes to reach who gave an order on this host, or to be on its way.
+const ANSWERED_WITHIN: std::time::Duration = std::time::Duration::from_millis(100);
 /// How long an agent that ends waits for its recording to reach the page cache.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
 /// The same after a panic, when the others wait for the supervisor to say that the agent is dead.
@@ -113,7 +116,8 @@ const LAST_WORDS_OF_A_PANIC: std::time::Duration = std::time::Duration::from_mil
 /// Runs the agent under its supervisor until it is told to end.
 pub fn run(config: &Path) -> ExitCode {
     match start(config) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::from(supervisor::START_AGAIN),
         Err(error) => {
             eprintln!("holdfast: the agent cannot start: {error:#}");
             ExitCode::FAILURE
@@ -121,7 +125,8 @@ pub fn run(config: &Path) -> ExitCode {
     }
 }
 
-fn start(path: &Path) -> Result<()> {
+/// Runs the agent to its end; says whether it is to start again at once.
+fn start(path: &Path) -> Result<bool> {
     let loaded = Config::load(path).map_err(|error| anyhow!("\n{error}"))?;
     let config = Arc::new(loaded.config);
     let supervisor = supervisor::channel();
@@ -162,7 +167,12 @@ fn start(path: &Path) -> Result<()> {
     };
 
     let data = match &data_dir {
-        Some(dir) => Some(open_data(&config, &state_dir, &mut identity, dir)?),
+        Some(dir) => {
+            if let Some(message) = resync::take_up(&state_dir, &mut identity, dir)? {
+                note(message);
+            }
+            Some(open_data(&config, &state_dir, &mut identity, dir)?)
+        }
         None => None,
     };
     if let Some(why) = &identity.renewed {
@@ -459,6 +469,7 @@ fn start(path: &Path) -> Result<()> {
     let show = Show {
         config: config.clone(),
         peers: peers.clone(),
+        me: identity.member.clone(),
         supervised: supervisor.is_some(),
         gate: gate.clone(),
         realtime: granted.describe(),
@@ -538,6 +549,21 @@ fn start(path: &Path) -> Result<()> {
         links::spawn(interfaces, config.ha.monitor_gateways.clone(), event.clone())?;
     }
 
+    let resync = match &data_dir {
+        Some(dir) => {
+            let event = event.clone();
+            let end = move || {
+                let event = event.clone();
+                // The answer to who ordered it goes out first.
+                std::thread::spawn(move || {
+                    std::thread::sleep(ANSWERED_WITHIN);
+                    event(Event::TerminationRequested);
+                });
+            };
+            Some(resync::Resync::new(dir, config.catch_up_rate_bytes, end)?)
+        }
+        None => None,
+    };
     let handle = {
         let upkeep = (kind == MemberKind::Data).then_some(upkeep);
         let inputs = inputs.clone();
@@ -546,7 +572,11 @@ fn start(path: &Path) -> Result<()> {
             .with_store(admin, upkeep)
             .with_files(synced.map(|files| files.board))
             .with_archives(set_aside)
+            .with_resync(resync.clone())
     };
+    if let Some(resync) = resync.clone() {
+        runtime.spawn(resync.watch(handle.clone(), note.clone()));
+    }
     let token = config.api.token.as_ref().map(|token| token.expose().to_owned());
     let router = crate::api::router(handle, crate::api::ApiOptions { token, audit: audit.clone() });
     runtime.spawn(crate::api::serve(api_listener, router));
@@ -592,7 +622,10 @@ fn start(path: &Path) -> Result<()> {
         // The last hooks of an orderly end; each is killed at its own limit.
         let _ = attended.recv_timeout(last_hooks);
     }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    let again = resync.is_some_and(|resync| resync.starts_again());
+    if !again {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    }
     if let Some(written) = recordings_written {
         // Ends with the thread that writes; a disk that does not answer must not hold anybody up.
         let _ = written.recv_timeout(if ended.is_err() { LAST_WORDS_OF_A_PANIC } else { LAST_WORDS });
@@ -615,7 +648,7 @@ fn start(path: &Path) -> Result<()> {
     audit.close();
     s3_runtime.shutdown_background();
     runtime.shutdown_background();
-    Ok(())
+    Ok(again)
 }
 
 /// Writes down that this agent begins, and with what.
@@ -734,9 +767,9 @@ fn open_data(
         Ok((Machine::new(index.clone())?, index))
     };
     let log_dir = dir.join("log");
-    let acknowledgement = assemble::acknowledgement(config);
+    let sending = assemble::sending(config);
     let (first, index) = machine()?;
-    match log_thread::open(&log_dir, identity.member.clone(), first, segment_size, acknowledgement, false) {
+    match log_thread::open(&log_dir, identity.member.clone(), first, segment_size, sending, false) {
         Ok((engine, recovery)) => {
             for torn in &recovery.torn {
                 tracing::warn!(archive = ?torn, "an unfinished write at the end of the log was set aside");
@@ -753,14 +786,8 @@ fn open_data(
             let why = format!("its log is damaged ({error}); everything from there on was set aside");
             identity::renew(state, identity, dir, &why)?;
             let (again, index) = machine()?;
-            let (engine, _) = log_thread::open(
-                &log_dir,
-                identity.member.clone(),
-                again,
-                segment_size,
-                acknowledgement,
-                true,
-            )?;
+            let (engine, _) =
+                log_thread::open(&log_dir, identity.member.clone(), again, segment_size, sending, true)?;
             Ok(Data { engine, index })
         }
         Err(error) => Err(error.into()),
@@ -855,6 +882,7 @@ fn read_status(status: &SharedStatus) -> ReplicaStatus {
 struct Show {
     config: Arc<Config>,
     peers: peers::Peers,
+    me: holdfast_heartbeat::Member,
     supervised: bool,
     gate: Arc<dyn Gate>,
     realtime: String,
@@ -918,6 +946,7 @@ impl Show {
             primary: view.primary,
             lease_remaining_ms: view.lease_until.map(|until| until.since(view.at).as_millis() as u64),
             serving: view.serving,
+            in_sync_here: view.record.as_ref().is_some_and(|record| record.contains(&self.me)),
             solo,
             warnings,
             waiting_for: view.waiting_for,

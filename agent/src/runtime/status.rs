@@ -30,6 +30,9 @@ pub struct Status {
     pub serving: bool,
     /// The data members that hold every acknowledged byte.
     pub in_sync: Vec<String>,
+    /// This member does, with the log that it has now.
+    #[serde(default)]
+    pub in_sync_here: bool,
     /// Only one does.
     pub solo: bool,
     /// Nothing needs attention: a primary is known, the in-sync set is whole, everybody is heard.

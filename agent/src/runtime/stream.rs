@@ -15,7 +15,7 @@ use std::time::Duration;
 use arc_swap::Guard;
 use holdfast_replication::replica::{ConnId, Input};
 use holdfast_replication::stream::{
-    Channel, ErrorCounts, Frame, NoiseSession, Opener, Sealer, StreamError, StreamErrorKind,
+    Channel, ErrorCounts, Frame, NoiseSession, Opener, Pace, Sealer, StreamError, StreamErrorKind,
 };
 use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce};
 use nix::sys::socket::{SetSockOpt, setsockopt};
@@ -24,6 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
+use super::address;
 use super::core::Leader;
 use super::log_thread::{LogInput, ToPeer};
 use super::peers::Peers;
@@ -164,9 +165,7 @@ impl Streams {
         give_up_when_silent(&stream)?;
         let mut early = Vec::new();
         let shaken = self.shake_first(&mut stream, Channel::Aside, &mut early);
-        let (sealer, opener) = tokio::time::timeout(HANDSHAKE_WITHIN, shaken)
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no handshake in time"))??;
+        let (sealer, opener) = self.in_time(shaken).await?;
         Ok((stream, sealer, opener))
     }
 
@@ -242,10 +241,8 @@ impl Streams {
         make_room(&stream, SndBufForce);
         let mut stream = stream;
         let mut early = Vec::new();
-        let opened =
-            tokio::time::timeout(HANDSHAKE_WITHIN, self.shake(&mut stream, initiated, &mut early)).await;
-        let (channel, mut sealer, opener) =
-            opened.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no handshake in time"))??;
+        let shaken = self.shake(&mut stream, initiated, &mut early);
+        let (channel, mut sealer, opener) = self.in_time(shaken).await?;
         if channel == Channel::Aside {
             let aside = Aside { stream: stream.into_std()?, sealer, opener, place };
             // Too many at once, or nobody any more: it is closed, and its owner tries again.
@@ -274,6 +271,12 @@ impl Streams {
             sent = sending => sent,
             received = receiving => received,
         }
+    }
+
+    /// A handshake that does not take too long.
+    async fn in_time<T>(&self, shaken: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        let slow = |_| self.count(StreamError(StreamErrorKind::Slow));
+        tokio::time::timeout(HANDSHAKE_WITHIN, shaken).await.map_err(slow)?
     }
 
     async fn shake(
@@ -338,7 +341,13 @@ impl Streams {
         let mut buffer = vec![0; HANDSHAKE_READ];
         let secrets = Guard::into_inner(self.secrets.now());
         loop {
-            let read = read_some(stream, &mut buffer).await?;
+            let read = stream.read(&mut buffer).await?;
+            if read == 0 {
+                return Err(match heard.is_empty() {
+                    true => io::ErrorKind::UnexpectedEof.into(),
+                    false => self.count(StreamError(StreamErrorKind::Truncated)),
+                });
+            }
             heard.extend_from_slice(&buffer[..read]);
             let mut last = None;
             for channel in channels.into_iter().flatten() {
@@ -382,6 +391,9 @@ impl Streams {
     ) -> io::Result<()> {
         let mut buffer = vec![0; READ];
         let mut frames = early;
+        // The side that opened the connection knows already that the other one has the secret.
+        let mut pace = if guard.initiated { Pace::proved() } else { Pace::unproved(address::now()) };
+        pace.received(address::now(), 0, frames.len(), opener.has_part());
         loop {
             for frame in frames.drain(..) {
                 guard.announce();
@@ -390,18 +402,21 @@ impl Streams {
                     return Ok(());
                 }
             }
-            // Until the first frame decrypts, the other side has proved nothing and gets little time.
-            let read = if guard.announced {
-                reader.read(&mut buffer).await?
-            } else {
-                tokio::time::timeout(HANDSHAKE_WITHIN, reader.read(&mut buffer))
+            let reading = reader.read(&mut buffer);
+            let read = match pace.due() {
+                None => reading.await?,
+                Some(due) => tokio::time::timeout(due.since(address::now()), reading)
                     .await
-                    .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no first frame in time"))??
+                    .map_err(|_| self.count(StreamError(StreamErrorKind::Slow)))??,
             };
             if read == 0 {
-                return Ok(());
+                return match opener.has_part() {
+                    true => Err(self.count(StreamError(StreamErrorKind::Truncated))),
+                    false => Ok(()),
+                };
             }
             opener.feed(&buffer[..read], &mut frames).map_err(|error| self.count(error))?;
+            pace.received(address::now(), read, frames.len(), opener.has_part());
         }
     }
 
@@ -550,7 +565,7 @@ async fn connect(at: SocketAddr, from: SocketAddr, interface: Option<&str>) -> i
 mod tests {
     use super::*;
 
-    use holdfast_replication::stream::{Features, Offer};
+    use holdfast_replication::stream::{Features, MAX_FRAME, Offer};
 
     use crate::runtime::secrets::Current;
 
@@ -657,5 +672,180 @@ mod tests {
         }
         assert!(logged.try_recv().is_err(), "the log heard of somebody who proved nothing");
         accepting.abort();
+    }
+
+    /// Between two bytes of who drips.
+    const APART: Duration = Duration::from_millis(300);
+
+    /// An attacker's end of a connection.
+    struct Attacker {
+        stream: TcpStream,
+        /// Once the handshake is done.
+        sealer: Option<Sealer>,
+        /// All that was sent, for whoever wants to say it again.
+        said: Vec<u8>,
+    }
+
+    impl Attacker {
+        async fn send(&mut self, bytes: &[u8]) {
+            self.said.extend_from_slice(bytes);
+            // The other side may have closed it already: that is what is looked at.
+            let _ = self.stream.write_all(bytes).await;
+        }
+
+        /// The wire's bytes of `count` frames.
+        fn frames(&mut self, count: u64) -> Vec<Vec<u8>> {
+            let sealer = self.sealer.as_mut().expect("a session");
+            let sealed = |token| {
+                let mut wire = Vec::new();
+                sealer.seal(&Frame::Ask { token }, &mut wire).unwrap();
+                wire
+            };
+            (0..count).map(sealed).collect()
+        }
+
+        /// One byte now and then, until the other side has enough of it.
+        async fn drip(&mut self, bytes: &[u8]) {
+            for byte in bytes {
+                let mut answer = [0; 64];
+                let closed = self.stream.read(&mut answer);
+                if matches!(tokio::time::timeout(APART, closed).await, Ok(Ok(0) | Err(_))) {
+                    return;
+                }
+                self.send(&[*byte]).await;
+            }
+        }
+    }
+
+    /// What a member makes of an attack: the reasons that it counted, and how many frames its log was given. It must have
+    /// closed the connection, or the attacker did.
+    async fn suffers(proved: bool, attack: impl AsyncFnOnce(&mut Attacker)) -> (Vec<&'static str>, usize) {
+        let (log, logged) = std::sync::mpsc::channel();
+        let counts = Arc::new(StreamCounts::default());
+        let streams = Streams::new(Secrets::new(Current::new([NEW])), log).counted_in(counts.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let accepting = tokio::spawn(streams.accept(listener, Peers::of_slots(Vec::new())));
+        let stream = TcpStream::connect(at).await.unwrap();
+        let mut attacker = Attacker { stream, sealer: None, said: Vec::new() };
+        if proved {
+            let mut session = NoiseSession::initiator(NEW).unwrap();
+            let (mut out, mut buffer) = (Vec::new(), [0; 1024]);
+            session.start(&mut out).unwrap();
+            attacker.send(&out).await;
+            while !session.is_open() {
+                let read = attacker.stream.read(&mut buffer).await.unwrap();
+                session.feed(&buffer[..read], &mut Vec::new(), &mut Vec::new()).unwrap();
+            }
+            attacker.sealer = Some(session.into_halves().unwrap().0);
+        }
+        attack(&mut attacker).await;
+        let ended = async {
+            while !matches!(attacker.stream.read(&mut [0; 64]).await, Ok(0) | Err(_)) {}
+            // It is counted before it is closed, and closed before the log hears of it.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        tokio::time::timeout(Duration::from_secs(20), ended).await.expect("the connection is closed");
+        accepting.abort();
+        let reasons = counts.errors().into_iter().filter(|(_, count)| *count > 0).map(|(reason, _)| reason);
+        let frames =
+            logged.try_iter().filter(|input| matches!(input, LogInput::Replica(Input::Frame { .. })));
+        (reasons.collect(), frames.count())
+    }
+
+    #[tokio::test]
+    async fn what_does_not_belong_on_the_stream_is_closed_counted_and_reaches_no_log() {
+        let handshake = |secret: &[u8]| {
+            let (mut session, mut out) = (NoiseSession::initiator(secret).unwrap(), Vec::new());
+            session.start(&mut out).unwrap();
+            out
+        };
+        let (wrong, cut, dripped) = (handshake(OLD), handshake(NEW), handshake(NEW));
+        let recorded = std::cell::RefCell::new(Vec::new());
+        let honest = suffers(true, async |peer| {
+            let frames = peer.frames(2).concat();
+            peer.send(&frames).await;
+            recorded.replace(peer.said.clone());
+            // What is sent is read before the end is.
+            let _ = peer.stream.shutdown().await;
+        });
+        assert_eq!(honest.await, (vec![], 2), "an honest peer");
+        let recorded = recorded.into_inner();
+
+        let wrong_secret = suffers(false, async |peer| peer.send(&wrong).await);
+        let replayed = suffers(false, async |peer| peer.send(&recorded).await);
+        let cut_handshake = suffers(false, async |peer| {
+            peer.send(&cut[..cut.len() / 2]).await;
+            let _ = peer.stream.shutdown().await;
+        });
+        let truncated = suffers(true, async |peer| {
+            let frames = peer.frames(2).concat();
+            peer.send(&frames[..frames.len() - 1]).await;
+            let _ = peer.stream.shutdown().await;
+        });
+        let flipped = suffers(true, async |peer| {
+            let mut frames = peer.frames(3);
+            *frames[1].last_mut().unwrap() ^= 4;
+            peer.send(&frames.concat()).await;
+        });
+        let swapped = suffers(true, async |peer| {
+            let mut frames = peer.frames(2);
+            frames.swap(0, 1);
+            peer.send(&frames.concat()).await;
+        });
+        let repeated = suffers(true, async |peer| {
+            let frames = peer.frames(1);
+            peer.send(&[frames.clone(), frames].concat().concat()).await;
+        });
+        let oversized = suffers(true, async |peer| {
+            let (mut wire, head) = (Vec::new(), (MAX_FRAME as u32 + 1).to_be_bytes());
+            peer.sealer.as_mut().unwrap().seal_message(&head, &mut wire);
+            peer.send(&wire).await;
+        });
+        let impossible = suffers(true, async |peer| peer.send(&[0, 3, 1, 1, 1]).await);
+        let no_frame = suffers(true, async |peer| {
+            let mut wire = Vec::new();
+            peer.sealer.as_mut().unwrap().seal_bytes(&[0xee; 40], &mut wire).unwrap();
+            peer.send(&wire).await;
+        });
+        let slow_handshake = suffers(false, async |peer| peer.drip(&dripped).await);
+        let slow_stranger = suffers(true, async |peer| {
+            let frames = peer.frames(1).concat();
+            peer.drip(&frames).await;
+        });
+        let slow_member = suffers(true, async |peer| {
+            let frames = peer.frames(2);
+            peer.send(&frames[0]).await;
+            peer.drip(&frames[1]).await;
+        });
+        let strangers =
+            async { tokio::join!(wrong_secret, replayed, cut_handshake, slow_handshake, slow_stranger) };
+        let members = async {
+            tokio::join!(truncated, flipped, swapped, repeated, oversized, impossible, no_frame, slow_member)
+        };
+        let (strangers, members) = tokio::join!(strangers, members);
+        let none = |reason| (vec![reason], 0);
+        assert_eq!(
+            strangers,
+            (none("handshake"), none("decrypt"), none("truncated"), none("slow"), none("slow"))
+        );
+        // What came in one piece with a wrong frame may go with it, and nothing behind it comes through.
+        let came = |suffered: (Vec<&'static str>, usize)| (suffered.0.concat(), suffered.1 <= 1);
+        let (truncated, flipped, swapped, repeated, oversized, impossible, no_frame, slow) = members;
+        assert_eq!(
+            [came(flipped), came(repeated)],
+            [("decrypt".to_owned(), true), ("decrypt".to_owned(), true)]
+        );
+        assert_eq!(
+            [truncated, swapped, oversized, impossible, no_frame, slow],
+            [
+                (vec!["truncated"], 1),
+                none("decrypt"),
+                none("too_large"),
+                none("length"),
+                none("bad_frame"),
+                (vec!["slow"], 1)
+            ]
+        );
     }
 }

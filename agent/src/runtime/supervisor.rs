@@ -48,6 +48,9 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 /// A life this long makes the next restart prompt again.
 const LONG_LIFE: Duration = Duration::from_secs(30);
 
+/// With this status the agent ends in good order and wants to be started again at once: EX_TEMPFAIL of sysexits.h.
+pub const START_AGAIN: u8 = 75;
+
 /// What the agent leaves to its supervisor: what a notice of its death would have to say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Testament {
@@ -144,6 +147,9 @@ fn supervise(path: &Path, loaded: &Loaded) -> std::io::Result<ExitCode> {
         if end.is_final || stopping.load(Ordering::SeqCst) {
             return Ok(end.code);
         }
+        if end.at_once {
+            continue;
+        }
         backoff = if started.elapsed() > LONG_LIFE { FIRST_BACKOFF } else { backoff };
         std::thread::sleep(backoff);
         backoff = (backoff * 2).min(LONGEST_BACKOFF);
@@ -158,6 +164,8 @@ struct End {
     code: ExitCode,
     /// Another one would end in the same way, or is not wanted.
     is_final: bool,
+    /// Another one is wanted, and nothing failed.
+    at_once: bool,
 }
 
 /// Waits for the agent to end, and buries it where it died.
@@ -174,15 +182,18 @@ fn outlive(
     let last = hearing.join().unwrap_or_default();
     let orderly = status.success() && (stopping.load(Ordering::SeqCst) || last.is_some());
     if orderly {
-        return Ok(End { code: ExitCode::SUCCESS, is_final: true });
+        return Ok(End { code: ExitCode::SUCCESS, is_final: true, at_once: false });
+    }
+    if status.code() == Some(START_AGAIN.into()) && last.is_some() {
+        return Ok(End { code: ExitCode::SUCCESS, is_final: false, at_once: true });
     }
     let Some(last) = last else {
         // It never got as far as its first word: the reason is on the screen, and will not pass.
-        return Ok(End { code: exit_code(status), is_final: true });
+        return Ok(End { code: exit_code(status), is_final: true, at_once: false });
     };
     tracing::error!(node = %last.member, epoch = last.epoch.0, how = %describe(status), "the agent died; clearing its addresses and telling the others");
     mourner.bury(&last);
-    Ok(End { code: exit_code(status), is_final: false })
+    Ok(End { code: exit_code(status), is_final: false, at_once: false })
 }
 
 fn start(path: &Path) -> std::io::Result<(Child, JoinHandle<Option<Testament>>)> {

@@ -208,6 +208,8 @@ fn every_key_is_accepted_and_none_is_silently_ignored() {
     assert_eq!(config.ack, Ack::Local { sync_interval: seconds(1), batch_size: 1000 });
     assert!(said.contains("what the standby lacks is lost with the primary"), "{said}");
     assert!(explain(&loaded).contains("the primary's own disk alone; sent after 1s or with 1000 records"));
+    assert_eq!(config.catch_up_rate_bytes, Some(50 << 20));
+    assert!(explain(&loaded).contains("catching up       50MiB/s at most"), "{}", explain(&loaded));
     assert!(said.contains("`backup` is accepted, not active in this version: "), "{said}");
     assert!(said.contains("`encryption = false` has no effect: the stream is always encrypted"), "{said}");
 }

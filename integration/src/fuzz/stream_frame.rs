@@ -133,6 +133,7 @@ fn frames() -> Vec<Frame> {
             segment_size: 1 << 26,
             truncate_to: Lsn(200),
             committed: Lsn(150),
+            to_come: 40,
         }),
         Frame::Append { epoch: Epoch(5), lsn: Lsn(200), committed: Lsn(150), bytes: vec![3; 300].into() },
         Frame::Ack { epoch: Epoch(5), durable: Lsn(300) },

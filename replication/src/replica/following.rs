@@ -24,9 +24,28 @@ pub(super) struct Following {
     pub(super) upstream: Option<ConnId>,
     /// What the primary said is committed; may be beyond what is here.
     told: Lsn,
+    to_come: ToCome,
     /// What was acknowledged on this connection.
     acked: Option<Lsn>,
     reported: Option<(Lsn, Lsn)>,
+}
+
+/// What the primary said at the beginning of the stream of how much would come.
+#[derive(Clone, Copy, Debug, Default)]
+struct ToCome {
+    bytes: u64,
+    /// Up to here.
+    upto: Lsn,
+    /// How much of it, and of what was written since, has come.
+    came: u64,
+}
+
+impl ToCome {
+    /// At most so much is still to come to a log that ends at `end`, where `told` is committed.
+    fn left(&self, end: Lsn, told: Lsn) -> u64 {
+        let all = self.bytes.saturating_add(told.bytes_since(self.upto));
+        all.saturating_sub(self.came).min(told.bytes_since(end))
+    }
 }
 
 impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
@@ -50,6 +69,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             leader,
             upstream: None,
             told: Lsn::ZERO,
+            to_come: ToCome::default(),
             acked: None,
             reported: None,
         });
@@ -103,7 +123,9 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                 following.upstream = Some(conn);
                 following.acked = None;
                 following.told = following.told.max(welcome.committed);
+                following.to_come = ToCome { bytes: welcome.to_come, upto: welcome.committed, came: 0 };
                 self.look_again();
+                self.came(0);
             }
             Err(error) => {
                 self.note_damage(&error);
@@ -230,6 +252,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             Ok(()) => {
                 let (from, to) = gap.hole;
                 tracing::info!(node = %self.me, %from, %to, "the primary gave up what comes next; going on behind it");
+                self.came(0);
             }
             Err(error) => self.end_stream(conn, &error, MISFIT, out),
         }
@@ -249,6 +272,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         }
         match self.log.append_verbatim_of(lsn, bytes, epoch) {
             Ok(end) => {
+                self.came(end.bytes_since(lsn));
                 if planted::is("acknowledged-before-synced") {
                     out.push(Output::Send { conn, frame: Frame::Ack { epoch, durable: end } });
                 }
@@ -256,6 +280,15 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             }
             Err(error) => self.end_stream(conn, &error, MISFIT, out),
         }
+    }
+
+    /// So many bytes came on the stream.
+    fn came(&mut self, bytes: u64) {
+        let (end, now) = (self.log.end(), self.now);
+        let Role::Following(following) = &mut self.role else { return };
+        following.to_come.came = following.to_come.came.saturating_add(bytes);
+        let left = following.to_come.left(end, following.told);
+        self.catching_up.note(bytes, left, now);
     }
 
     fn is_upstream(&self, conn: ConnId, epoch: Epoch) -> bool {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use holdfast_heartbeat::{Epoch, Lsn, Member, Time};
 
 use super::age::Ages;
+use super::catch_up::{Allowance, UNLIMITED, Watch};
 use super::comparing::Unsaid;
 use super::{
     Acknowledgement, ConnId, Done, Exposure, Out, Output, PeerStatus, Replica, Role, StateMachine,
@@ -45,6 +46,10 @@ struct Peer {
     /// Moves below here go with their bytes.
     whole_below: Lsn,
     unsaid: Unsaid,
+    /// What it may be sent while nobody waits for it.
+    allowance: Allowance,
+    /// It has to wait for more of that.
+    held_back: bool,
 }
 
 /// A reign.
@@ -58,6 +63,8 @@ pub(super) struct Leading<R> {
     reported: BTreeMap<Member, (bool, Lsn)>,
     ages: Ages,
     batch: Batch,
+    /// How far those are that lack much.
+    catching_up: BTreeMap<Member, Watch>,
 }
 
 /// What is held back until there is more to send with it: under [`Acknowledgement::Local`].
@@ -184,6 +191,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                     reported: BTreeMap::new(),
                     ages: Ages::default(),
                     batch: Batch { sendable: start.1, ..Batch::default() },
+                    catching_up: BTreeMap::new(),
                 }));
             }
             Err(LogError::Full) => {
@@ -321,6 +329,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             segment_size: self.log.segment_size(),
             truncate_to: common,
             committed: self.committed,
+            to_come: self.log.holes().kept_between(common, self.committed),
         };
         tracing::info!(peer = %member, epoch = %leading.epoch(), lsn = %common, "a standby joins the stream");
         leading.peers.insert(
@@ -332,6 +341,8 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                 told: self.committed,
                 whole_below: hello.whole_below,
                 unsaid: Unsaid::default(),
+                allowance: Allowance::new(self.now, self.log.end()),
+                held_back: false,
             },
         );
         out.push(Output::Send { conn, frame: Frame::Welcome(welcome) });
@@ -391,7 +402,15 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             let reason = format!("acknowledged LSN {durable}, sent was {}", peer.sent);
             return self.close(conn, reason, out);
         }
-        peer.acked = peer.acked.max(durable);
+        let before = peer.acked;
+        peer.acked = before.max(durable);
+        let holes = self.log.holes();
+        let (came, lacks) =
+            (holes.kept_between(before, peer.acked), holes.kept_between(peer.acked, self.log.end()));
+        match leading.catching_up.get_mut(&peer.member) {
+            Some(watch) => watch.note(came, lacks, self.now),
+            None => leading.catching_up.entry(peer.member.clone()).or_default().note(0, lacks, self.now),
+        }
         while let Some(sum) = peer.unsaid.next_below(peer.acked) {
             out.push(Output::Send { conn, frame: Frame::Compare { sum } });
         }
@@ -415,6 +434,14 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
 
     /// When what is held back is to be sent: [`Replica::ingest`] sends it then, with or without other inputs.
     pub fn sends_at(&self) -> Option<Time> {
+        let Role::Leading(leading) = &self.role else { return None };
+        let rate = self.options.catch_up_bytes_per_second.unwrap_or_default();
+        let limited = leading.peers.values().filter(|peer| peer.held_back);
+        limited.map(|peer| peer.allowance.due(rate)).chain(self.batch_goes_at()).min()
+    }
+
+    /// When the batch is to be sent.
+    fn batch_goes_at(&self) -> Option<Time> {
         match &self.role {
             Role::Leading(leading) if leading.batch.sendable < self.log.end() => {
                 leading.batch.due(self.options.acknowledgement)
@@ -432,21 +459,41 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
 
     /// Sends each peer what its window allows.
     pub(super) fn pump(&mut self, out: &mut Out<R, M>) {
-        if self.sends_at().is_some_and(|due| due <= self.now) {
+        if self.batch_goes_at().is_some_and(|due| due <= self.now) {
             self.send_now();
         }
         let Role::Leading(leading) = &mut self.role else { return };
         let (epoch, end, committed) = (leading.progress.epoch(), leading.batch.sendable, self.committed);
         let mut broken = Vec::new();
         for (conn, peer) in &mut leading.peers {
+            // Whoever is waited for, or about to be, is never held back.
+            let rate = self.options.catch_up_bytes_per_second;
+            let rate = rate.filter(|_| !leading.progress.wait_set().contains(&peer.member));
+            if let Some(rate) = rate {
+                peer.allowance.grow(rate, self.now, self.log.end());
+            }
+            peer.held_back = false;
             while peer.sent < end {
+                let mut most = MAX_RUN;
+                if let Some(rate) = rate
+                    && self.log.holes().kept_between(peer.sent, end) > UNLIMITED
+                {
+                    let Some(run) = peer.allowance.run(rate, MAX_RUN) else {
+                        peer.held_back = true;
+                        break;
+                    };
+                    most = run;
+                }
                 let in_flight = peer.sent.bytes_since(peer.acked);
                 // Any run fits that is allowed to begin: the window holds two records at least.
                 if in_flight + MAX_RECORD as u64 > self.options.window_bytes {
                     break;
                 }
-                match next_frames(&self.log, &self.reader, peer, epoch, committed) {
+                match next_frames(&self.log, &self.reader, peer, (epoch, committed), most) {
                     Ok((frames, sent)) => {
+                        if rate.is_some() {
+                            peer.allowance.spend(self.log.holes().kept_between(peer.sent, sent));
+                        }
                         peer.sent = sent;
                         peer.told = committed;
                         out.extend(frames.into_iter().map(|frame| Output::Send { conn: *conn, frame }));
@@ -529,13 +576,19 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         members.dedup();
         let status = |member: &Member| {
             let durable = leading.progress.durable_of(member);
+            let streaming = leading.peers.values().any(|p| p.member == *member);
             PeerStatus {
                 member: member.clone(),
-                streaming: leading.peers.values().any(|p| p.member == *member),
+                streaming,
                 in_wait_set: leading.progress.wait_set().contains(member),
                 durable,
                 lag_bytes: self.log.end().bytes_since(durable.unwrap_or_default()),
                 lag_ms: durable.map(|durable| self.lag_ms(leading, durable)),
+                catch_up: leading.catching_up.get(member).filter(|_| streaming).and_then(|watch| {
+                    let rate = self.options.catch_up_bytes_per_second;
+                    let limit = rate.filter(|_| !leading.progress.wait_set().contains(member));
+                    watch.status(self.now, limit)
+                }),
             }
         };
         members.into_iter().filter(|m| **m != self.me).map(status).collect()
@@ -568,8 +621,8 @@ fn next_frames<D: Disk>(
     log: &Log<D>,
     reader: &LogReader,
     peer: &Peer,
-    epoch: Epoch,
-    committed: Lsn,
+    (epoch, committed): (Epoch, Lsn),
+    most: usize,
 ) -> Result<(Vec<Frame>, Lsn), LogError> {
     let mut lsn = peer.sent;
     if let Some(hole) = reader.hole_at(lsn) {
@@ -577,7 +630,7 @@ fn next_frames<D: Disk>(
         gap.history = gap.history.latest(MAX_HISTORY);
         return Ok((vec![Frame::Skip { epoch, gap }], hole.1));
     }
-    let run = reader.read_run(lsn, MAX_RUN)?;
+    let run = reader.read_run(lsn, most)?;
     let mut frames = Vec::new();
     for (bytes, sources) in moves::apart(&run) {
         // Without what the peer has: what is gone here is gone there, or never was.

@@ -18,6 +18,7 @@
 
 mod age;
 mod applying;
+mod catch_up;
 mod comparing;
 mod following;
 mod healing;
@@ -28,6 +29,8 @@ use std::collections::BTreeMap;
 
 use holdfast_heartbeat::{Epoch, Lsn, Member, Time};
 
+pub use self::catch_up::CatchUp;
+use self::catch_up::Watch;
 use self::following::Following;
 use self::healing::Healing;
 use self::leading::Leading;
@@ -84,6 +87,8 @@ pub struct Replica<D: Disk, M: StateMachine, R> {
     apply_waits: Option<Lsn>,
     /// Moves below here could not be made from this log's own copy.
     whole_below: Lsn,
+    /// How far this member is while it lacks much.
+    catching_up: Watch,
     now: Time,
     wall_ms: u64,
 }
@@ -133,6 +138,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             healed: 0,
             apply_waits: None,
             whole_below: Lsn::ZERO,
+            catching_up: Watch::default(),
             now: Time::ZERO,
             wall_ms: options.log.wall_ms,
             log,
@@ -265,6 +271,10 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             peers: self.peer_status(),
             exposure: self.exposure(),
             streaming,
+            catch_up: match &self.role {
+                Role::Following(_) => self.catching_up.status(self.now, None),
+                Role::Idle | Role::Leading(_) => None,
+            },
             pending,
             set_aside: self.archives.clone(),
             damaged: self.damaged.clone(),

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use holdfast_heartbeat::{Epoch, Lsn, Member};
 use serde::Serialize;
 
+use super::CatchUp;
 use crate::log::{OpenOptions, RangeSum};
 use crate::record::{MAX_RECORD, RecordKind};
 use crate::set_aside::Archive;
@@ -349,6 +350,9 @@ pub struct ReplicaOptions {
     pub backlog: Backlog,
     /// What a write waits for in the reigns of this member.
     pub acknowledgement: Acknowledgement,
+    /// Most bytes in a second that a peer is sent which nobody waits for and which lacks much, beyond what is written
+    /// meanwhile.
+    pub catch_up_bytes_per_second: Option<u64>,
 }
 
 /// Whose disk a write must be on before it counts as committed, and is answered.
@@ -409,6 +413,7 @@ impl Default for ReplicaOptions {
             max_uncommitted_bytes: 256 * 1024 * 1024,
             backlog: Backlog::default(),
             acknowledgement: Acknowledgement::default(),
+            catch_up_bytes_per_second: None,
         }
     }
 }
@@ -442,6 +447,8 @@ pub struct PeerStatus {
     pub lag_bytes: u64,
     /// How long ago the oldest of that was written, at least, in milliseconds; not known of who said nothing yet.
     pub lag_ms: Option<u64>,
+    /// How far it is while it lacks much.
+    pub catch_up: Option<CatchUp>,
 }
 
 /// A replica at one moment, for people and for the API.
@@ -481,6 +488,8 @@ pub struct ReplicaStatus {
     pub exposure: Option<Exposure>,
     /// On a standby, whether the stream stands.
     pub streaming: bool,
+    /// On a standby that lacks much, how far it is.
+    pub catch_up: Option<CatchUp>,
     /// Submits waiting to be committed.
     pub pending: usize,
     /// What was set aside.

@@ -91,6 +91,8 @@ pub struct Welcome {
     pub truncate_to: Lsn,
     /// What is committed.
     pub committed: Lsn,
+    /// Bytes of the log between `truncate_to` and `committed` that are not gone: what is to come.
+    pub to_come: u64,
 }
 
 /// Why a stream is refused.
@@ -375,6 +377,7 @@ pub(super) mod tests {
                 segment_size: 1000,
                 truncate_to: Lsn(200),
                 committed: Lsn(150),
+                to_come: 40,
             }),
             Frame::Append {
                 epoch: Epoch(5),

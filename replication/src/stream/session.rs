@@ -76,6 +76,10 @@ pub enum StreamErrorKind {
     TooLarge,
     /// A message of impossible length.
     Length,
+    /// It ended within a message or a frame.
+    Truncated,
+    /// What came was too slow to ever become a handshake or a frame.
+    Slow,
     /// What was decrypted is not a frame.
     BadFrame,
     /// The session was used in a state that does not allow it.
@@ -84,12 +88,14 @@ pub enum StreamErrorKind {
 
 impl StreamErrorKind {
     /// All kinds, for counters.
-    pub const ALL: [StreamErrorKind; 7] = [
+    pub const ALL: [StreamErrorKind; 9] = [
         StreamErrorKind::Handshake,
         StreamErrorKind::Version,
         StreamErrorKind::Decrypt,
         StreamErrorKind::TooLarge,
         StreamErrorKind::Length,
+        StreamErrorKind::Truncated,
+        StreamErrorKind::Slow,
         StreamErrorKind::BadFrame,
         StreamErrorKind::State,
     ];
@@ -102,6 +108,8 @@ impl StreamErrorKind {
             StreamErrorKind::Decrypt => "decrypt",
             StreamErrorKind::TooLarge => "too_large",
             StreamErrorKind::Length => "length",
+            StreamErrorKind::Truncated => "truncated",
+            StreamErrorKind::Slow => "slow",
             StreamErrorKind::BadFrame => "bad_frame",
             StreamErrorKind::State => "state",
         }
@@ -122,6 +130,8 @@ fn explain(kind: &StreamErrorKind) -> &'static str {
         StreamErrorKind::Decrypt => "a message was changed, replayed or lost on the way",
         StreamErrorKind::TooLarge => "a frame larger than the limit was announced",
         StreamErrorKind::Length => "a message of impossible length arrived",
+        StreamErrorKind::Truncated => "it ended in the middle of a message",
+        StreamErrorKind::Slow => "what came was too slow to ever become a message",
         StreamErrorKind::BadFrame => "a message does not follow the protocol",
         StreamErrorKind::State => "it is not open",
     }
@@ -174,6 +184,17 @@ impl Sealer {
     /// Appends the wire's bytes of a message of [`Channel::Aside`] to `out`.
     pub fn seal_bytes(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<usize, StreamError> {
         self.seal_with(out, |plain| plain.extend_from_slice(message))
+    }
+
+    /// Appends the wire's bytes of one message that says `plain`, whatever that is: for tests of the other side.
+    #[doc(hidden)]
+    pub fn seal_message(&mut self, plain: &[u8], out: &mut Vec<u8>) {
+        let at = out.len();
+        let sealed = plain.len() + TAG_LEN;
+        out.extend_from_slice(&u16::try_from(sealed).expect("a short message").to_be_bytes());
+        out.resize(at + 2 + sealed, 0);
+        self.keys.write_message(self.nonce, plain, &mut out[at + 2..]).expect("a sound session");
+        self.nonce += 1;
     }
 
     fn seal_with(
@@ -248,6 +269,11 @@ pub struct Opener {
 }
 
 impl Opener {
+    /// Whether part of a frame has come, and not all of it.
+    pub fn has_part(&self) -> bool {
+        !self.wire.is_empty() || !self.frames.plain.is_empty()
+    }
+
     /// Takes `bytes` off the wire and appends the frames that became whole. An error is final.
     pub fn feed(&mut self, bytes: &[u8], frames: &mut Vec<Frame>) -> Result<(), StreamError> {
         self.feed_with(bytes, |message| {

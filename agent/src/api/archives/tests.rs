@@ -13,7 +13,6 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use holdfast_heartbeat::{Epoch, Incarnation, Lsn, Member, NodeId};
 use holdfast_replication::disk::FileDisk;
-use holdfast_replication::replica::Acknowledgement;
 use holdfast_replication::set_aside::Cause;
 use holdfast_replication::{Log, RecordKind};
 use holdfast_store::apply::Outcome;
@@ -281,9 +280,15 @@ impl Rig {
         let index = Index::in_memory();
         let me = Member { id: NodeId::new("a").unwrap(), incarnation: Incarnation(1) };
         let machine = Machine::new(index.clone()).unwrap();
-        let (mut engine, _) =
-            log_thread::open(&dir.path().join("log"), me, machine, SEGMENT, Acknowledgement::InSync, false)
-                .unwrap();
+        let (mut engine, _) = log_thread::open(
+            &dir.path().join("log"),
+            me,
+            machine,
+            SEGMENT,
+            log_thread::Sending::default(),
+            false,
+        )
+        .unwrap();
         let (sender, receiver) = std::sync::mpsc::channel();
         let reader = engine.reader();
         let manifests = Arc::new(Mutex::new(engine.status().set_aside));

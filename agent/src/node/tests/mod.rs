@@ -9,4 +9,5 @@ mod maintenance;
 mod random_faults;
 mod rare_interleavings;
 mod scenarios;
+mod slow_standby;
 mod voting;

@@ -21,7 +21,7 @@ use holdfast_agent::runtime::space::SpaceStatus;
 use holdfast_heartbeat::{Epoch, Incarnation, Member, NodeId};
 use holdfast_integration::stage::LIMIT;
 use holdfast_replication::RecordKind;
-use holdfast_replication::replica::{Acknowledgement, Input, Wait};
+use holdfast_replication::replica::{Input, Wait};
 use holdfast_store::index::Index;
 use holdfast_store::machine::Machine;
 use holdfast_store::object::{Etag, Traits};
@@ -131,8 +131,14 @@ fn fill(dir: &Path, count: u64) -> Result<()> {
     let me = Member { id: NodeId::new(HOST).context("its name")?, incarnation };
     let (index, _) = Index::open(&dir.join("index"))?;
     let machine = Machine::new(index)?;
-    let (mut engine, _) =
-        log_thread::open(&dir.join("log"), me.clone(), machine, 64 << 20, Acknowledgement::InSync, false)?;
+    let (mut engine, _) = log_thread::open(
+        &dir.join("log"),
+        me.clone(),
+        machine,
+        64 << 20,
+        log_thread::Sending::default(),
+        false,
+    )?;
     let epoch = Epoch(engine.log().last_epoch().0 + 1);
     let mut out = Vec::new();
     engine.ingest([Input::Lead { epoch, members: vec![me], wall_ms: wall_ms() }], &mut out);
