@@ -192,7 +192,7 @@ fn what_cannot_be_replayed_ends_with_status_1_and_the_reason() {
     says(b"hello", "no recording of a Holdfast agent");
     says(&whole[..40], "damaged from its beginning");
     let mut later = whole.clone();
-    later[8] = 2;
+    later[8] += 1;
     says(&later, "replay it with the version that wrote it");
     let (code, _, err) = told(&replay(&dir.path().join("missing"), &[]));
     assert!(code == Some(1) && err.contains("No such file"), "{err}");

@@ -41,6 +41,15 @@ fn of_three_data_members_any_one_is_lost_and_the_next_preferred_takes_over() {
         wait_for_set(cluster, &["a", "b"])?;
         cluster.inflict("d", Fault::Heal)?;
         wait_for_set(cluster, &["a", "b", "d"])?;
+        let ledger = load.stop()?;
+        println!("a standby lost: longest gap {:?} of {:?}", ledger.longest_gap(), ledger.duration);
+        // Its detection, with room for a busy machine; what a failover costs is measured elsewhere.
+        let limit = Duration::from_millis(1_500);
+        ensure(ledger.longest_gap() < limit, || format!("a pause of {:?}", ledger.longest_gap()))?;
+        all_there(cluster, &target, &ledger)?;
+        let spec = LoadSpec { patience: Patience::ORDINARY, seed: 2, ..LoadSpec::default() };
+        let load = Load::start(&client, &target, spec);
+        load.wait_for_more(200, LIMIT)?;
         // The primary: of those two that have everything the preferred one follows.
         cluster.inflict("a", Fault::PowerOff)?;
         load.wait_for_more(200, LIMIT)?;
@@ -50,10 +59,6 @@ fn of_three_data_members_any_one_is_lost_and_the_next_preferred_takes_over() {
         cluster.inflict("a", Fault::Heal)?;
         wait_for_set(cluster, &["a", "b", "d"])?;
         let ledger = load.stop()?;
-        println!("longest gap {:?} of {:?}", ledger.longest_gap(), ledger.duration);
-        // Each loss costs its detection, a failover its election too; with room for a busy machine.
-        let limit = Duration::from_millis(2_500) + cluster.gate_slack();
-        ensure(ledger.longest_gap() < limit, || format!("a pause of {:?}", ledger.longest_gap()))?;
         all_there(cluster, &target, &ledger)
     });
 }

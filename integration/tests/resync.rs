@@ -125,11 +125,15 @@ fn a_standby_is_copied_anew_under_load_and_a_kill_in_the_middle_costs_what_was_u
             Ok(shown(&status["catch_up"]).and(status["durable"].as_u64()))
         })?;
         ensure(cluster.agent_pid(standby)? != life, || "the agent did not start again".to_owned())?;
+        let mut seen = Value::Null;
         let peer = until("progress on the primary", LIMIT, || {
             let status = log_status(cluster, &primary)?;
-            let peer = status["peers"][0]["catch_up"].clone();
-            Ok(shown(&peer).map(|_| peer))
+            let peers = status["peers"].as_array().into_iter().flatten();
+            let catching_up = peers.map(|peer| &peer["catch_up"]).find(|of| of["percent"].is_u64());
+            seen = status.clone();
+            Ok(catching_up.filter(|of| of["percent"].as_u64().is_some_and(|percent| percent < 95)).cloned())
         })?;
+        println!("the primary: {seen}");
         let pace = peer["bytes_per_second"].as_u64().unwrap_or_default();
         ensure((4_000_000..14_000_000).contains(&pace), || format!("{peer}"))?;
         ensure(peer["limit_bytes_per_second"] == 8_000_000, || format!("{peer}"))?;

@@ -28,6 +28,8 @@ use super::transition::Cause;
 use super::view::View;
 use super::{Node, Phase};
 
+/// Of fewer it is not written down by itself.
+const LEAST_VOTERS: usize = 3;
 /// How long an operator's order waits for its outcome before the answer says "not yet".
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -193,6 +195,10 @@ impl Node {
                 }
                 _ => return,
             }
+        }
+        // One member, or two, may become a pair by their configurations, as ever.
+        if voters.len() < LEAST_VOTERS {
+            return;
         }
         voters.sort_unstable();
         let record = InSyncRecord { voters: Some(voters.clone()), ..confirmed.clone() };

@@ -904,7 +904,7 @@ impl Show {
         let log = self.log.as_ref().map(read_status);
         let in_sync: Vec<String> =
             view.record.iter().flat_map(|record| &record.members).map(ToString::to_string).collect();
-        let data_members = self.config.data_peers().count() + usize::from(self.log.is_some());
+        let data_members = self.peers.data_members().count() + usize::from(self.log.is_some());
         let solo = in_sync.len() == 1 && data_members > 1;
         let mut warnings = view.warnings.clone();
         let ungated = self.gate.ending() == Ending::Lifetime && !self.config.ha.virtual_ips.is_empty();

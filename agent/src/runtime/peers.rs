@@ -72,12 +72,15 @@ impl Peers {
         self.now().get(slot).filter(|slot| slot.configured)?.peer.replication
     }
 
+    /// The hosts of the other data members.
+    pub fn data_members(&self) -> impl Iterator<Item = IpAddr> {
+        let is_one = |slot: &&Slot| slot.configured && slot.peer.kind == PeerKind::Data;
+        self.now().iter().filter(is_one).map(|slot| slot.peer.host).collect::<Vec<_>>().into_iter()
+    }
+
     /// Whether a data member is configured on that host.
     pub fn has_data_member_on(&self, host: IpAddr) -> bool {
-        let here = |slot: &Slot| {
-            slot.configured && slot.peer.kind == PeerKind::Data && slot.peer.host.to_canonical() == host
-        };
-        self.now().iter().any(here)
+        self.data_members().any(|known| known.to_canonical() == host)
     }
 
     /// What the core is told of them.

@@ -7,7 +7,7 @@
 use std::sync::LazyLock;
 
 use hmac::{Hmac, KeyInit, Mac};
-use holdfast_heartbeat::packet::NEWEST;
+use holdfast_heartbeat::packet::{NEWEST, OLDEST};
 use holdfast_heartbeat::{
     AddressTestimony, Ballot, BootNonce, Claim, Dropped, Echo, Epoch, Facts, Heartbeat, InSyncRecord,
     Incarnation, Inquiry, Keyring, Lsn, MAX_EPOCH, MAX_PACKET, MAX_PATHS, MAX_PENALTY, MAX_SIGHTS,
@@ -27,6 +27,8 @@ const TAG_AT: usize = 12;
 const HEADER: usize = 44;
 const AS_IT_IS: u8 = 0;
 const SIGNED: u8 = 1;
+/// As that, in the oldest version.
+const SIGNED_FIRST: u8 = 3;
 
 static RING: LazyLock<Keyring> = LazyLock::new(|| Keyring::new([b"an older one".as_slice(), SECRET]));
 static SIGNING: LazyLock<Keyring> = LazyLock::new(|| Keyring::new([SECRET]));
@@ -44,10 +46,11 @@ fn tag(packet: &[u8]) -> [u8; 32] {
 }
 
 /// A datagram around `body`, as whoever has the secret would make it.
-fn signed(body: &[u8]) -> Vec<u8> {
+fn signed(body: &[u8], version: u8) -> Vec<u8> {
     let id = KEY.clone().chain_update(b"key id").finalize().into_bytes();
     let length = u16::try_from(body.len()).expect("the longest input is shorter");
-    let mut packet = [b"HFHB".as_slice(), &[1, 0], &length.to_be_bytes(), &id[..4], &[0; 32], body].concat();
+    let mut packet =
+        [b"HFHB".as_slice(), &[version, NEWEST], &length.to_be_bytes(), &id[..4], &[0; 32], body].concat();
     let tag = tag(&packet);
     packet[TAG_AT..HEADER].copy_from_slice(&tag);
     packet
@@ -55,7 +58,11 @@ fn signed(body: &[u8]) -> Vec<u8> {
 
 fn run(input: &[u8]) -> bool {
     let Some((&kind, rest)) = input.split_first() else { return false };
-    if kind % 2 == AS_IT_IS { any_datagram(rest) } else { any_body(rest) }
+    match kind % 4 {
+        SIGNED => any_body(rest, NEWEST),
+        SIGNED_FIRST => any_body(rest, OLDEST),
+        _ => any_datagram(rest),
+    }
 }
 
 /// Nothing opens without a tag that is right, whatever else it is.
@@ -79,9 +86,9 @@ fn any_datagram(packet: &[u8]) -> bool {
 }
 
 /// Whoever has the secret may say anything, and it is understood or dropped.
-fn any_body(body: &[u8]) -> bool {
+fn any_body(body: &[u8], version: u8) -> bool {
     let body = &body[..body.len().min(u16::MAX.into())];
-    let packet = signed(body);
+    let packet = signed(body, version);
     match RING.open(&packet) {
         Ok(message) => {
             holds(&message);
@@ -247,6 +254,8 @@ fn seeds() -> Vec<Vec<u8>> {
         .collect();
     let mut seeds: Vec<Vec<u8>> = packets.iter().map(|packet| [&[AS_IT_IS], &packet[..]].concat()).collect();
     seeds.extend(packets.iter().map(|packet| [&[SIGNED], &packet[HEADER..]].concat()));
+    let first = messages.iter().map(|message| SIGNING.seal(message, OLDEST));
+    seeds.extend(first.map(|packet| [&[SIGNED_FIRST], &packet[HEADER..]].concat()));
     let mut other = Keyring::new([b"of another cluster".as_slice()]).seal(&messages[0], NEWEST);
     other.insert(0, AS_IT_IS);
     seeds.push(other);

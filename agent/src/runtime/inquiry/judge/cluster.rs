@@ -151,7 +151,8 @@ fn in_sync(evidence: &Evidence<'_>) -> Finding {
             seen.push_str(&format!("; {} is {} bytes behind", peer.member, peer.lag_bytes));
         }
     }
-    let data = evidence.config.data_peers().count() + usize::from(evidence.is_data());
+    let others = evidence.status.peers.iter().filter(|peer| peer.kind == "data").count();
+    let data = others + usize::from(evidence.is_data());
     if status.in_sync.len() == data {
         Finding::ok("in sync", seen)
     } else {
