@@ -549,7 +549,8 @@ impl Faults {
         });
         let id = |h: usize| NodeId::new(&*world.hosts[h].name).ok();
         // Two at least stay, beside the primary: fewer are lost for good with any of them.
-        let gone = (within.len() > 2 || !out.is_empty()).then(|| *world.dice.pick(&within));
+        let may_go = within.len() > 2 || !out.is_empty() && !within.is_empty();
+        let gone = may_go.then(|| *world.dice.pick(&within));
         let come = (!out.is_empty()).then(|| *world.dice.pick(&out));
         let both = world.dice.below(3);
         let (remove, add) = match (gone, come) {

@@ -1,16 +1,12 @@
 //! What only somebody knows who sees every disk at once.
 
-use holdfast_heartbeat::{InSyncRecord, Member};
+use holdfast_heartbeat::{InSyncRecord, Member, NodeId};
 
 use crate::sim::world::World;
 
-/// Whether more than half of those who vote by `record` are hosts of which `holds` is true; of all hosts where it does
-/// not say who votes.
-pub fn majority(world: &World, record: Option<&InSyncRecord>, holds: impl Fn(usize) -> bool) -> bool {
-    let votes = |host: &str| {
-        let voters = record.and_then(|record| record.voters.as_ref());
-        voters.is_none_or(|voters| voters.iter().any(|voter| voter.as_str() == host))
-    };
+/// Whether more than half of `voters` are hosts of which `holds` is true; of all hosts where nobody wrote down who votes.
+pub fn majority(world: &World, voters: Option<&Vec<NodeId>>, holds: impl Fn(usize) -> bool) -> bool {
+    let votes = |host: &str| voters.is_none_or(|voters| voters.iter().any(|voter| voter.as_str() == host));
     let voters = world.hosts.iter().enumerate().filter(|(_, host)| votes(&host.name));
     let (all, held) = voters.fold((0, 0), |(all, held), (h, _)| (all + 1, held + usize::from(holds(h))));
     2 * held > all
@@ -19,10 +15,11 @@ pub fn majority(world: &World, record: Option<&InSyncRecord>, holds: impl Fn(usi
 /// The newest in-sync record that is on the disks of a majority; in a pair, where either decides alone, the
 /// newest on any disk.
 pub fn newest_record(world: &World) -> Option<&InSyncRecord> {
-    let mut newest: Option<&InSyncRecord> = None;
+    // In a pair either decides, and what a disk had is not forgotten.
+    let mut newest = world.decided.as_ref().filter(|_| !world.shape.is_pair());
     for (_, record) in records(world) {
         let has = |h: usize| records(world).any(|(at, other)| at == h && other.rank() >= record.rank());
-        let decided = world.shape.is_pair() || majority(world, Some(record), has);
+        let decided = world.shape.is_pair() || majority(world, record.voters.as_ref(), has);
         if decided && newest.is_none_or(|known| known.rank() < record.rank()) {
             newest = Some(record);
         }
@@ -55,7 +52,11 @@ pub fn took_effect(world: &World, h: usize) -> bool {
 pub fn deciding_records(world: &World) -> impl Iterator<Item = &InSyncRecord> {
     let newest = newest_record(world).map(InSyncRecord::rank);
     let known = records(world).map(|(_, record)| record);
-    known.filter(move |record| newest.is_some_and(|rank| record.rank() >= rank))
+    let decided = newest_record(world);
+    known
+        .filter(move |record| newest.is_some_and(|rank| record.rank() >= rank))
+        // It may be on no disk any more, while the next one is not decided.
+        .chain(decided)
 }
 
 /// The host on whose disks this very member is, if it is on any.

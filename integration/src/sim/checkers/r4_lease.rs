@@ -2,19 +2,66 @@
 //! ago; no two members hold a lease at once; after a restart a voter waits one lease before it votes.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
 
 use holdfast_agent::node::effect::Effect;
-use holdfast_heartbeat::{Echo, Epoch, Role, Time};
+use holdfast_heartbeat::{Echo, Epoch, InSyncRecord, NodeId, Role, Time};
 
 use super::{Checker, facts};
 use crate::sim::world::shape::MOST_HOSTS;
-use crate::sim::world::{Seen, World};
+use crate::sim::world::{Ns, Seen, World};
 
 /// See the module's documentation.
 #[derive(Default)]
 pub(super) struct Lease {
     /// For each reign of each life, by its nonce: when the newest heartbeat was sent that a voter acknowledged.
     granted: BTreeMap<(u64, Epoch), [Option<Time>; MOST_HOSTS]>,
+    /// Who votes, by what each host has on its disk.
+    written: [InForce; MOST_HOSTS],
+    /// Who votes, by what a quorum has.
+    decided: InForce,
+}
+
+/// The voting sets that followed one another, and since when; the newest last.
+#[derive(Default)]
+struct InForce(Vec<(Option<Vec<NodeId>>, Ns)>);
+
+impl InForce {
+    fn note(&mut self, now: Ns, voters: Option<&Vec<NodeId>>) {
+        if self.0.last().is_none_or(|(known, _)| known.as_ref() != voters) {
+            self.0.push((voters.cloned(), now));
+        }
+        let excess = self.0.len().saturating_sub(16);
+        self.0.drain(..excess);
+    }
+
+    /// Whether `stands` holds for the newest set, or for one that was in force within the last `lease`.
+    fn any(&self, now: Ns, lease: Duration, stands: impl Fn(Option<&Vec<NodeId>>) -> bool) -> bool {
+        // With what the host's clock may be slow by.
+        let lease = u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX);
+        let horizon = now.saturating_sub(lease + lease / 50);
+        for (voters, since) in self.0.iter().rev() {
+            if stands(voters.as_ref()) {
+                return true;
+            }
+            if *since <= horizon {
+                return false;
+            }
+        }
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for InForce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.last() {
+            Some((Some(voters), _)) => {
+                f.write_str(&voters.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", "))
+            }
+            _ => f.write_str("everybody"),
+        }
+    }
 }
 
 impl Checker for Lease {
@@ -46,6 +93,12 @@ impl Checker for Lease {
                 // What was granted to reigns that are long over is of no interest any more.
                 let horizon = Epoch(transition.epoch.0.saturating_sub(8));
                 self.granted.retain(|(_, epoch), _| *epoch >= horizon);
+            }
+            Seen::Persisted { host } => {
+                let voters = |record: Option<&InSyncRecord>| record.and_then(|record| record.voters.clone());
+                let (own, all) = (world.hosts[*host].hard.record.as_ref(), facts::newest_record(world));
+                self.written[*host].note(world.now, voters(own).as_ref());
+                self.decided.note(world.now, voters(all).as_ref());
             }
             Seen::Born { host } => return self.will_wait_long_enough(world, *host),
             Seen::Stepped { .. } => return one_lease(world),
@@ -166,14 +219,16 @@ impl Lease {
             let sent = voters.and_then(|voters| voters[voter]);
             voter == h || sent.is_some_and(|sent| now.since(sent) <= lease)
         };
-        // Of those who vote by what was decided in this reign, and of those by what it wrote down last.
+        // Of those who vote by what was decided in this reign, and of those by what it wrote down last. A lease that was
+        // earned under the set of before lasts its time.
         let decided = facts::newest_record(world).filter(|record| record.epoch == epoch);
-        for record in decided.into_iter().chain(&host.hard.record) {
-            if !facts::majority(world, Some(record), fresh) {
+        let sets = [decided.map(|_| &self.decided), Some(&self.written[h])];
+        for in_force in sets.into_iter().flatten() {
+            if !in_force.any(world.now, lease, |voters| facts::majority(world, voters, fresh)) {
                 let others = (0..world.hosts.len()).filter(|voter| *voter != h && fresh(*voter)).count();
                 return Err(format!(
-                    "{} answers in epoch {epoch}, and {others} others acknowledged a heartbeat of the last {lease:?}, no majority of those who vote by version {} of epoch {}",
-                    host.name, record.version, record.epoch
+                    "{} answers in epoch {epoch}, and {others} others acknowledged a heartbeat of the last {lease:?}, no majority of those who vote: {in_force}",
+                    host.name
                 ));
             }
         }

@@ -19,6 +19,7 @@ use super::network::US;
 use super::service::{RequestId, nanos};
 use super::{Future, Seen, World};
 use crate::sim::chance::Chance;
+use crate::sim::checkers::facts;
 
 /// Events that the core takes in one go.
 const CORE_BATCH: usize = 64;
@@ -244,6 +245,7 @@ impl World {
         state: holdfast_agent::node::hard_state::HardState,
     ) {
         self.hosts[h].hard = state;
+        self.decided = facts::newest_record(self).cloned();
         self.see(Seen::Persisted { host: h });
         let mut token = token;
         if let Some(life) = self.hosts[h].life.as_mut() {

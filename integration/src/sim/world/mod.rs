@@ -35,7 +35,7 @@ use holdfast_agent::node::effect::Effect;
 use holdfast_agent::node::event::{Answer as CommandAnswer, Event};
 use holdfast_config::timers::Derived;
 use holdfast_heartbeat::packet::NEWEST;
-use holdfast_heartbeat::{BootNonce, Epoch, Heartbeat, Keyring, Lsn, Notice, Role, Time};
+use holdfast_heartbeat::{BootNonce, Epoch, Heartbeat, InSyncRecord, Keyring, Lsn, Notice, Role, Time};
 use holdfast_replication::RecordKind;
 use holdfast_replication::replica::{ConnId, Output, Wait};
 use holdfast_replication::stream::Frame;
@@ -208,6 +208,9 @@ pub struct World {
     pub answers: Vec<(usize, u64, CommandAnswer)>,
     /// Each host's path from a configured peer to the host behind it.
     routes: Vec<Vec<usize>>,
+    /// The newest in-sync record that a quorum ever had: while votes are moved, a disk may have the one that follows it
+    /// and is not decided yet.
+    pub decided: Option<InSyncRecord>,
     future: Queue<Future>,
     conns: BTreeMap<ConnId, Conn>,
     conn_serial: u64,
@@ -278,6 +281,7 @@ impl World {
             last_success: 0,
             answers: Vec::new(),
             routes,
+            decided: None,
             shape,
             future: Queue::default(),
             conns: BTreeMap::new(),
