@@ -67,7 +67,7 @@ impl InSync {
 impl Node {
     /// Writes another in-sync set down here, among the same voters, and offers it to the others with every heartbeat.
     pub(super) fn propose_in_sync(&mut self, now: Time, members: Vec<Member>, out: &mut Vec<Effect>) {
-        let voters = self.hard.record.as_ref().and_then(|record| record.voters.clone());
+        let voters = self.recorded_voters().cloned();
         self.propose_record(now, members, voters, out);
     }
 

@@ -272,14 +272,16 @@ impl Node {
         }
     }
 
+    /// Whether `peer` is heard and states an order at least as late as this member's.
+    fn is_aware(&self, now: Time, peer: &super::peer::Peer) -> bool {
+        let mine = self.hard.suspension.rank();
+        peer.alive(now) && peer.state.as_ref().is_some_and(|state| state.suspension.rank() >= mine)
+    }
+
     /// Everybody else who does not state an order at least as late as this member's, by name; and whether
     /// one of them is heard and might still take it over within the time for that.
     fn unaware(&self, now: Time, since: Time) -> (Vec<String>, bool) {
-        let mine = self.hard.suspension.rank();
-        let unaware = |peer: &&super::peer::Peer| {
-            let knows = |state: &holdfast_heartbeat::MemberState| state.suspension.rank() >= mine;
-            peer.configured() && !(peer.alive(now) && peer.state.as_ref().is_some_and(knows))
-        };
+        let unaware = |peer: &&super::peer::Peer| peer.configured() && !self.is_aware(now, peer);
         let names = self.peers.iter().filter(unaware).map(super::peer::Peer::name).collect();
         let awaited = now.since(since) < SPREAD_WITHIN
             && self.peers.iter().any(|peer| peer.alive(now) && unaware(&peer));
@@ -304,11 +306,7 @@ impl Node {
         if !unaware.is_empty() {
             message.push_str(&format!(". Not heard from, and told when back: {}", unaware.join(", ")));
         }
-        let mine = self.hard.suspension.rank();
-        let aware = |peer: &super::peer::Peer| {
-            peer.alive(now) && peer.state.as_ref().is_some_and(|state| state.suspension.rank() >= mine)
-        };
-        if !self.carried(now, super::quorum::Quota::Majority, aware) {
+        if !self.carried(now, super::quorum::Quota::Majority, |peer| self.is_aware(now, peer)) {
             message.push_str(
                 ". Less than a majority knows of the pause: beyond the cut a member may still take over",
             );

@@ -173,7 +173,7 @@ impl Node {
             voters: self.voters(),
             has_vote: self.has_vote(),
             pair: self.is_two_node(),
-            voters_by_name: self.hard.record.as_ref().and_then(|record| record.voters.clone()),
+            voters_by_name: self.recorded_voters().cloned(),
             warnings: Vec::new(),
             waiting_for: None,
             failback_enabled: self.failback_enabled,

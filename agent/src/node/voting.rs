@@ -12,7 +12,6 @@
 //! themselves.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use holdfast_heartbeat::packet::SAYS_WHO_VOTES;
 use holdfast_heartbeat::{InSyncRecord, MemberKind, NodeId, Role, Time, planted};
@@ -20,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
 use super::event::{Answer, Declined};
-use super::handover::decline;
+use super::handover::{ANSWER_WITHIN, decline};
 use super::peer::Peer;
 use super::quorum::{Electorate, Quota, Seat};
 use super::settings::PeerSettings;
@@ -30,8 +29,6 @@ use super::{Node, Phase};
 
 /// Of fewer it is not written down by itself.
 const LEAST_VOTERS: usize = 3;
-/// How long an operator's order waits for its outcome before the answer says "not yet".
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// A change of the voting set that an operator ordered and that is not complete.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,7 +43,7 @@ pub(super) struct Reform {
 impl Node {
     /// Who decides at this moment.
     pub(super) fn electorate(&self) -> Electorate {
-        let mut newest = self.hard.record.as_ref().and_then(|record| record.voters.as_ref());
+        let mut newest = self.recorded_voters();
         let Phase::Reigning(reign) = &self.phase else { return Electorate::new(self.seats(newest), None) };
         if reign.opened.is_none() {
             newest = reign.voters.as_ref();
@@ -103,6 +100,11 @@ impl Node {
         voters.iter().map(seat).collect()
     }
 
+    /// Who votes, by the newest record that this member has; `None` where nobody wrote it down.
+    pub(super) fn recorded_voters(&self) -> Option<&Vec<NodeId>> {
+        self.hard.record.as_ref()?.voters.as_ref()
+    }
+
     fn slot_of(&self, id: &NodeId) -> Option<usize> {
         self.peers.iter().position(|peer| peer.member.as_ref().is_some_and(|member| member.id == *id))
     }
@@ -125,7 +127,7 @@ impl Node {
 
     /// Whether `peer` has a vote, as far as this member knows.
     pub(super) fn votes(&self, peer: &Peer) -> bool {
-        let voters = self.hard.record.as_ref().and_then(|record| record.voters.as_ref());
+        let voters = self.recorded_voters();
         match (voters, &peer.member) {
             (Some(voters), Some(member)) => voters.contains(&member.id),
             (Some(_), None) => false,
@@ -164,7 +166,7 @@ impl Node {
     /// Two data members and nobody else: a majority is lost with either. Where it was written down who votes, that
     /// has to say the same, and to be in force: until then the third may decide with the other half.
     pub(super) fn is_two_node(&self) -> bool {
-        let voters = self.hard.record.as_ref().and_then(|record| record.voters.as_ref());
+        let voters = self.recorded_voters();
         let both = voters.is_none_or(|voters| voters.len() == 2) && self.hard.voters_proposed.is_none();
         let mut configured = self.peers.iter().enumerate().filter(|(_, peer)| !peer.settings.added);
         let (other, third) = (configured.next(), configured.next());
@@ -184,13 +186,13 @@ impl Node {
         let set = &reign.in_sync;
         let quiet = set.pending.is_none() && set.joining.is_none() && reign.role == Role::Primary;
         let Some(confirmed) = set.confirmed.as_ref().filter(|_| quiet && !self.is_two_node()) else { return };
-        if confirmed.voters.is_some() || !self.keeps_voters(self.settings.speaks) {
+        if confirmed.voters.is_some() || !keeps_voters(self.settings.speaks) {
             return;
         }
         let mut voters = vec![self.settings.me.id.clone()];
         for peer in self.peers.iter().filter(|peer| !peer.settings.added) {
             match &peer.member {
-                Some(member) if peer.alive(now) && self.keeps_voters(peer.speaks) => {
+                Some(member) if peer.alive(now) && keeps_voters(peer.speaks) => {
                     voters.push(member.id.clone())
                 }
                 _ => return,
@@ -203,22 +205,8 @@ impl Node {
         voters.sort_unstable();
         let record = InSyncRecord { voters: Some(voters.clone()), ..confirmed.clone() };
         if record.within_bounds() {
-            self.propose_voters(now, record.members, voters, out);
+            self.propose_record(now, record.members, Some(voters), out);
         }
-    }
-
-    fn keeps_voters(&self, speaks: u8) -> bool {
-        speaks >= SAYS_WHO_VOTES
-    }
-
-    fn propose_voters(
-        &mut self,
-        now: Time,
-        members: Vec<holdfast_heartbeat::Member>,
-        voters: Vec<NodeId>,
-        out: &mut Vec<Effect>,
-    ) {
-        self.propose_record(now, members, Some(voters), out);
     }
 
     /// Notes which record of this member's changes who votes and is not in force: on the same disk, in the same write.
@@ -336,7 +324,7 @@ impl Node {
         next.extend(add.filter(|id| !voters.contains(id)).cloned());
         for id in next.iter().filter(|id| *id != me) {
             let peer = self.slot_of(id).map(|slot| &self.peers[slot]);
-            if peer.is_some_and(|peer| peer.state.is_some() && !self.keeps_voters(peer.speaks)) {
+            if peer.is_some_and(|peer| peer.state.is_some() && !keeps_voters(peer.speaks)) {
                 return no(
                     "older_release",
                     format!("{id} runs an older release, which cannot keep who votes. Upgrade it first"),
@@ -375,7 +363,7 @@ impl Node {
     /// Who has a vote now, by name. `Err`: the address of one whose name is not known; it is taken for `gone` where
     /// that is the only one.
     fn known_voters(&self, gone: Option<&NodeId>) -> Result<Vec<NodeId>, String> {
-        if let Some(voters) = self.hard.record.as_ref().and_then(|record| record.voters.as_ref()) {
+        if let Some(voters) = self.recorded_voters() {
             return Ok(voters.clone());
         }
         let mut voters = vec![self.settings.me.id.clone()];
@@ -403,7 +391,7 @@ impl Node {
             let sights = peer.state.iter().flat_map(|state| &state.hears);
             sights.into_iter().any(|sight| Some(sight.member) == incarnation && sight.paths != 0)
         };
-        let seats = self.seats(self.hard.record.as_ref().and_then(|record| record.voters.as_ref()));
+        let seats = self.seats(self.recorded_voters());
         let voters = seats.into_iter().filter_map(|seat| match seat {
             Seat::Peer(slot) => Some(&self.peers[slot]),
             Seat::Own | Seat::Unknown => None,
@@ -454,7 +442,7 @@ impl Node {
         };
         let mut next: Vec<NodeId> = next;
         next.sort_unstable();
-        self.propose_voters(now, members, next, out);
+        self.propose_record(now, members, Some(next), out);
     }
 
     fn end_reform(&mut self, voters: &[NodeId], out: &mut Vec<Effect>) {
@@ -499,6 +487,11 @@ impl Node {
         self.settings.peers = peers;
         self.broadcast(now, true, out);
     }
+}
+
+/// Whether a release that speaks no later version can keep who votes.
+fn keeps_voters(speaks: u8) -> bool {
+    speaks >= SAYS_WHO_VOTES
 }
 
 /// The members of `record` but the one of this name.

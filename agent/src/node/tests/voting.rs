@@ -48,6 +48,17 @@ fn bring_spare(cluster: &mut Cluster, gone: usize) {
     cluster.run(1000 * MS);
 }
 
+/// A cluster in which the spare host has taken the place and the vote of C, which is off.
+fn replaced() -> Cluster {
+    let mut cluster = three();
+    cluster.power_off(C);
+    cluster.run(2000 * MS);
+    bring_spare(&mut cluster, C);
+    cluster.command(A, 1, change(Some("c"), Some("spare")));
+    answer(&mut cluster, A, 1).unwrap();
+    cluster
+}
+
 #[test]
 fn who_votes_is_written_down_once_everybody_was_heard() {
     let mut cluster = three();
@@ -100,12 +111,7 @@ fn a_dead_member_is_replaced_by_one_order_and_the_newcomer_may_be_primary() {
 
 #[test]
 fn whoever_was_replaced_comes_back_and_decides_nothing() {
-    let mut cluster = three();
-    cluster.power_off(C);
-    cluster.run(2000 * MS);
-    bring_spare(&mut cluster, C);
-    cluster.command(A, 1, change(Some("c"), Some("spare")));
-    answer(&mut cluster, A, 1).unwrap();
+    let mut cluster = replaced();
     cluster.run(1000 * MS);
     // It knows nothing of it, and neither does the configuration of the others any more know it.
     cluster.boot(C);
@@ -174,12 +180,7 @@ fn until_both_sets_agree_the_primary_needs_both() {
 /// Whoever missed the change asks for votes among those of before.
 #[test]
 fn who_missed_a_change_is_not_elected_by_those_of_before() {
-    let mut cluster = three();
-    cluster.power_off(C);
-    cluster.run(2000 * MS);
-    bring_spare(&mut cluster, C);
-    cluster.command(A, 1, change(Some("c"), Some("spare")));
-    answer(&mut cluster, A, 1).unwrap();
+    let mut cluster = replaced();
     cluster.run(2000 * MS);
     assert_eq!(cluster.in_sync(A), [A, B, SPARE]);
     // B hears nothing of what comes next: that it loses its vote.
