@@ -323,10 +323,10 @@ impl Node {
             return Some("its supervisor reported that its agent died".into());
         }
         if !peer.alive(now) {
-            return Some(format!(
-                "it was silent on every path for {} ms",
-                self.settings.timers.detect.as_millis()
-            ));
+            return self.is_heard_otherwise(now, peer).then(|| {
+                let within = self.settings.timers.detect.as_millis();
+                format!("it was silent on every path for {within} ms")
+            });
         }
         if peer.state.as_ref().is_some_and(|state| state.leaving) {
             return Some("it is shutting down".into());
@@ -349,6 +349,16 @@ impl Node {
             });
         }
         None
+    }
+
+    /// Whether it is `peer` that is silent, and not this member that hears nobody: a quorum acknowledged what this
+    /// one said well after it heard `peer` last. Who hears nobody may still be heard; the record that it sends would
+    /// shut out the very member that is to take over. If nobody acknowledges anything, the lease ends this reign.
+    fn is_heard_otherwise(&self, now: Time, peer: &super::peer::Peer) -> bool {
+        let Some(heard_at) = peer.detector.heard_at() else { return true };
+        // Members answer at different moments, and packets get lost: that can be an interval and a bit.
+        let well_after = heard_at + self.settings.timers.detect / 2;
+        self.quorum_acknowledged(now).is_some_and(|sent| sent >= well_after)
     }
 
     /// Whether `peer` lacks something and takes too little of it.

@@ -178,15 +178,21 @@ impl Node {
         }
     }
 
-    /// Moves the lease forward to what a quorum acknowledged.
-    fn renew_lease(&mut self, now: Time, out: &mut Vec<Effect>) {
-        // A pair goes on after the loss of either half (policy of `two_node`); its primary watches
-        // its own links instead, and its own clock: a pause longer than the lease ends the reign. Its
-        // lease too counts from what it said last: whoever heard that waits for as long from then on.
-        let lease = self.settings.timers.lease;
+    /// The latest moment such that a quorum acknowledged what this member sent then or later.
+    ///
+    /// A pair goes on after the loss of either half (policy of `two_node`); its primary watches its own links
+    /// instead, and its own clock: a pause longer than the lease ends the reign. Its lease too counts from what it
+    /// said last: whoever heard that waits for as long from then on.
+    pub(super) fn quorum_acknowledged(&self, now: Time) -> Option<Time> {
         let heard = |slot: usize| self.peers[slot].alive(now);
         let acks = |slot: usize| self.peers[slot].lease_ack;
-        let sent = self.electorate().acknowledged(self.quota(), heard, self.said_at, acks);
+        self.electorate().acknowledged(self.quota(), heard, self.said_at, acks)
+    }
+
+    /// Moves the lease forward to what a quorum acknowledged.
+    fn renew_lease(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let sent = self.quorum_acknowledged(now);
+        let lease = self.settings.timers.lease;
         let Phase::Reigning(reign) = &mut self.phase else { return };
         let Some(sent) = sent else { return };
         let until = sent + lease;

@@ -514,6 +514,30 @@ fn a_one_way_cut_in_either_direction_ends_in_one_primary() {
     }
 }
 
+/// Packets to the primary stop a little earlier from one member than from the other, as they do where they come at
+/// different moments. Its own still arrive: a record without B would shut out the only one that can take over.
+#[test]
+fn a_primary_that_hears_nobody_does_not_shut_out_the_member_that_takes_over() {
+    for (first, then) in [(B, W), (W, B)] {
+        for apart in (0..=100).step_by(4) {
+            for phase in 0..5 {
+                let mut cluster = pair_with_witness();
+                cluster.run(MS * 23 * phase);
+                cluster.cut.insert((first, A));
+                cluster.run(MS * apart);
+                cluster.cut.insert((then, A));
+                let start = cluster.now;
+                while cluster.primary() != Some(B) {
+                    cluster.run(10 * MS);
+                    let passed = cluster.now.since(start);
+                    let case = format!("{first} and {apart} ms later {then}, phase {phase}");
+                    assert!(passed < 700 * MS, "{case}: {:#?}", cluster.story());
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_member_that_cannot_claim_the_address_makes_way_for_one_that_can() {
     let mut cluster = pair_with_witness();
