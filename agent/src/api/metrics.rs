@@ -28,6 +28,7 @@ use crate::runtime::address::VipStatus;
 use crate::runtime::archives::Archives;
 use crate::runtime::conntrack::ConntrackStatus;
 use crate::runtime::files::{FilesStatus, SetStatus};
+use crate::runtime::log_times::{Durations, LogTimes};
 use crate::runtime::sameness::{Sameness, SamenessBoard};
 use crate::runtime::scrub::{ScrubBoard, ScrubStatus};
 use crate::runtime::space::{SpaceBoard, SpaceStatus};
@@ -47,7 +48,8 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<impl IntoResponse,
     let streams = api.handle.streams().cloned();
     let sameness = api.handle.sameness().map(SamenessBoard::status);
     let archives = api.handle.archives().map(Archives::unattended);
-    let store = StoreNumbers { space, scrub, sameness, standby, streams, archives };
+    let times = api.handle.log_times().cloned();
+    let store = StoreNumbers { space, scrub, sameness, standby, streams, archives, times };
     let text = render(&status, api.handle.replication().as_ref(), &store);
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
 }
@@ -62,6 +64,7 @@ struct StoreNumbers {
     streams: Option<Arc<StreamCounts>>,
     /// Archives that nobody has restored: how many, and their bytes, by cause.
     archives: Option<BTreeMap<&'static str, (u64, u64)>>,
+    times: Option<Arc<LogTimes>>,
 }
 
 type Labels = Vec<(&'static str, String)>;
@@ -105,6 +108,10 @@ impl Sheet {
         self.0.register(name, help, counter);
     }
 
+    fn histogram(&mut self, counted: Counted) {
+        self.0.register_collector(Box::new(counted));
+    }
+
     fn counters(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (Labels, u64)>) {
         let family = Family::<Labels, Counter>::default();
         for (labels, value) in series {
@@ -144,6 +151,14 @@ fn render(status: &Status, log: Option<&ReplicaStatus>, store: &StoreNumbers) ->
     if let Some(counts) = &store.streams {
         streamed(&mut sheet, counts);
     }
+    if let Some(times) = &store.times {
+        let described =
+            ("log_sync", "Time until the disk says that what was written to the log is durable.");
+        sheet.histogram(Counted::of(described, &times.sync));
+        let described =
+            ("log_standby_wait", "Time for which the primary, itself durable, waited for the in-sync standbys.");
+        sheet.histogram(Counted::of(described, &times.standby_wait));
+    }
     if let Some(archives) = &store.archives {
         unattended(&mut sheet, archives);
     }
@@ -154,17 +169,39 @@ fn render(status: &Status, log: Option<&ReplicaStatus>, store: &StoreNumbers) ->
 
 /// A histogram that was counted elsewhere.
 #[derive(Debug)]
-struct LateHistogram {
+struct Counted {
+    name: &'static str,
+    help: &'static str,
     sum_seconds: f64,
-    /// Upper bound in seconds (infinity for none), and calls in it alone.
+    /// Upper bound in seconds (infinity for none), and how many are in it alone.
     buckets: Vec<(f64, u64)>,
 }
 
-impl Collector for LateHistogram {
+impl Counted {
+    fn new(
+        (name, help): (&'static str, &'static str),
+        sum_us: u64,
+        buckets: impl Iterator<Item = (Option<u64>, u64)>,
+    ) -> Counted {
+        let in_seconds = |us: u64| us as f64 / 1e6;
+        Counted {
+            name,
+            help,
+            sum_seconds: in_seconds(sum_us),
+            buckets: buckets.map(|(us, n)| (us.map_or(f64::INFINITY, in_seconds), n)).collect(),
+        }
+    }
+
+    fn of(described: (&'static str, &'static str), durations: &Durations) -> Counted {
+        Counted::new(described, durations.sum_us(), durations.buckets())
+    }
+}
+
+impl Collector for Counted {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let help = "Time between the moment at which the core asked to be called and the call.";
         let unit = Some(&Unit::Seconds);
-        let mut metric = encoder.encode_descriptor("core_lateness", help, unit, MetricType::Histogram)?;
+        let mut metric =
+            encoder.encode_descriptor(self.name, self.help, unit, MetricType::Histogram)?;
         let count = self.buckets.iter().map(|(_, count)| count).sum();
         metric.encode_histogram::<NoLabelSet>(self.sum_seconds, count, &self.buckets, None)
     }
@@ -214,11 +251,11 @@ fn member(sheet: &mut Sheet, status: &Status) {
         "1 while the kernel gate in use is not the best or the named one; `gate` of holdfast_member says which it is",
         status.gate_fallback.is_some().into(),
     );
-    let buckets = status.lateness.buckets.iter();
-    sheet.0.register_collector(Box::new(LateHistogram {
-        sum_seconds: status.lateness.sum_us as f64 / 1e6,
-        buckets: buckets.map(|(us, n)| (us.map_or(f64::INFINITY, |us| us as f64 / 1e6), *n)).collect(),
-    }));
+    sheet.histogram(Counted::new(
+        ("core_lateness", "Time between the moment at which the core asked to be called and the call."),
+        status.lateness.sum_us,
+        status.lateness.buckets.iter().copied(),
+    ));
     sheet.second(
         "core_lateness_longest_seconds",
         "The longest time of the last minute or two by which the core was late, and heartbeats with it",
@@ -685,6 +722,9 @@ mod tests {
             "holdfast_replication_differing_ranges{peer=\"b\"} 0\n",
             "holdfast_replication_last_same_timestamp_seconds{peer=\"b\"} 2.5\n",
             "holdfast_scrub_healed_total 3\n",
+            "holdfast_log_sync_seconds_sum 0.0007\n",
+            "holdfast_log_sync_seconds_bucket{le=\"0.001\"} 1\n",
+            "holdfast_log_standby_wait_seconds_count 1\n",
             "# EOF\n",
         ] {
             assert!(text.contains(line), "{line:?} is missing in\n{text}");
@@ -697,6 +737,9 @@ mod tests {
         let scrub = ScrubStatus { last_complete_ms: Some(1500), healed: 3, ..ScrubStatus::default() };
         let b = crate::runtime::sameness::PeerSameness { last_complete_ms: Some(2500), ..Default::default() };
         let standby = StandbyCounts { handed_on: AtomicU64::new(4), ..StandbyCounts::default() };
+        let times = LogTimes::default();
+        times.sync.note(std::time::Duration::from_micros(700));
+        times.standby_wait.note(std::time::Duration::from_micros(90));
         StoreNumbers {
             space: Some(space),
             scrub: Some(scrub),
@@ -704,6 +747,7 @@ mod tests {
             standby: Some(Arc::new(standby)),
             streams: Some(Arc::default()),
             archives: Some([("divergent", (2, 900))].into()),
+            times: Some(Arc::new(times)),
         }
     }
 

@@ -9,6 +9,7 @@ use super::archives::Archives;
 use super::files;
 use super::history::{Entry, History};
 use super::inquiry::CheckReport;
+use super::log_times::LogTimes;
 use super::recorder::{self, RecordError, Written};
 use super::resync::Resync;
 use super::sameness::SamenessBoard;
@@ -44,6 +45,8 @@ pub struct Upkeep {
     pub standby: std::sync::Arc<StandbyCounts>,
     /// What went over its connections with the other members.
     pub streams: std::sync::Arc<StreamCounts>,
+    /// How long its log waits for the disk and for the standbys.
+    pub times: std::sync::Arc<LogTimes>,
 }
 
 /// A running member. Cheap to clone.
@@ -131,6 +134,11 @@ impl Handle {
     /// What went over the connections with other data members; `None` on a witness.
     pub fn streams(&self) -> Option<&std::sync::Arc<StreamCounts>> {
         self.upkeep.as_ref().map(|upkeep| &upkeep.streams)
+    }
+
+    /// How long the log waits for the disk and for the standbys; `None` on a witness.
+    pub fn log_times(&self) -> Option<&std::sync::Arc<LogTimes>> {
+        self.upkeep.as_ref().map(|upkeep| &upkeep.times)
     }
 
     /// What space the store takes; `None` on a witness.

@@ -28,6 +28,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::lease::Lease;
+use super::log_times::{LogTimes, StandbyWait};
 use super::sameness::{self, Asked, SamenessBoard};
 use super::{address, freshness};
 use crate::node::event::Event;
@@ -143,16 +144,29 @@ pub type DiskFull = Arc<AtomicBool>;
 pub fn spawn(
     engine: Engine,
     inputs: Receiver<LogInput>,
-    (status, full): (SharedStatus, DiskFull),
+    (status, times, full): (SharedStatus, Arc<LogTimes>, DiskFull),
     (lease, answers): (Lease, freshness::Answers),
     (asked, sameness): (Asked, SamenessBoard),
     report: impl Fn(Event) + Send + 'static,
     note: impl Fn(String) + Send + 'static,
 ) -> std::io::Result<()> {
     std::thread::Builder::new().name("log".into()).spawn(move || {
-        let (space, conns) = (Space { full, looked: None }, HashMap::new());
-        LogThread { engine, conns, status, lease, answers, asked, sameness, report, note, said: None, space }
-            .run(&inputs);
+        let log = LogThread {
+            engine,
+            conns: HashMap::new(),
+            status,
+            times,
+            wait: StandbyWait::default(),
+            lease,
+            answers,
+            asked,
+            sameness,
+            report,
+            note,
+            said: None,
+            space: Space { full, looked: None },
+        };
+        log.run(&inputs);
     })?;
     Ok(())
 }
@@ -161,6 +175,8 @@ struct LogThread<R, N> {
     engine: Engine,
     conns: HashMap<ConnId, UnboundedSender<ToPeer>>,
     status: SharedStatus,
+    times: Arc<LogTimes>,
+    wait: StandbyWait,
     lease: Lease,
     answers: freshness::Answers,
     asked: Asked,
@@ -242,8 +258,10 @@ impl<R: Fn(Event), N: Fn(String)> LogThread<R, N> {
             self.engine.set_clock(address::now(), wall_ms());
             self.engine.ingest(batch.drain(..), &mut out);
             self.dispatch(&mut out);
-            self.engine.flush(&mut out);
+            self.time_wait();
+            self.flush(&mut out);
             self.dispatch(&mut out);
+            self.time_wait();
             self.publish();
             match self.space.look(self.engine.log().disk().root()) {
                 Some((true, error)) => (self.report)(Event::LogFailed { full: true, error }),
@@ -253,6 +271,24 @@ impl<R: Fn(Event), N: Fn(String)> LogThread<R, N> {
                 }
                 None => {}
             }
+        }
+    }
+
+    /// Makes durable what was written, and takes the time where there was something.
+    fn flush(&mut self, out: &mut Vec<Output<Reply, Outcome>>) {
+        let unsynced = |engine: &Engine| engine.log().durable() < engine.log().end();
+        let (had_work, began) = (unsynced(&self.engine), Instant::now());
+        self.engine.flush(out);
+        if had_work && !unsynced(&self.engine) {
+            self.times.sync.note(began.elapsed());
+        }
+    }
+
+    /// Takes the time for which the standbys are waited for.
+    fn time_wait(&mut self) {
+        match self.engine.leads() {
+            true => self.wait.stands(self.engine.log().durable(), self.engine.committed(), &self.times),
+            false => self.wait.ends(),
         }
     }
 

@@ -47,6 +47,7 @@ pub mod inquiry;
 pub mod lease;
 pub mod links;
 pub mod log_thread;
+pub mod log_times;
 pub mod peers;
 mod programs;
 pub mod realtime;
@@ -320,7 +321,7 @@ fn start(path: &Path) -> Result<bool> {
         log_thread::spawn(
             data.engine,
             receiver,
-            (status.clone(), full.clone()),
+            (status.clone(), upkeep.times.clone(), full.clone()),
             (lease.clone(), answers.clone()),
             (asked, upkeep.sameness.clone()),
             event.clone(),

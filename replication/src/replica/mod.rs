@@ -241,6 +241,16 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         self.report_peers(out);
     }
 
+    /// Whether it leads an epoch now.
+    pub fn leads(&self) -> bool {
+        matches!(self.role, Role::Leading(_))
+    }
+
+    /// Durable on the whole in-sync set up to here, as far as this member knows.
+    pub fn committed(&self) -> Lsn {
+        self.committed
+    }
+
     /// The replica at this moment.
     pub fn status(&self) -> ReplicaStatus {
         let (leader, streaming, pending) = match &self.role {

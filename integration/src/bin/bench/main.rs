@@ -11,12 +11,16 @@
 //! Garage is found in PATH or by HOLDFAST_GARAGE. `bench many` is a bucket with ten million objects, or as many as a
 //! number after it says.
 //! `bench rejoin` brings back a standby that missed a hundredth of 10 GiB (or of the number after it), and a new one.
+//! `bench replicated` is what the standby costs a small PUT: its rate with processors divided, and where the latency
+//! goes, in three rounds (or as many as the number after it).
 //! Absolute figures are those of the machine, loader included; compare within one run only.
 
+mod cpu_share;
 mod idle;
 mod keepalived;
 mod outages;
 mod rejoin;
+mod replicated;
 mod s3;
 mod throughput;
 mod usage;
@@ -46,6 +50,13 @@ fn main() -> Result<()> {
         let gib = rest.first().map_or(Ok(10), |gib| gib.parse())?;
         let _turn = wait_for_turn()?;
         return rejoin::all(&holdfast_binary()?, gib);
+    }
+    if let Some((first, rest)) = words.split_first()
+        && first == "replicated"
+    {
+        let rounds = rest.first().map_or(Ok(3), |rounds| rounds.parse())?;
+        let _turn = wait_for_turn()?;
+        return replicated::all(&holdfast_binary()?, rounds);
     }
     if let Some((first, rest)) = words.split_first()
         && first == "many"

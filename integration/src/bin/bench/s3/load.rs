@@ -61,7 +61,7 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    pub(super) fn per_second(&self) -> f64 {
+    pub(crate) fn per_second(&self) -> f64 {
         self.requests as f64 / self.took.as_secs_f64()
     }
 
