@@ -185,6 +185,8 @@ pub struct Faults {
     generation: u32,
     interval: Ns,
     lost_before: u64,
+    /// A pair that nothing may split: it keeps one path.
+    stays_whole: bool,
     /// Hosts whose disk may hold less than it acknowledged: at most one, so that others hold the rest.
     pub damaged: Option<usize>,
     /// Since when the loss of acknowledged data is accepted, or a clock runs outside of the bound.
@@ -198,6 +200,7 @@ pub struct Faults {
 impl Faults {
     /// Nothing has happened yet.
     pub fn new(kinds: Vec<Kind>, shape: &Shape, lost_before: u64) -> Faults {
+        let stays_whole = shape.is_pair() && !kinds.contains(&Kind::Isolate);
         Faults {
             kinds,
             endings: Vec::new(),
@@ -205,6 +208,7 @@ impl Faults {
             generation: 1,
             interval: shape.interval_ms * MS,
             lost_before,
+            stays_whole,
             damaged: None,
             price_accepted: false,
             rate_outside: false,
@@ -281,10 +285,12 @@ impl Faults {
                 self.cut(world, other, h, None);
             }
             Kind::CutPath => {
-                let path = Some(world.dice.below(2) as usize);
-                if world.shape.paths > 1 {
-                    self.cut(world, h, other, path);
-                    self.cut(world, other, h, path);
+                let path = world.dice.below(2) as usize;
+                let last =
+                    world.network.is_cut(h, other, 1 - path) || world.network.is_cut(other, h, 1 - path);
+                if world.shape.paths > 1 && !(last && self.stays_whole) {
+                    self.cut(world, h, other, Some(path));
+                    self.cut(world, other, h, Some(path));
                 }
             }
             Kind::Isolate => {
