@@ -593,6 +593,19 @@ fn under_local_acknowledgement_nobody_is_waited_for_and_records_go_in_batches() 
     c.settle();
     assert_eq!(ends(&c).0, ends(&c).1);
 
+    // Nor does what is written by the way keep that one waiting; later it is as before.
+    at(&mut c, 12_900);
+    c.submit(0, b"by the way".to_vec());
+    c.settle();
+    assert_eq!(ends(&c).0, ends(&c).1);
+    at(&mut c, 13_000);
+    c.submit(0, b"held back again".to_vec());
+    c.settle();
+    assert_ne!(ends(&c).0, ends(&c).1);
+    c.tell(0, Input::SendNow);
+    c.settle();
+    at(&mut c, 15_000);
+
     // What was never sent is lost with the primary, is set aside when that comes back, and is nowhere applied then.
     let lost = c.submit(0, b"lost".to_vec());
     c.settle_only(&[0]);

@@ -111,7 +111,6 @@ fn who_does_not_lead_tells_no_sum_and_who_does_not_follow_takes_none() {
     let (conn, _) = c.conns().next().unwrap();
     c.tell(0, Input::Frame { conn, frame: holdfast_replication::stream::Frame::Compare { sum } });
     c.settle();
-    let closed =
-        |e: &cluster::Event| matches!(e, Output::Close { reason, .. } if reason == "a sum out of place");
+    let closed = |e: &cluster::Event| matches!(e, Output::Close { reason, refused: true, .. } if reason == "a sum out of place");
     assert!(c.nodes[0].events.iter().any(closed));
 }

@@ -152,11 +152,12 @@ fn render(status: &Status, log: Option<&ReplicaStatus>, store: &StoreNumbers) ->
         streamed(&mut sheet, counts);
     }
     if let Some(times) = &store.times {
-        let described =
-            ("log_sync", "Time until the disk says that what was written to the log is durable.");
+        let described = ("log_sync", "Time until the disk says that what was written to the log is durable.");
         sheet.histogram(Counted::of(described, &times.sync));
-        let described =
-            ("log_standby_wait", "Time for which the primary, itself durable, waited for the in-sync standbys.");
+        let described = (
+            "log_standby_wait",
+            "Time for which the primary, itself durable, waited for the in-sync standbys.",
+        );
         sheet.histogram(Counted::of(described, &times.standby_wait));
     }
     if let Some(archives) = &store.archives {
@@ -200,8 +201,7 @@ impl Counted {
 impl Collector for Counted {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let unit = Some(&Unit::Seconds);
-        let mut metric =
-            encoder.encode_descriptor(self.name, self.help, unit, MetricType::Histogram)?;
+        let mut metric = encoder.encode_descriptor(self.name, self.help, unit, MetricType::Histogram)?;
         let count = self.buckets.iter().map(|(_, count)| count).sum();
         metric.encode_histogram::<NoLabelSet>(self.sum_seconds, count, &self.buckets, None)
     }

@@ -80,7 +80,10 @@ pub enum ToPeer {
     /// Send this.
     Frame(Frame),
     /// Send what is queued and close.
-    Close,
+    Close {
+        /// What came over it did not fit the log.
+        refused: bool,
+    },
 }
 
 /// Why the log could not be opened.
@@ -258,10 +261,11 @@ impl<R: Fn(Event), N: Fn(String)> LogThread<R, N> {
             self.engine.set_clock(address::now(), wall_ms());
             self.engine.ingest(batch.drain(..), &mut out);
             self.dispatch(&mut out);
-            self.time_wait();
-            self.flush(&mut out);
-            self.dispatch(&mut out);
-            self.time_wait();
+            if self.engine.leads() {
+                self.settle(&mut out);
+            }
+            self.sync(&mut out);
+            self.settle(&mut out);
             self.publish();
             match self.space.look(self.engine.log().disk().root()) {
                 Some((true, error)) => (self.report)(Event::LogFailed { full: true, error }),
@@ -275,21 +279,24 @@ impl<R: Fn(Event), N: Fn(String)> LogThread<R, N> {
     }
 
     /// Makes durable what was written, and takes the time where there was something.
-    fn flush(&mut self, out: &mut Vec<Output<Reply, Outcome>>) {
+    fn sync(&mut self, out: &mut Vec<Output<Reply, Outcome>>) {
         let unsynced = |engine: &Engine| engine.log().durable() < engine.log().end();
         let (had_work, began) = (unsynced(&self.engine), Instant::now());
-        self.engine.flush(out);
+        self.engine.sync(out);
         if had_work && !unsynced(&self.engine) {
             self.times.sync.note(began.elapsed());
         }
+        self.dispatch(out);
     }
 
-    /// Takes the time for which the standbys are waited for.
-    fn time_wait(&mut self) {
+    /// Carries out what is committed, and takes the time for which the standbys were waited for.
+    fn settle(&mut self, out: &mut Vec<Output<Reply, Outcome>>) {
+        self.engine.settle(out);
         match self.engine.leads() {
             true => self.wait.stands(self.engine.log().durable(), self.engine.committed(), &self.times),
             false => self.wait.ends(),
         }
+        self.dispatch(out);
     }
 
     /// Keeps the way to each connection; a connection that is gone already is not told of twice.
@@ -321,10 +328,10 @@ impl<R: Fn(Event), N: Fn(String)> LogThread<R, N> {
                         let _ = frames.send(ToPeer::Frame(frame));
                     }
                 }
-                Output::Close { conn, reason } => {
-                    tracing::debug!(reason, conn = conn.0, "replication stream closed");
+                Output::Close { conn, reason, refused } => {
+                    tracing::debug!(reason, refused, conn = conn.0, "replication stream closed");
                     if let Some(frames) = self.conns.remove(&conn) {
-                        let _ = frames.send(ToPeer::Close);
+                        let _ = frames.send(ToPeer::Close { refused });
                     }
                 }
                 Output::Reply { reply, result } => drop(reply.send(result)),

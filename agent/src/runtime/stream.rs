@@ -84,6 +84,13 @@ impl StreamCounts {
         self.errors.lock().iter().collect()
     }
 
+    /// The log had a connection closed.
+    fn closed(&self, refused: bool) {
+        if refused {
+            self.errors.lock().count(&StreamError(StreamErrorKind::Refused));
+        }
+    }
+
     /// Bytes of frames that were sent: of the log, for the most part.
     pub fn frame_bytes(&self) -> u64 {
         self.frame_bytes.load(Ordering::Relaxed)
@@ -502,14 +509,18 @@ async fn send(
     while !closing {
         match outgoing.recv().await {
             Some(ToPeer::Frame(frame)) => seal(&mut sealer, &frame, &mut bytes)?,
-            Some(ToPeer::Close) => break,
+            Some(ToPeer::Close { refused }) => {
+                counts.closed(refused);
+                break;
+            }
             // The log has not heard of this connection yet, or has forgotten it.
             None => std::future::pending().await,
         }
         while bytes.len() < GATHER {
             match outgoing.try_recv() {
                 Ok(ToPeer::Frame(frame)) => seal(&mut sealer, &frame, &mut bytes)?,
-                Ok(ToPeer::Close) => {
+                Ok(ToPeer::Close { refused }) => {
+                    counts.closed(refused);
                     closing = true;
                     break;
                 }
@@ -687,6 +698,26 @@ mod tests {
     }
 
     impl Attacker {
+        async fn stranger(at: SocketAddr) -> Attacker {
+            let stream = TcpStream::connect(at).await.unwrap();
+            Attacker { stream, sealer: None, said: Vec::new() }
+        }
+
+        /// Somebody who knows the secret.
+        async fn proved(at: SocketAddr) -> Attacker {
+            let mut attacker = Attacker::stranger(at).await;
+            let mut session = NoiseSession::initiator(NEW).unwrap();
+            let (mut out, mut buffer) = (Vec::new(), [0; 1024]);
+            session.start(&mut out).unwrap();
+            attacker.send(&out).await;
+            while !session.is_open() {
+                let read = attacker.stream.read(&mut buffer).await.unwrap();
+                session.feed(&buffer[..read], &mut Vec::new(), &mut Vec::new()).unwrap();
+            }
+            attacker.sealer = Some(session.into_halves().unwrap().0);
+            attacker
+        }
+
         async fn send(&mut self, bytes: &[u8]) {
             self.said.extend_from_slice(bytes);
             // The other side may have closed it already: that is what is looked at.
@@ -726,19 +757,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         let accepting = tokio::spawn(streams.accept(listener, Peers::of_slots(Vec::new())));
-        let stream = TcpStream::connect(at).await.unwrap();
-        let mut attacker = Attacker { stream, sealer: None, said: Vec::new() };
-        if proved {
-            let mut session = NoiseSession::initiator(NEW).unwrap();
-            let (mut out, mut buffer) = (Vec::new(), [0; 1024]);
-            session.start(&mut out).unwrap();
-            attacker.send(&out).await;
-            while !session.is_open() {
-                let read = attacker.stream.read(&mut buffer).await.unwrap();
-                session.feed(&buffer[..read], &mut Vec::new(), &mut Vec::new()).unwrap();
-            }
-            attacker.sealer = Some(session.into_halves().unwrap().0);
-        }
+        let mut attacker = match proved {
+            true => Attacker::proved(at).await,
+            false => Attacker::stranger(at).await,
+        };
         attack(&mut attacker).await;
         let ended = async {
             while !matches!(attacker.stream.read(&mut [0; 64]).await, Ok(0) | Err(_)) {}
@@ -751,6 +773,38 @@ mod tests {
         let frames =
             logged.try_iter().filter(|input| matches!(input, LogInput::Replica(Input::Frame { .. })));
         (reasons.collect(), frames.count())
+    }
+
+    /// A message that follows the protocol, of whom the log does not take it.
+    #[tokio::test]
+    async fn what_the_log_refuses_is_closed_and_counted() {
+        let (log, logged) = std::sync::mpsc::channel();
+        let counts = Arc::new(StreamCounts::default());
+        let streams = Streams::new(Secrets::new(Current::new([NEW])), log).counted_in(counts.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let accepting = tokio::spawn(streams.accept(listener, Peers::of_slots(Vec::new())));
+        let refusing = std::thread::spawn(move || {
+            let mut way = None;
+            for input in logged {
+                match input {
+                    LogInput::Connected { frames, .. } => way = Some(frames),
+                    LogInput::Replica(Input::Frame { .. }) => {
+                        let way = way.take().expect("it was connected first");
+                        return way.send(ToPeer::Close { refused: true }).unwrap();
+                    }
+                    _ => {}
+                }
+            }
+        });
+        let mut peer = Attacker::proved(at).await;
+        let frame = peer.frames(1).concat();
+        peer.send(&frame).await;
+        while !matches!(peer.stream.read(&mut [0; 64]).await, Ok(0) | Err(_)) {}
+        refusing.join().unwrap();
+        accepting.abort();
+        let counted: Vec<_> = counts.errors().into_iter().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counted, [("refused", 1)]);
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use serde::Serialize;
 const FAR: u64 = 8 << 20;
 /// Whoever lacks no more than this has caught up, in bytes. Below [`FAR`], so that it is not said in turns.
 const NEAR: u64 = 1 << 20;
-/// What is lacked last is sent without limit, in bytes: one window. A member that is about to be admitted is never held
+/// What is lacked last is sent without limit, in bytes. A member that is about to be admitted is never held
 /// back.
 pub(super) const UNLIMITED: u64 = 16 << 20;
 /// The pace that is shown is that of so long.

@@ -49,7 +49,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
     /// The primary tells a sum.
     pub(super) fn told_sum(&mut self, conn: ConnId, sum: RangeSum, out: &mut Out<R, M>) {
         if !matches!(&self.role, Role::Following(following) if following.upstream == Some(conn)) {
-            return self.close(conn, "a sum out of place", out);
+            return self.refuse(conn, "a sum out of place", out);
         }
         if sum.to > self.log.durable() {
             let frame = Frame::Compared { from: sum.from, verdict: Verdict::Unread };

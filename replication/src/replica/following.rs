@@ -101,17 +101,17 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
     pub(super) fn welcome(&mut self, conn: ConnId, welcome: &Welcome, out: &mut Out<R, M>) {
         let greeted = self.conns.get(&conn).and_then(|c| c.greeted);
         let Role::Following(following) = &self.role else {
-            return self.close(conn, "a welcome that nobody asked for", out);
+            return self.refuse(conn, "a welcome that nobody asked for", out);
         };
         if greeted != Some(following.epoch) || following.upstream == Some(conn) {
-            return self.close(conn, "a welcome that nobody asked for", out);
+            return self.refuse(conn, "a welcome that nobody asked for", out);
         }
         if welcome.epoch != following.epoch || welcome.leader != following.leader {
             let reason = format!(
                 "welcomed by {} in epoch {}, expected {} in epoch {}",
                 welcome.leader, welcome.epoch, following.leader, following.epoch
             );
-            return self.close(conn, reason, out);
+            return self.refuse(conn, reason, out);
         }
         if let Some(older) = following.upstream {
             // What came on it after the Hello would not fit what this stream begins with.
@@ -186,7 +186,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                 self.close(conn, error.to_string(), out);
             }
             LogError::Poisoned(_) => self.fail(error.to_string(), out),
-            _ => self.close(conn, format!("{otherwise}: {error}"), out),
+            _ => self.refuse(conn, format!("{otherwise}: {error}"), out),
         }
     }
 
@@ -227,12 +227,12 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         out: &mut Out<R, M>,
     ) {
         if !self.is_upstream(conn, epoch) {
-            return self.close(conn, format!("a move of epoch {epoch} out of place"), out);
+            return self.refuse(conn, format!("a move of epoch {epoch} out of place"), out);
         }
         let lsn = self.log.end();
         match rebuilt(short, &self.reader) {
             Ok(record) => self.append(conn, epoch, lsn, committed, &record, out),
-            Err(error @ RebuildError::NotAMove) => self.close(conn, error.to_string(), out),
+            Err(error @ RebuildError::NotAMove) => self.refuse(conn, error.to_string(), out),
             Err(error @ RebuildError::Sources(_)) => {
                 // The next stream brings it whole.
                 self.whole_below = lsn + 1;
@@ -244,7 +244,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
     /// What comes next is gone at the primary: this log goes on behind it.
     pub(super) fn skip(&mut self, conn: ConnId, epoch: Epoch, gap: &Gap, out: &mut Out<R, M>) {
         if !self.is_upstream(conn, epoch) {
-            return self.close(conn, format!("a gap of epoch {epoch} out of place"), out);
+            return self.refuse(conn, format!("a gap of epoch {epoch} out of place"), out);
         }
         // The index cannot follow; and an old one must not come back over the log as it will be.
         let skipped = self.forget_applied().and_then(|()| self.log.skip(gap));
@@ -268,7 +268,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         out: &mut Out<R, M>,
     ) {
         if !self.is_upstream(conn, epoch) {
-            return self.close(conn, format!("records of epoch {epoch} out of place"), out);
+            return self.refuse(conn, format!("records of epoch {epoch} out of place"), out);
         }
         match self.log.append_verbatim_of(lsn, bytes, epoch) {
             Ok(end) => {
@@ -297,7 +297,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
 
     pub(super) fn told_committed(&mut self, conn: ConnId, epoch: Epoch, lsn: Lsn, out: &mut Out<R, M>) {
         if !self.is_upstream(conn, epoch) {
-            return self.close(conn, format!("a word of epoch {epoch} out of place"), out);
+            return self.refuse(conn, format!("a word of epoch {epoch} out of place"), out);
         }
         let Role::Following(following) = &mut self.role else { return };
         following.told = following.told.max(lsn);

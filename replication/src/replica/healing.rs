@@ -62,7 +62,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             Role::Following(following) => following.upstream == Some(conn),
         };
         if !streams {
-            return self.close(conn, "a question out of place", out);
+            return self.refuse(conn, "a question out of place", out);
         }
         let bytes = if lsn < self.log.durable() {
             self.reader.read_run(lsn, MAX_RUN).unwrap_or_else(|error| {

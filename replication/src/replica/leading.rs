@@ -1,6 +1,7 @@
 //! The primary's side: appends, streams, counts acknowledgements, answers.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_heartbeat::{Epoch, Lsn, Member, Time};
@@ -75,7 +76,13 @@ struct Batch {
     /// Since when more is there, and how many records.
     since: Option<Time>,
     records: u32,
+    /// Until then nothing is held back.
+    open_until: Time,
 }
+
+/// For so long nothing is held back after somebody waited: a handover follows within it, and what is written by the way
+/// meanwhile must not keep it waiting.
+const OPEN_FOR: Duration = Duration::from_secs(2);
 
 impl Batch {
     fn grows(&mut self, now: Time) {
@@ -84,9 +91,11 @@ impl Batch {
     }
 
     /// When it goes, where nothing else is added: at once where nothing is to be held back.
-    fn due(&self, acknowledgement: Acknowledgement) -> Option<Time> {
+    fn due(&self, acknowledgement: Acknowledgement, now: Time) -> Option<Time> {
         match acknowledgement {
-            Acknowledgement::Local { interval, records } if self.records < records => {
+            Acknowledgement::Local { interval, records }
+                if self.records < records && now >= self.open_until =>
+            {
                 self.since.map(|since| since + interval)
             }
             _ => Some(Time::ZERO),
@@ -94,7 +103,7 @@ impl Batch {
     }
 
     fn goes(&mut self, end: Lsn) {
-        *self = Batch { sendable: end, ..Batch::default() };
+        *self = Batch { sendable: end, open_until: self.open_until, ..Batch::default() };
     }
 }
 
@@ -400,7 +409,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         };
         if durable > peer.sent {
             let reason = format!("acknowledged LSN {durable}, sent was {}", peer.sent);
-            return self.close(conn, reason, out);
+            return self.refuse(conn, reason, out);
         }
         let before = peer.acked;
         peer.acked = before.max(durable);
@@ -444,7 +453,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
     fn batch_goes_at(&self) -> Option<Time> {
         match &self.role {
             Role::Leading(leading) if leading.batch.sendable < self.log.end() => {
-                leading.batch.due(self.options.acknowledgement)
+                leading.batch.due(self.options.acknowledgement, self.now)
             }
             _ => None,
         }
@@ -455,6 +464,14 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         if let Role::Leading(leading) = &mut self.role {
             leading.batch.goes(self.log.end());
         }
+    }
+
+    /// Somebody waits for the standby to have everything: nothing is held back for a while.
+    pub(super) fn open_batch(&mut self) {
+        if let Role::Leading(leading) = &mut self.role {
+            leading.batch.open_until = self.now + OPEN_FOR;
+        }
+        self.send_now();
     }
 
     /// Sends each peer what its window allows.

@@ -1,9 +1,10 @@
 //! One data member's share of replication: owns the log, drives the state machine.
 //!
-//! Hand in what happened with [`Replica::ingest`], then call [`Replica::flush`]; execute what comes
-//! out. `ingest` writes and sends but never waits for the disk, so that the primary's disk and the
-//! standby's sync in parallel; `flush` is the one fdatasync for everything ingested before it, and
-//! only after it is anything acknowledged. Call `flush` again while [`Replica::wants_flush`].
+//! Hand in what happened with [`Replica::ingest`], then call [`Replica::sync`] and [`Replica::settle`]; execute
+//! what comes out of each before the next. `ingest` writes and sends but never waits for the disk, so that the
+//! primary's disk and the standby's sync in parallel; `sync` is the one fdatasync for everything ingested before
+//! it, and only after it is anything acknowledged; `settle` applies what is committed and answers whoever waits
+//! for it. Go on while [`Replica::wants_flush`].
 //!
 //! It never decides who leads, who is in sync or when to give up a peer: it is told. It never
 //! answers a submit before the record is durable on the whole wait set under the current epoch, and
@@ -180,8 +181,8 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         (self.now, self.wall_ms) = (now, wall_ms);
     }
 
-    /// Whether another [`Replica::flush`] has work to do without any input: unsynced bytes, or
-    /// committed records that the last one left for later so as not to hold up acknowledgements.
+    /// Whether there is work to do without any input: unsynced bytes, or committed records that the last
+    /// [`Replica::settle`] left for later so as not to hold up acknowledgements.
     pub fn wants_flush(&self) -> bool {
         let unsynced = self.log.durable() < self.log.end();
         let unapplied = self.has_to_apply();
@@ -201,7 +202,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
                 }
                 Input::Promise { epoch } => self.promise(epoch, out),
                 Input::WaitFor { epoch, version, members } => self.wait_for(epoch, version, members),
-                Input::SendNow => self.send_now(),
+                Input::SendNow => self.open_batch(),
                 Input::Submit { kind, payload, wait, reply } => self.submit(kind, &payload, wait, reply, out),
                 Input::Heal { lsn, reply } => self.heal(lsn, Some(reply), out),
                 Input::Compare { sum } => self.compare(sum, out),
@@ -219,8 +220,8 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
         self.report_peers(out);
     }
 
-    /// Makes durable what was ingested, then acknowledges, commits, applies and answers.
-    pub fn flush(&mut self, out: &mut Out<R, M>) {
+    /// Makes durable what was ingested, then acknowledges it or counts it as one acknowledgement more.
+    pub fn sync(&mut self, out: &mut Out<R, M>) {
         if self.failure.is_some() {
             return;
         }
@@ -235,10 +236,27 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
             Role::Leading(_) => self.commit(out),
             Role::Following(_) => self.acknowledge(out),
         }
+    }
+
+    /// Applies what is committed, and answers whoever waits for it. What was acknowledged since the last sync may
+    /// have committed more: a primary need not sync what came later first.
+    pub fn settle(&mut self, out: &mut Out<R, M>) {
+        if self.failure.is_some() {
+            return;
+        }
+        if let Role::Leading(_) = &self.role {
+            self.commit(out);
+        }
         self.apply_committed(out);
         self.report_reached(out);
         self.report_following(out);
         self.report_peers(out);
+    }
+
+    /// Both [`Replica::sync`] and [`Replica::settle`].
+    pub fn flush(&mut self, out: &mut Out<R, M>) {
+        self.sync(out);
+        self.settle(out);
     }
 
     /// Whether it leads an epoch now.
@@ -348,7 +366,7 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
     fn connected(&mut self, conn: ConnId, initiated: bool, out: &mut Out<R, M>) {
         if self.failure.is_some() || self.conns.len() >= MAX_CONNS {
             let reason = if self.failure.is_some() { "the log failed" } else { "too many connections" };
-            out.push(Output::Close { conn, reason: reason.into() });
+            out.push(Output::Close { conn, reason: reason.into(), refused: false });
             return;
         }
         self.conns.insert(conn, Conn { initiated, greeted: None });
@@ -370,9 +388,18 @@ impl<D: Disk, M: StateMachine, R> Replica<D, M, R> {
     }
 
     fn close(&mut self, conn: ConnId, reason: impl Into<String>, out: &mut Out<R, M>) {
+        self.end(conn, reason.into(), false, out);
+    }
+
+    /// Ends a connection over which came what does not fit here.
+    fn refuse(&mut self, conn: ConnId, reason: impl Into<String>, out: &mut Out<R, M>) {
+        self.end(conn, reason.into(), true, out);
+    }
+
+    fn end(&mut self, conn: ConnId, reason: String, refused: bool, out: &mut Out<R, M>) {
         self.forget(conn);
         self.give_up_healing(conn, out);
-        out.push(Output::Close { conn, reason: reason.into() });
+        out.push(Output::Close { conn, reason, refused });
     }
 
     fn reject(&mut self, conn: ConnId, reason: RejectReason, text: String, out: &mut Out<R, M>) {

@@ -102,7 +102,8 @@ pub enum Input<R> {
         /// The wait set, this member included.
         members: Vec<Member>,
     },
-    /// Send what a batch still holds back: it is waited for. `Acknowledgement::Local` alone has such.
+    /// Send what a batch still holds back, and hold nothing back for the next two seconds: it is waited for.
+    /// `Acknowledgement::Local` alone has such.
     SendNow,
     /// Write a record.
     Submit {
@@ -179,6 +180,8 @@ pub enum Output<R, O> {
         conn: ConnId,
         /// Why, for the log.
         reason: String,
+        /// The other side sent what does not fit here: nothing of it was taken. A change of primary can do that.
+        refused: bool,
     },
     /// Answer a submit.
     Reply {
@@ -407,7 +410,8 @@ impl Default for ReplicaOptions {
             log: OpenOptions::default(),
             new_log_id: 0,
             // Covers 10 Gbit/s at 12 ms, and bounds what one slow peer costs in memory.
-            window_bytes: 16 * 1024 * 1024,
+            // What is on its way and what the other disk is busy with: 5 Gbit/s at 100 ms.
+            window_bytes: 64 * 1024 * 1024,
             max_pending: 64 * 1024,
             // What a peer that stalls may cost until it is dropped from the in-sync set.
             max_uncommitted_bytes: 256 * 1024 * 1024,

@@ -82,13 +82,16 @@ pub enum StreamErrorKind {
     Slow,
     /// What was decrypted is not a frame.
     BadFrame,
+    /// A message that follows the protocol and does not fit the log, the role or what was asked: a change of primary
+    /// can do that, anything else must not.
+    Refused,
     /// The session was used in a state that does not allow it.
     State,
 }
 
 impl StreamErrorKind {
     /// All kinds, for counters.
-    pub const ALL: [StreamErrorKind; 9] = [
+    pub const ALL: [StreamErrorKind; 10] = [
         StreamErrorKind::Handshake,
         StreamErrorKind::Version,
         StreamErrorKind::Decrypt,
@@ -97,6 +100,7 @@ impl StreamErrorKind {
         StreamErrorKind::Truncated,
         StreamErrorKind::Slow,
         StreamErrorKind::BadFrame,
+        StreamErrorKind::Refused,
         StreamErrorKind::State,
     ];
 
@@ -111,6 +115,7 @@ impl StreamErrorKind {
             StreamErrorKind::Truncated => "truncated",
             StreamErrorKind::Slow => "slow",
             StreamErrorKind::BadFrame => "bad_frame",
+            StreamErrorKind::Refused => "refused",
             StreamErrorKind::State => "state",
         }
     }
@@ -133,6 +138,7 @@ fn explain(kind: &StreamErrorKind) -> &'static str {
         StreamErrorKind::Truncated => "it ended in the middle of a message",
         StreamErrorKind::Slow => "what came was too slow to ever become a message",
         StreamErrorKind::BadFrame => "a message does not follow the protocol",
+        StreamErrorKind::Refused => "a message does not fit the log here",
         StreamErrorKind::State => "it is not open",
     }
 }

@@ -251,9 +251,9 @@ impl Cluster {
                     let frame = Frame::decode(&Bytes::from(bytes)).expect("what is sent can be read");
                     self.nodes[peer].inbox.push_back(Input::Frame { conn, frame });
                 }
-                Output::Close { conn, reason } => {
+                Output::Close { conn, reason, refused } => {
                     self.drop_conn(conn, Some(n));
-                    self.nodes[n].events.push(Output::Close { conn, reason });
+                    self.nodes[n].events.push(Output::Close { conn, reason, refused });
                 }
                 other => self.nodes[n].events.push(other),
             }

@@ -15,6 +15,7 @@ use holdfast_replication::replica::{Input, Output};
 use holdfast_store::apply::Outcome;
 
 use super::happening::{Happening, Part};
+use super::life::LogThread;
 use super::network::US;
 use super::service::{RequestId, nanos};
 use super::{Future, Seen, World};
@@ -262,13 +263,13 @@ impl World {
 
     /// Puts an input into the inbox of the log's thread.
     pub(super) fn tell_log(&mut self, h: usize, input: Input<RequestId>) {
-        let Some(log) = self.hosts[h].life.as_mut().and_then(|life| life.log.as_mut()) else { return };
+        let Some(log) = self.log_of(h) else { return };
         log.inbox.push_back(input);
         self.wake_log(h);
     }
 
     fn wake_log(&mut self, h: usize) {
-        let Some(log) = self.hosts[h].life.as_mut().and_then(|life| life.log.as_mut()) else { return };
+        let Some(log) = self.log_of(h) else { return };
         if !log.called && !log.syncing {
             log.called = true;
             let after = self.dice.between(US, 20 * US);
@@ -278,12 +279,12 @@ impl World {
 
     pub(super) fn log_turn(&mut self, h: usize) {
         let (now, wall_ms) = (self.clock(h), self.hosts[h].clock.wall_ms(self.now));
-        let Some(log) = self.hosts[h].life.as_mut().and_then(|life| life.log.as_mut()) else { return };
+        let mut out = std::mem::take(&mut self.log_out);
+        let Some(log) = self.log_of(h) else { return };
         log.called = false;
         if log.syncing {
             return;
         }
-        let mut out = std::mem::take(&mut self.log_out);
         let batch: VecDeque<_> = if log.inbox.len() <= LOG_BATCH {
             std::mem::take(&mut log.inbox)
         } else {
@@ -295,7 +296,10 @@ impl World {
             return;
         }
         self.dispatch(h, &mut out);
-        let Some(log) = self.hosts[h].life.as_mut().and_then(|life| life.log.as_mut()) else { return };
+        if self.log_of(h).is_some_and(|log| log.engine.leads()) && !self.settle_log(h, &mut out) {
+            return;
+        }
+        let Some(log) = self.log_of(h) else { return };
         if log.engine.failure().is_none() && log.engine.log().durable() < log.engine.log().end() {
             log.syncing = true;
             self.log_out = out;
@@ -306,19 +310,37 @@ impl World {
     }
 
     pub(super) fn log_synced(&mut self, h: usize) {
-        let Some(log) = self.hosts[h].life.as_mut().and_then(|life| life.log.as_mut()) else { return };
+        let Some(log) = self.log_of(h) else { return };
         log.syncing = false;
         let out = std::mem::take(&mut self.log_out);
         self.flush_log(h, out);
     }
 
+    fn log_of(&mut self, h: usize) -> Option<&mut LogThread> {
+        self.hosts[h].life.as_mut().and_then(|life| life.log.as_mut())
+    }
+
+    /// Carries out what is committed; `false` if the process died of it.
+    fn settle_log(&mut self, h: usize, out: &mut Vec<Output<RequestId, Outcome>>) -> bool {
+        let Some(log) = self.log_of(h) else { return false };
+        log.engine.settle(out);
+        if self.stopped_by_disk(h) {
+            return false;
+        }
+        self.dispatch(h, out);
+        true
+    }
+
     fn flush_log(&mut self, h: usize, mut out: Vec<Output<RequestId, Outcome>>) {
-        let Some(log) = self.hosts[h].life.as_mut().and_then(|life| life.log.as_mut()) else { return };
-        log.engine.flush(&mut out);
+        let Some(log) = self.log_of(h) else { return };
+        log.engine.sync(&mut out);
         if self.stopped_by_disk(h) {
             return;
         }
         self.dispatch(h, &mut out);
+        if !self.settle_log(h, &mut out) {
+            return;
+        }
         self.log_out = out;
         self.publish(h);
         self.see(Seen::Flushed { host: h });
@@ -411,7 +433,7 @@ impl World {
     }
 
     fn publish(&mut self, h: usize) {
-        let Some(log) = self.hosts[h].life.as_mut().and_then(|life| life.log.as_mut()) else { return };
+        let Some(log) = self.log_of(h) else { return };
         let kept = log.engine.log();
         let position = (kept.end(), kept.durable(), kept.last_epoch());
         if log.said != Some(position) {
@@ -430,7 +452,7 @@ impl World {
     }
 
     pub(super) fn note_space(&mut self, h: usize, full: bool) {
-        let Some(log) = self.hosts[h].life.as_mut().and_then(|life| life.log.as_mut()) else { return };
+        let Some(log) = self.log_of(h) else { return };
         if log.full == full {
             return;
         }
