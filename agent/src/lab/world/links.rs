@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use futures::TryStreamExt;
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
-use netlink_packet_route::link::{BridgeStpState, InfoBridge};
+use netlink_packet_route::link::{BridgeStpState, InfoBridge, LinkFlags};
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth};
 
 use super::netns::NetNs;
@@ -50,6 +50,18 @@ pub(super) async fn add_cable(
     handle.link().set(message).execute().await.with_context(|| format!("hand {far} to its host"))?;
     plug(handle, port, Some(bridge)).await?;
     set_up(handle, port, true).await
+}
+
+/// Lets every link but the loopback carry frames of up to `mtu` bytes.
+pub(super) async fn widen(handle: &Handle, mtu: u32) -> Result<()> {
+    let mut all = handle.link().get().execute();
+    while let Some(link) = all.try_next().await.context("list the interfaces")? {
+        if !link.header.flags.contains(LinkFlags::Loopback) {
+            let message = LinkUnspec::new_with_index(link.header.index).mtu(mtu).build();
+            handle.link().set(message).execute().await.context("set an MTU")?;
+        }
+    }
+    Ok(())
 }
 
 /// Plugs `port` into `bridge`, or into nothing.

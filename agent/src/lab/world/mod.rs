@@ -243,6 +243,15 @@ impl World {
         Ok(())
     }
 
+    /// Lets all that is there now, hosts and networks, send frames of up to `mtu` bytes. What comes later does not.
+    pub fn widen(&self, mtu: u32) -> Result<()> {
+        self.switch.rtnl(|handle| async move { links::widen(&handle, mtu).await })?;
+        for machine in self.machines.iter().filter(|m| m.is_on()) {
+            machine.netns()?.rtnl(|handle| async move { links::widen(&handle, mtu).await })?;
+        }
+        Ok(())
+    }
+
     /// Ends every host. Dropping the world does the same.
     pub fn shut_down(&self) {
         for machine in &self.machines {
@@ -259,6 +268,11 @@ impl Drop for World {
 }
 
 impl Tap {
+    /// Lets it send frames of up to `mtu` bytes, where the network does.
+    pub fn widen(&self, mtu: u32) -> Result<()> {
+        self.netns.rtnl(|handle| async move { links::widen(&handle, mtu).await })
+    }
+
     /// Sends everything for `address` to `mac`, whatever anybody announces.
     pub fn pin(&self, address: IpAddr, mac: Mac) -> Result<()> {
         self.netns.rtnl(|handle| async move { links::pin_neighbour(&handle, "eth0", address, mac).await })

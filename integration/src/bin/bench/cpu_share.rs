@@ -25,7 +25,10 @@ impl CpuShare {
         let parent = PathBuf::from(if version_1 { VERSION_1 } else { VERSION_2 });
         let dir = parent.join(format!("holdfast-{}-{name}", std::process::id()));
         fs::create_dir(&dir).with_context(|| {
-            format!("{}: a control group cannot be made; this needs root of the machine itself", dir.display())
+            format!(
+                "{}: a control group cannot be made; this needs root of the machine itself",
+                dir.display()
+            )
         })?;
         let share = CpuShare { dir, parent };
         let quota = (processors * PERIOD_US as f64) as u64;

@@ -13,11 +13,15 @@
 //! `bench rejoin` brings back a standby that missed a hundredth of 10 GiB (or of the number after it), and a new one.
 //! `bench replicated` is what the standby costs a small PUT: its rate with processors divided, and where the latency
 //! goes, in three rounds (or as many as the number after it).
+//! `bench link` is a standby far away: 40 ms of round trip at 1,000 Mbit/s, or what two numbers after it say.
+//! `bench lag` is the memory of both members while a standby that lacks 100 GiB (or the number after it) catches up.
 //! Absolute figures are those of the machine, loader included; compare within one run only.
 
 mod cpu_share;
 mod idle;
 mod keepalived;
+mod lag;
+mod long_link;
 mod outages;
 mod rejoin;
 mod replicated;
@@ -26,6 +30,7 @@ mod throughput;
 mod usage;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use holdfast_agent::lab::cluster::Cluster;
@@ -57,6 +62,21 @@ fn main() -> Result<()> {
         let rounds = rest.first().map_or(Ok(3), |rounds| rounds.parse())?;
         let _turn = wait_for_turn()?;
         return replicated::all(&holdfast_binary()?, rounds);
+    }
+    if let Some((first, rest)) = words.split_first()
+        && first == "link"
+    {
+        let number = |at: usize, otherwise: u64| rest.get(at).map_or(Ok(otherwise), |word| word.parse());
+        let (round_trip, mbit) = (Duration::from_millis(number(0, 40)?), number(1, 1000)?);
+        let _turn = wait_for_turn()?;
+        return long_link::all(&holdfast_binary()?, round_trip, mbit);
+    }
+    if let Some((first, rest)) = words.split_first()
+        && first == "lag"
+    {
+        let gib = rest.first().map_or(Ok(100), |gib| gib.parse())?;
+        let _turn = wait_for_turn()?;
+        return lag::all(&holdfast_binary()?, gib);
     }
     if let Some((first, rest)) = words.split_first()
         && first == "many"

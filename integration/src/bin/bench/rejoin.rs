@@ -56,7 +56,7 @@ pub(super) fn all(binary: &Path, gib: u64) -> Result<()> {
         // Of another size, so under other names.
         fill(OBJECT - 1, (objects / 100).max(1))?;
         let lacked = end()? - had;
-        let missed = catch_up(cluster, &primary, standby)?;
+        let missed = catch_up(cluster, &primary, standby, || Ok(()))?;
         let log = end()?;
         println!(
             "  missed {:.2} % of the log: {:>8.1} MiB over the wire, {:.3} % of the log, {:.2} s to be in sync ({:.0} MB/s)",
@@ -70,15 +70,9 @@ pub(super) fn all(binary: &Path, gib: u64) -> Result<()> {
         // Everything: a new disk.
         cluster.inflict(standby, Fault::PowerOff)?;
         cluster.wait_for_primary(LIMIT)?;
-        let disk = cluster.dir().join(standby);
-        for part in ["store", "state"] {
-            let dir = disk.join(part);
-            if dir.exists() {
-                fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;
-            }
-        }
+        forget_disk(cluster, standby)?;
         let before = usage(cluster, &primary)?;
-        let whole = catch_up(cluster, &primary, standby)?;
+        let whole = catch_up(cluster, &primary, standby, || Ok(()))?;
         let (sends, takes) = (usage(cluster, &primary)?, usage(cluster, standby)?);
         println!(
             "  a new member: {:>8.1} MiB over the wire, {:.1} s to be in sync: {:.0} MB/s",
@@ -103,18 +97,37 @@ fn usage(cluster: &Cluster, host: &str) -> Result<Usage> {
     Usage::of(cluster.world().machine(host)?, cluster.agent_pid(host)?)
 }
 
-struct CaughtUp {
+/// What it took.
+pub(super) struct CaughtUp {
     /// What went over the wire, in bytes.
-    wire: u64,
-    took: Duration,
+    pub wire: u64,
+    pub took: Duration,
 }
 
-/// Starts the standby, and waits until it is in sync.
-fn catch_up(cluster: &Cluster, primary: &str, standby: &str) -> Result<CaughtUp> {
+/// Gives a host that is off a new disk.
+pub(super) fn forget_disk(cluster: &Cluster, host: &str) -> Result<()> {
+    let disk = cluster.dir().join(host);
+    for part in ["store", "state"] {
+        let dir = disk.join(part);
+        if dir.exists() {
+            fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// Starts the standby, does what is to be done `then`, and waits until it is in sync.
+pub(super) fn catch_up(
+    cluster: &Cluster,
+    primary: &str,
+    standby: &str,
+    then: impl FnOnce() -> Result<()>,
+) -> Result<CaughtUp> {
     let wire = || metric(cluster, primary, "holdfast_stream_wire_bytes_total");
     let before = wire()?;
     let began = Instant::now();
     cluster.inflict(standby, Fault::Heal)?;
+    then()?;
     while began.elapsed() < WITHIN {
         if cluster.wait_in_sync(LOOK_EVERY).is_ok() {
             let took = began.elapsed();

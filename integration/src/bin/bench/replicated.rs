@@ -1,13 +1,16 @@
 //! What the standby costs a write: the rate of small PUTs with each member on processors of its own, and the latency of
 //! one client with where it goes.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use holdfast_agent::lab::agent_api;
 use holdfast_agent::lab::cluster::Cluster;
-use holdfast_agent::lab::settings::ClusterSpec;
+use holdfast_agent::lab::settings::{ClusterSpec, lan_address};
 use holdfast_integration::stage::LIMIT;
 
 use super::cpu_share::{CpuShare, processes_of};
@@ -26,6 +29,9 @@ const MEMBER: f64 = 0.6;
 /// What the clients have.
 const LOADER: f64 = 0.7;
 
+/// Where the round trip is measured.
+const ECHO_PORT: u16 = 9990;
+
 /// What was seen of one cluster.
 struct Seen {
     /// PUTs in a second, with processors divided.
@@ -36,12 +42,12 @@ struct Seen {
 
 /// Means, in milliseconds.
 #[derive(Clone, Copy, Default)]
-struct Latency {
+pub(super) struct Latency {
     whole: f64,
-    sync_here: f64,
+    pub sync_here: f64,
     /// After the own sync.
     standby_wait: f64,
-    sync_there: f64,
+    pub sync_there: f64,
     round_trip: f64,
 }
 
@@ -101,7 +107,11 @@ fn measure(cluster: &Cluster) -> Result<Seen> {
     let before = Times::of(cluster, &primary, standby)?;
     let one = put(1, SPAN)?;
     let after = Times::of(cluster, &primary, standby)?;
-    let latency = Latency { whole: one.took.as_secs_f64() * 1e3 / one.requests as f64, ..after.since(&before) };
+    let latency = Latency {
+        whole: one.took.as_secs_f64() * 1e3 / one.requests as f64,
+        round_trip: standby.map_or(Ok(0.0), |standby| round_trip(cluster, &primary, standby))?,
+        ..after.since(&before)
+    };
 
     let loader = CpuShare::new("clients", LOADER)?;
     loader.admit(std::process::id())?;
@@ -118,22 +128,48 @@ fn measure(cluster: &Cluster) -> Result<Seen> {
     Ok(Seen { rate: many.per_second(), latency })
 }
 
+/// The median time, in milliseconds, in which an object and back an acknowledgement cross the network between two hosts
+/// over TCP, with nobody doing anything but that.
+fn round_trip(cluster: &Cluster, from: &str, to: &str) -> Result<f64> {
+    const EXCHANGES: usize = 500;
+    let at = (lan_address(to), ECHO_PORT);
+    let listener = cluster.netns(to)?.run(|| TcpListener::bind(at))??;
+    let answering = thread::spawn(move || -> std::io::Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        stream.set_nodelay(true)?;
+        let mut object = [0; OBJECT];
+        (0..EXCHANGES).try_for_each(|_| {
+            stream.read_exact(&mut object)?;
+            stream.write_all(&[1])
+        })
+    });
+    let mut stream = cluster.netns(from)?.run(|| TcpStream::connect(at))??;
+    stream.set_nodelay(true)?;
+    let mut took = Vec::with_capacity(EXCHANGES);
+    for _ in 0..EXCHANGES {
+        let began = Instant::now();
+        stream.write_all(&[7; OBJECT])?;
+        stream.read_exact(&mut [0])?;
+        took.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    answering.join().map_err(|_| anyhow::anyhow!("the answering thread died"))??;
+    Ok(median(took))
+}
+
 /// Sum in seconds, and count.
 type Summed = (f64, f64);
 
 /// What the members counted until now.
-struct Times {
+pub(super) struct Times {
     sync_here: Summed,
     standby_wait: Summed,
     sync_there: Summed,
-    round_trip_s: f64,
 }
 
 impl Times {
-    fn of(cluster: &Cluster, primary: &str, standby: Option<&str>) -> Result<Times> {
+    pub(super) fn of(cluster: &Cluster, primary: &str, standby: Option<&str>) -> Result<Times> {
         let here = Metrics::of(cluster, primary)?;
         let there = standby.map(|host| Metrics::of(cluster, host)).transpose()?;
-        let round_trip = |host| here.value("holdfast_path_rtt_seconds", &format!("peer=\"{host}\""));
         Ok(Times {
             sync_here: here.summed("holdfast_log_sync_seconds")?,
             standby_wait: here.summed("holdfast_log_standby_wait_seconds")?,
@@ -141,11 +177,11 @@ impl Times {
                 Some(there) => there.summed("holdfast_log_sync_seconds")?,
                 None => (0.0, 0.0),
             },
-            round_trip_s: standby.map_or(Ok(0.0), round_trip)?,
         })
     }
 
-    fn since(&self, before: &Times) -> Latency {
+    /// What it was in between; without what only the client can tell.
+    pub(super) fn since(&self, before: &Times) -> Latency {
         let mean_ms = |now: Summed, before: Summed| match now.1 - before.1 {
             0.0 => 0.0,
             count => (now.0 - before.0) / count * 1e3,
@@ -155,7 +191,7 @@ impl Times {
             sync_here: mean_ms(self.sync_here, before.sync_here),
             standby_wait: mean_ms(self.standby_wait, before.standby_wait),
             sync_there: mean_ms(self.sync_there, before.sync_there),
-            round_trip: self.round_trip_s * 1e3,
+            round_trip: 0.0,
         }
     }
 }

@@ -40,6 +40,8 @@ pub(crate) enum Work {
     Put(usize),
     /// Stores so many objects of this size under `size-number`, and ends.
     Fill(usize, u64),
+    /// The same with objects of zeros.
+    FillZeros(usize, u64),
     /// Reads objects of this size, of so many.
     Get(usize, u64),
     /// Lists everything under the prefix of so many objects of this size in pages of 1,000, again and again.
@@ -65,7 +67,7 @@ impl Done {
         self.requests as f64 / self.took.as_secs_f64()
     }
 
-    pub(super) fn mb_per_second(&self) -> f64 {
+    pub(crate) fn mb_per_second(&self) -> f64 {
         self.bytes as f64 / self.took.as_secs_f64() / 1e6
     }
 
@@ -126,11 +128,14 @@ async fn connection(
     stream.set_nodelay(true)?;
     let mut wire = Wire { stream, buffer: vec![0; READ], head: String::new() };
     let size = match work {
-        Work::Put(size) | Work::Fill(size, _) | Work::Mixed(size, _) => size,
+        Work::Put(size) | Work::Fill(size, _) | Work::FillZeros(size, _) | Work::Mixed(size, _) => size,
         Work::Get(..) | Work::List(_) | Work::Page(..) => 0,
     };
-    let body: Vec<u8> =
-        (0..size).map(|i| (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[7]).collect();
+    let noise = !matches!(work, Work::FillZeros(..));
+    let body: Vec<u8> = match noise {
+        false => vec![0; size],
+        true => (0..size).map(|i| (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[7]).collect(),
+    };
     let bucket = server.bucket;
     let mut done = Done::default();
     let mut page = String::new();
@@ -142,8 +147,10 @@ async fn connection(
         // Spreads what is read over all there is, in no order.
         let any = |count: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % count.max(1);
         let (method, path, query, body) = match work {
-            Work::Fill(_, count) if n >= count => return Ok(done),
-            Work::Fill(size, _) => ("PUT", format!("/{bucket}/{size}-{n:08}"), String::new(), &body[..]),
+            Work::Fill(_, count) | Work::FillZeros(_, count) if n >= count => return Ok(done),
+            Work::Fill(size, _) | Work::FillZeros(size, _) => {
+                ("PUT", format!("/{bucket}/{size}-{n:08}"), String::new(), &body[..])
+            }
             Work::Put(size) => ("PUT", format!("/{bucket}/new-{size}-{n:08}"), String::new(), &body[..]),
             Work::Get(size, count) => {
                 ("GET", format!("/{bucket}/{size}-{:08}", any(count)), String::new(), &[][..])

@@ -139,7 +139,7 @@ fn measure(
         for stock in [SMALL, MIDDLE, LARGE, LISTED] {
             let needs = |line: &&&Line| match line.work {
                 Work::Get(size, _) | Work::Mixed(size, _) | Work::List(size) => size == stock.0,
-                Work::Put(_) | Work::Fill(..) | Work::Page(..) => false,
+                Work::Put(_) | Work::Fill(..) | Work::FillZeros(..) | Work::Page(..) => false,
             };
             if lines.iter().any(|line| needs(&line)) {
                 let clients = if stock.0 >= MIB { 4 } else { 32 };
