@@ -7,4 +7,5 @@ pub mod cli;
 pub mod flight;
 pub mod lab;
 pub mod node;
+mod plain_http;
 pub mod runtime;

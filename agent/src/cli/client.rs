@@ -102,12 +102,8 @@ impl Client {
         let url = format!("{}{path}", self.url);
         let exchange = async {
             // No proxy of the environment: the token must go to the agent and to nobody else.
-            let client = reqwest::Client::builder()
-                .no_proxy()
-                .redirect(reqwest::redirect::Policy::none())
-                .connect_timeout(CONNECT_WITHIN)
-                .timeout(within)
-                .build()?;
+            let client =
+                crate::plain_http::builder().connect_timeout(CONNECT_WITHIN).timeout(within).build()?;
             let mut request = client.request(method, &url);
             if let Some(token) = &self.token {
                 request = request.bearer_auth(token);

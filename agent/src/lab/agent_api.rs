@@ -199,7 +199,7 @@ fn request(
     let limit = if method == reqwest::Method::POST { ACTION_LIMIT } else { REQUEST_LIMIT };
     let url = format!("{API}{path}");
     host.block_on(|| async move {
-        let client = reqwest::Client::builder().no_proxy().timeout(limit).build()?;
+        let client = crate::plain_http::builder().timeout(limit).build()?;
         let mut request = client.request(method, &url);
         if let Some(body) = body {
             request = request.json(&body);

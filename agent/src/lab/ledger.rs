@@ -93,7 +93,7 @@ impl Target {
         from.block_on(|| async {
             let s3 = self.client(Patience::NONE)?;
             let hour = Duration::from_secs(3600);
-            let http = reqwest::Client::builder().no_proxy().timeout(Patience::NONE.request).build()?;
+            let http = crate::plain_http::builder().timeout(Patience::NONE.request).build()?;
             let end = Instant::now() + limit;
             loop {
                 let url = s3.signed_url(http::Method::PUT, &Path::default(), hour).await?;

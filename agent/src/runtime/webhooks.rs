@@ -48,9 +48,7 @@ impl Webhooks {
             return Ok(None);
         }
         // No proxy of the environment: the token is the receiver's.
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
+        let client = crate::plain_http::builder()
             .timeout(RECEIVED_WITHIN)
             .build()
             .context("webhooks cannot be called")?;

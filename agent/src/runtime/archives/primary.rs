@@ -129,12 +129,8 @@ impl Primary {
     /// `places` are tried one after the other; the first one is where it is as a rule.
     pub(super) fn new(places: Vec<String>, access_key: &str, secret_key: &str) -> reqwest::Result<Primary> {
         // No proxy of the environment, and nobody is followed: the signature is for the primary.
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_WITHIN)
-            .read_timeout(SILENCE)
-            .build()?;
+        let client =
+            crate::plain_http::builder().connect_timeout(CONNECT_WITHIN).read_timeout(SILENCE).build()?;
         let root =
             AwsCredential { key_id: access_key.to_owned(), secret_key: secret_key.to_owned(), token: None };
         Ok(Primary { client, places, root: Arc::new(root) })

@@ -21,9 +21,7 @@ impl Http {
             Some(client) => client,
             None => {
                 // A connection of its own for each run, and no proxy: what is asked is this very service.
-                let built = reqwest::Client::builder()
-                    .no_proxy()
-                    .redirect(reqwest::redirect::Policy::none())
+                let built = crate::plain_http::builder()
                     .pool_max_idle_per_host(0)
                     .user_agent(concat!("holdfast/", env!("CARGO_PKG_VERSION")))
                     .build();
