@@ -296,6 +296,10 @@ impl<R: Fn(Event), N: Fn(String)> LogThread<R, N> {
             true => self.wait.stands(self.engine.log().durable(), self.engine.committed(), &self.times),
             false => self.wait.ends(),
         }
+        // Whoever is answered finds what came of it.
+        if !out.is_empty() {
+            self.publish();
+        }
         self.dispatch(out);
     }
 
