@@ -33,13 +33,28 @@ pub(crate) const LICENSE: &str = "Apache-2.0";
 pub(crate) const MAINTAINER: &str = "Holdfast <packages@holdfast.invalid>";
 
 /// Folders of `packaging/` whose files are installed as they are: folder, where to, mode.
-const FOLDERS: [(&str, &str, u32); 6] = [
+const FOLDERS: [(&str, &str, u32); 9] = [
     ("examples", "usr/share/doc/holdfast/examples", 0o644),
     ("hooks", "usr/share/doc/holdfast/hooks", 0o755),
     ("prometheus", "usr/share/doc/holdfast/prometheus", 0o644),
+    // Advice: whoever wants it copies it.
+    ("sysctl.d", "usr/share/doc/holdfast/sysctl.d", 0o644),
+    ("nftables", "usr/share/doc/holdfast/nftables", 0o644),
+    ("ufw", "usr/share/doc/holdfast/ufw", 0o644),
     ("sysusers.d", "usr/lib/sysusers.d", 0o644),
     ("tmpfiles.d", "usr/lib/tmpfiles.d", 0o644),
     ("firewalld", "usr/lib/firewalld/services", 0o644),
+];
+
+/// What there is to read, in the places that it refers to itself by.
+const DOCUMENTS: [&str; 7] = [
+    "LICENSE",
+    "README.md",
+    "CHANGELOG.md",
+    "docs/installation.md",
+    "docs/operations.md",
+    "docs/safety.md",
+    "docs/store.md",
 ];
 
 impl Contents {
@@ -67,12 +82,9 @@ impl Contents {
             }
         }
         let root = assets.parent().context("the sources have no root")?;
-        for document in ["README.md", "CHANGELOG.md", "LICENSE"] {
+        for document in DOCUMENTS {
             let path = format!("usr/share/doc/holdfast/{document}");
-            let source = root.join(document);
-            if source.is_file() {
-                files.push(Entry { path, mode: 0o644, content: read(&source)? });
-            }
+            files.push(Entry { path, mode: 0o644, content: read(&root.join(document))? });
         }
         for (path, content) in manual::pages()? {
             let path = format!("usr/share/man/{path}.gz");
