@@ -29,6 +29,7 @@ mod read_hooks;
 mod read_store;
 mod read_sync_files;
 mod read_virtual_ip;
+pub mod reference;
 mod report;
 mod secret;
 mod secret_file;

@@ -41,7 +41,7 @@ pub const MIN_SECRET_BYTES: usize = 12;
 pub(crate) const MAX_PREVIOUS_KEYS: usize = 4;
 
 /// Records that go at once under `ack = "local"` where the file says nothing: as the guide's own example has it.
-const DEFAULT_BATCH_SIZE: u32 = 1000;
+pub(crate) const DEFAULT_BATCH_SIZE: u32 = 1000;
 
 /// Slowest pace of a member that catches up: below it, a terabyte takes a hundred days.
 const MIN_CATCH_UP_RATE_BYTES: u64 = 100_000;

@@ -13,13 +13,13 @@ use crate::report::{Notes, Problem};
 use crate::section::{At, Section};
 
 /// Time between two runs of a check where the file says nothing.
-const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a run may take where the file says nothing.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Runs in a row that must pass before a failed check passes again, where the file says nothing.
-const DEFAULT_RISE: u32 = 2;
+pub(crate) const DEFAULT_RISE: u32 = 2;
 /// Runs in a row that must fail before a check has failed, where the file says nothing.
-const DEFAULT_FALL: u32 = 3;
+pub(crate) const DEFAULT_FALL: u32 = 3;
 /// Shortest interval: below it, checks would cost more than what they look after.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest interval: whoever looks more seldom does not decide a failover by it.

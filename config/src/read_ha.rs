@@ -50,13 +50,13 @@ const WATCHDOG_TIMEOUTS: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(10)..=Duration::from_secs(600);
 
 /// How often the table of connections is compared where the file says nothing: as in the guide's example.
-const DEFAULT_CONNTRACK_INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const DEFAULT_CONNTRACK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Shortest time between two comparisons: looking at a table of 100,000 entries takes a quarter of a second.
 const MIN_CONNTRACK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Most connections that are carried over where the file says nothing: as in the guide's example.
-const DEFAULT_CONNTRACK_ENTRIES: u32 = 100_000;
+pub(crate) const DEFAULT_CONNTRACK_ENTRIES: u32 = 100_000;
 
 /// Most connections that can be asked for: each takes some 300 bytes here and on the standby.
 const MAX_CONNTRACK_ENTRIES: u64 = 4_000_000;

@@ -22,7 +22,7 @@ pub(crate) const MAX_VIRTUAL_IPS: usize = 256;
 pub(crate) const MAX_ROUTES: usize = 32;
 
 /// Announcements in a row where the file says nothing.
-const DEFAULT_REPEAT: u32 = 4;
+pub(crate) const DEFAULT_REPEAT: u32 = 4;
 
 /// Most announcements in a row.
 const MAX_REPEAT: u64 = 100;
@@ -31,7 +31,7 @@ const MAX_REPEAT: u64 = 100;
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Time between announcements ever after where the file says nothing.
-const DEFAULT_REFRESH: Duration = Duration::from_secs(30);
+pub(crate) const DEFAULT_REFRESH: Duration = Duration::from_secs(30);
 
 /// Shortest time between them: announcements are broadcasts.
 const MIN_REFRESH: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ pub(crate) const MAIN_TABLE: u32 = 254;
 const LOCAL_TABLE: u32 = 255;
 
 /// Where rules stand where the file says nothing: before `main`, which is at 32766.
-const DEFAULT_PRIORITY: u32 = 1000;
+pub(crate) const DEFAULT_PRIORITY: u32 = 1000;
 
 /// The addresses, and where each was written.
 pub(crate) fn virtual_ips(

@@ -1,5 +1,6 @@
 # The witness of the pair 10.0.0.1 and 10.0.0.2, on a third machine that fails for reasons of its own.
-# As /etc/holdfast/witness.hcl, mode 600, with the members' `secret` beside it.
+# As /etc/holdfast/witness.hcl with the members' `secret` beside it, both root:holdfast-witness and mode 640: the
+# witness runs as a user of its own, who reads them and cannot change them.
 
 replication {
   mode            = "witness"

@@ -142,12 +142,14 @@ impl EbpfGate {
             let (id, _) = sys::program_info(fd.as_fd()).map_err(doing("ask for the program's id"))?;
             io::Result::Ok(Program { direction, fd, id })
         };
-        Ok(EbpfGate {
-            programs: [load(Direction::Ingress)?, load(Direction::Egress)?],
-            deadlines,
-            interfaces,
-            hook,
-        })
+        let programs = [load(Direction::Ingress)?, load(Direction::Egress)?];
+        // Whoever may not look at a program could not take away what it leaves when it is killed: that would stay
+        // shut before the next life, whatever gate that one has.
+        if hook == Hook::Tcx {
+            sys::program_by_id(programs[0].id)
+                .map_err(doing("find the gate again in a next life (needs CAP_SYS_ADMIN)"))?;
+        }
+        Ok(EbpfGate { programs, deadlines, interfaces, hook })
     }
 
     /// The moment until which packets of the addresses pass, in nanoseconds of CLOCK_BOOTTIME.

@@ -495,6 +495,40 @@ fn renewals_lose_no_packet() {
     });
 }
 
+/// With CAP_BPF and without CAP_SYS_ADMIN a program can be attached, and not found again.
+#[test]
+fn a_gate_that_the_next_life_could_not_take_away_is_not_made() {
+    const INSIDE: &str = "HOLDFAST_TEST_CANNOT_FIND_AGAIN";
+    if std::env::var_os(INSIDE).is_some() {
+        // The second one is the next life: what the first one left must not stand before it.
+        for life in 1..=2 {
+            let (gate, reason) = gate::open(GateChoice::Auto, &both_vips(), &[], || ());
+            let (name, reason) = (gate.name(), reason.unwrap_or_default());
+            // At clsact every filter says its name.
+            let taken = name == "nftables" && reason.contains("CAP_SYS_ADMIN");
+            assert!(taken || name.contains("clsact"), "life {life}: {name}, {reason}");
+        }
+        return;
+    }
+    let inside = Command::new("unshare")
+        .args(["--net", "setpriv", "--bounding-set=-sys_admin"])
+        .arg(std::env::current_exe().unwrap())
+        .args([
+            "gate::a_gate_that_the_next_life_could_not_take_away_is_not_made",
+            "--exact",
+            "--nocapture",
+        ])
+        .env(INSIDE, "1")
+        .output();
+    match inside {
+        Ok(output) if output.status.code() == Some(101) => {
+            panic!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+        }
+        Ok(output) if output.status.success() => {}
+        _ => eprintln!("skipped: needs root and setpriv"),
+    }
+}
+
 #[test]
 fn where_ebpf_is_not_permitted_nftables_is_taken_and_the_reason_given() {
     const INSIDE: &str = "HOLDFAST_TEST_UNPERMITTED";
