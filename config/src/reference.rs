@@ -7,7 +7,9 @@ use crate::fence::{DEFAULT_FENCE_DELAY, DEFAULT_FENCE_TIMEOUT, DEFAULT_MONITOR_I
 use crate::hooks::{DEFAULT_HOOK_TIMEOUT, DEFAULT_UNIT_TIMEOUT};
 use crate::quantity::{show, show_size};
 use crate::read::{DEFAULT_BATCH_SIZE, DEFAULT_REPLICATION_PORT, DEFAULT_STATE_DIR};
-use crate::sync_files::{DEFAULT_MAX_FILE_BYTES, DEFAULT_MAX_FILES, DEFAULT_RESCAN_INTERVAL, MOST_FILE_BYTES};
+use crate::sync_files::{
+    DEFAULT_MAX_FILE_BYTES, DEFAULT_MAX_FILES, DEFAULT_RESCAN_INTERVAL, MOST_FILE_BYTES,
+};
 use crate::{read_check, read_ha, read_store, read_virtual_ip};
 
 /// A block, or the top level of the file.
@@ -84,7 +86,12 @@ fn replication() -> Block {
                 "What this member is: data members are \"primary\" or \"replica\", which only says who stands first in a \
                  new cluster; a witness votes and holds no data.",
             ),
-            key("node_id", "text", "the address in listen_addr", "Its name, unique in the cluster. It never changes."),
+            key(
+                "node_id",
+                "text",
+                "the address in listen_addr",
+                "Its name, unique in the cluster. It never changes.",
+            ),
             key(
                 "listen_addr",
                 "\"ADDRESS[:PORT]\"",
@@ -95,7 +102,12 @@ fn replication() -> Block {
             key("peer_addrs", "[\"ADDRESS[:PORT]\", ...]", "", "The other data members."),
             key("peer_addr", "\"ADDRESS[:PORT]\"", "", "One of them."),
             key("primary_addr", "\"ADDRESS[:PORT]\"", "", "One of them, in the configuration of a replica."),
-            key("witness_addrs", "[\"ADDRESS[:PORT]\", ...]", "", "The witnesses; the port is that of heartbeats."),
+            key(
+                "witness_addrs",
+                "[\"ADDRESS[:PORT]\", ...]",
+                "",
+                "The witnesses; the port is that of heartbeats.",
+            ),
             key("secret_key_file", "path", "", SECRET_FILE),
             key(
                 "secret_key",
@@ -163,9 +175,24 @@ fn ha() -> Block {
                 show(read_ha::DEFAULT_FAILBACK_DELAY),
                 "How long it must have been healthy and in sync before.",
             ),
-            key("failback_window", "duration", "no bound", "It does so only within this time after it came back."),
-            key("heartbeat_interval", "duration", show(read_ha::DEFAULT_INTERVAL), "Time between two heartbeats."),
-            key("failure_threshold", "number", read_ha::DEFAULT_THRESHOLD, "So many missed in a row are a failure."),
+            key(
+                "failback_window",
+                "duration",
+                "no bound",
+                "It does so only within this time after it came back.",
+            ),
+            key(
+                "heartbeat_interval",
+                "duration",
+                show(read_ha::DEFAULT_INTERVAL),
+                "Time between two heartbeats.",
+            ),
+            key(
+                "failure_threshold",
+                "number",
+                read_ha::DEFAULT_THRESHOLD,
+                "So many missed in a row are a failure.",
+            ),
             key("failure_timeout", "duration", "interval * threshold", "The same as a time, instead."),
             key("heartbeat_port", "port", read_ha::DEFAULT_HEARTBEAT_PORT, "Where heartbeats go, over UDP."),
             key(
@@ -201,8 +228,18 @@ fn ha() -> Block {
                 "auto",
                 "What in the kernel stops the virtual address when the lease ends. A named one must be had.",
             ),
-            key("flight_recorder", "true | false", "true", "Whether the last minutes are written down when the role changes."),
-            key("realtime", "true | false", "true", "Whether heartbeats go before other programs, from locked memory."),
+            key(
+                "flight_recorder",
+                "true | false",
+                "true",
+                "Whether the last minutes are written down when the role changes.",
+            ),
+            key(
+                "realtime",
+                "true | false",
+                "true",
+                "Whether heartbeats go before other programs, from locked memory.",
+            ),
             key("watchdog", "path", "", "A watchdog device that restarts a host whose agent does not move."),
             key(
                 "watchdog_timeout",
@@ -212,8 +249,18 @@ fn ha() -> Block {
             ),
             key("pre_failover_script", "path", "", "Run before this member takes over."),
             key("post_failover_script", "path", "", "Run when it is primary."),
-            key("pre_failover_veto", "true | false", "false", "Whether a failure of the first one ends the takeover."),
-            key("hook_timeout", "duration", show(DEFAULT_HOOK_TIMEOUT), "How long any of its programs may take."),
+            key(
+                "pre_failover_veto",
+                "true | false",
+                "false",
+                "Whether a failure of the first one ends the takeover.",
+            ),
+            key(
+                "hook_timeout",
+                "duration",
+                show(DEFAULT_HOOK_TIMEOUT),
+                "How long any of its programs may take.",
+            ),
         ],
     )
 }
@@ -226,10 +273,25 @@ fn virtual_ip() -> Block {
         vec![
             key("address", "\"ADDRESS/PREFIX\"", "", "The address."),
             key("interface", "name", "", "Where."),
-            key("arp_ping", "true | false", "true", "Whether it is asked for on the network before it is taken."),
+            key(
+                "arp_ping",
+                "true | false",
+                "true",
+                "Whether it is asked for on the network before it is taken.",
+            ),
             key("gratuitous_arp", "true | false", "true", "Whether it is announced."),
-            key("garp_repeat", "number", read_virtual_ip::DEFAULT_REPEAT, "How often it is announced when it is taken."),
-            key("garp_interval", "duration", "", "Time between two of these announcements; growing where it is not given."),
+            key(
+                "garp_repeat",
+                "number",
+                read_virtual_ip::DEFAULT_REPEAT,
+                "How often it is announced when it is taken.",
+            ),
+            key(
+                "garp_interval",
+                "duration",
+                "",
+                "Time between two of these announcements; growing where it is not given.",
+            ),
             key(
                 "garp_refresh",
                 "duration",
@@ -278,7 +340,12 @@ fn heartbeat_path() -> Block {
         "A further network on which members hear each other. They count as silent when they are on every path.",
         vec![
             key("listen", "\"ADDRESS[:PORT]\"", "", "This member's address there."),
-            key("peers", "[\"ADDRESS[:PORT]\", ...]", "", "The others', data members first, in the order of their keys above."),
+            key(
+                "peers",
+                "[\"ADDRESS[:PORT]\", ...]",
+                "",
+                "The others', data members first, in the order of their keys above.",
+            ),
         ],
     )
 }
@@ -295,7 +362,12 @@ fn hook() -> Block {
                 "",
                 "When: \"pre_primary\", \"primary\", \"pre_standby\", \"standby\", \"fault\", \"stop\".",
             ),
-            key("exec", "[program, word, ...]", "", "What, without a shell. Only root may be able to write it."),
+            key(
+                "exec",
+                "[program, word, ...]",
+                "",
+                "What, without a shell. Only root may be able to write it.",
+            ),
             key("timeout", "duration", "hook_timeout", "How long it may take."),
             key("veto", "true | false", "false", "Whether its failure ends a takeover."),
         ],
@@ -310,7 +382,12 @@ fn conntrack_sync() -> Block {
         vec![
             key("enabled", "true | false", "true", "Whether they do."),
             key("interface", "name", "that of the stream", "Where the members exchange them."),
-            key("sync_interval", "duration", show(read_ha::DEFAULT_CONNTRACK_INTERVAL), "How often all are compared."),
+            key(
+                "sync_interval",
+                "duration",
+                show(read_ha::DEFAULT_CONNTRACK_INTERVAL),
+                "How often all are compared.",
+            ),
             key("max_entries", "number", read_ha::DEFAULT_CONNTRACK_ENTRIES, "Most of them."),
         ],
     )
@@ -323,28 +400,83 @@ fn store() -> Block {
         "The S3 store, and the log that it is kept in.",
         vec![
             key("data_dir", "path", "state_dir/store", "Where the log is."),
-            key("listen", "\"ADDRESS[:PORT]\"", "", "Where S3 is served; port 9000. Without it there is no endpoint."),
+            key(
+                "listen",
+                "\"ADDRESS[:PORT]\"",
+                "",
+                "Where S3 is served; port 9000. Without it there is no endpoint.",
+            ),
             key("root_access_key", "text", "", "The access key of the user that may do everything."),
             key("root_secret_key_file", "path", "", SECRET_FILE),
             key("root_secret_key", "text", "", "Its secret, the same on all members."),
             key("virtual_host_domain", "domain", "", "Buckets are addressed as BUCKET.DOMAIN, too."),
-            key("segment_size", "size", show_size(read_store::DEFAULT_SEGMENT_SIZE_BYTES), "Size of a file of the log."),
-            key("scrub_rate", "size", show_size(read_store::DEFAULT_SCRUB_RATE_BYTES), "Bytes in a second at which the log is read through."),
-            key("scrub_interval", "duration", show(read_store::DEFAULT_SCRUB_INTERVAL), "How often; 0 for never."),
+            key(
+                "segment_size",
+                "size",
+                show_size(read_store::DEFAULT_SEGMENT_SIZE_BYTES),
+                "Size of a file of the log.",
+            ),
+            key(
+                "scrub_rate",
+                "size",
+                show_size(read_store::DEFAULT_SCRUB_RATE_BYTES),
+                "Bytes in a second at which the log is read through.",
+            ),
+            key(
+                "scrub_interval",
+                "duration",
+                show(read_store::DEFAULT_SCRUB_INTERVAL),
+                "How often; 0 for never.",
+            ),
             key("reclaim", "true | false", "true", "Whether the space of what was deleted is won back."),
-            key("reclaim_rate", "size", show_size(read_store::DEFAULT_RECLAIM_RATE_BYTES), "Bytes in a second at which it is."),
-            key("reclaim_garbage_percent", "number", read_store::DEFAULT_RECLAIM_GARBAGE_PERCENT, "From how much garbage on, 10 to 90."),
-            key("max_connections", "number", read_store::DEFAULT_MAX_CONNECTIONS, "Most connections of clients at once."),
-            key("request_memory", "size", show_size(read_store::DEFAULT_REQUEST_MEMORY_BYTES), "Memory that requests under way may take together."),
+            key(
+                "reclaim_rate",
+                "size",
+                show_size(read_store::DEFAULT_RECLAIM_RATE_BYTES),
+                "Bytes in a second at which it is.",
+            ),
+            key(
+                "reclaim_garbage_percent",
+                "number",
+                read_store::DEFAULT_RECLAIM_GARBAGE_PERCENT,
+                "From how much garbage on, 10 to 90.",
+            ),
+            key(
+                "max_connections",
+                "number",
+                read_store::DEFAULT_MAX_CONNECTIONS,
+                "Most connections of clients at once.",
+            ),
+            key(
+                "request_memory",
+                "size",
+                show_size(read_store::DEFAULT_REQUEST_MEMORY_BYTES),
+                "Memory that requests under way may take together.",
+            ),
             key(
                 "standby_reads",
                 "\"off\" | \"bounded\" | \"hand_on\"",
                 "off",
                 "What a standby does with requests: nothing, answer reads that are fresh enough, or hand all to the primary.",
             ),
-            key("standby_staleness", "duration", show(read_store::DEFAULT_STANDBY_STALENESS), "How old its answers may be."),
-            key("disk_timeout", "duration", show(read_store::DEFAULT_DISK_TIMEOUT), "After how long without a durable write a disk counts as stalled."),
-            key("encryption_key_file", "path", "", "Keys for encryption at rest, one in a line; the first encrypts, all decrypt."),
+            key(
+                "standby_staleness",
+                "duration",
+                show(read_store::DEFAULT_STANDBY_STALENESS),
+                "How old its answers may be.",
+            ),
+            key(
+                "disk_timeout",
+                "duration",
+                show(read_store::DEFAULT_DISK_TIMEOUT),
+                "After how long without a durable write a disk counts as stalled.",
+            ),
+            key(
+                "encryption_key_file",
+                "path",
+                "",
+                "Keys for encryption at rest, one in a line; the first encrypts, all decrypt.",
+            ),
             key("lifecycle_day", "duration", "24h", "How long a day of lifecycle rules is; for trials."),
         ],
     )
@@ -371,7 +503,12 @@ fn api() -> Block {
         vec![
             key("listen", "\"ADDRESS[:PORT]\"", "127.0.0.1:8080", "Where it answers."),
             key("token_file", "path", "", SECRET_FILE),
-            key("token", "text", "", "Needed by whoever wants to change something; anybody on this host can without one."),
+            key(
+                "token",
+                "text",
+                "",
+                "Needed by whoever wants to change something; anybody on this host can without one.",
+            ),
         ],
     )
 }
@@ -414,7 +551,12 @@ fn service() -> Block {
             key("unit", "name", "", "Which. Only Holdfast starts it: disable it."),
             key("start_timeout", "duration", show(DEFAULT_UNIT_TIMEOUT), "How long it may take to start."),
             key("stop_timeout", "duration", show(DEFAULT_UNIT_TIMEOUT), "How long it may take to stop."),
-            key("on_failure", "\"ignore\" | \"give_up\"", "ignore", "Whether a unit that does not start gives the takeover up."),
+            key(
+                "on_failure",
+                "\"ignore\" | \"give_up\"",
+                "ignore",
+                "Whether a unit that does not start gives the takeover up.",
+            ),
         ],
     )
 }
@@ -431,13 +573,33 @@ fn fence() -> Block {
             key("plug", "text", "", "What the device calls it."),
             key("plugs", "[text, ...]", "", "The same for members, in their order."),
             key("level", "number", 1, "Lower ones are tried first; devices of one level all have to work."),
-            key("delay", "duration", show(DEFAULT_FENCE_DELAY), "How long the less preferred half of a cut pair waits."),
+            key(
+                "delay",
+                "duration",
+                show(DEFAULT_FENCE_DELAY),
+                "How long the less preferred half of a cut pair waits.",
+            ),
             key("timeout", "duration", show(DEFAULT_FENCE_TIMEOUT), "How long one try may take."),
             key("retries", "number", 1, "How often it is tried again."),
-            key("verify", "true | false", "where it can", "Whether the device is asked afterwards whether the member is off."),
+            key(
+                "verify",
+                "true | false",
+                "where it can",
+                "Whether the device is asked afterwards whether the member is off.",
+            ),
             key("action", "\"off\" | \"reboot\"", "off", "What it does."),
-            key("monitor_interval", "duration", show(DEFAULT_MONITOR_INTERVAL), "How often the device is looked at."),
-            key("params", "block", "", "What the agent is told besides: ip, username, password_file and so on."),
+            key(
+                "monitor_interval",
+                "duration",
+                show(DEFAULT_MONITOR_INTERVAL),
+                "How often the device is looked at.",
+            ),
+            key(
+                "params",
+                "block",
+                "",
+                "What the agent is told besides: ip, username, password_file and so on.",
+            ),
         ],
     )
 }
@@ -457,7 +619,12 @@ fn sync_files() -> Block {
             key("veto", "true | false", "false", "Whether a file that cannot be placed gives a takeover up."),
             key("max_file_size", "size", largest, "Larger ones are left out and named."),
             key("max_files", "number", DEFAULT_MAX_FILES, "More are left out and named."),
-            key("rescan_interval", "duration", show(DEFAULT_RESCAN_INTERVAL), "How often everything is looked through."),
+            key(
+                "rescan_interval",
+                "duration",
+                show(DEFAULT_RESCAN_INTERVAL),
+                "How often everything is looked through.",
+            ),
         ],
     )
 }
@@ -479,12 +646,17 @@ mod tests {
         for (path, keys) in SECTIONS {
             let wanted: BTreeSet<&str> = keys.iter().copied().filter(|name| !is_block(path, name)).collect();
             let described = blocks.iter().find(|block| block.path == *path);
-            let names: Vec<&str> = described.iter().flat_map(|block| &block.keys).map(|key| key.name).collect();
+            let names: Vec<&str> =
+                described.iter().flat_map(|block| &block.keys).map(|key| key.name).collect();
             assert_eq!(names.iter().copied().collect::<BTreeSet<_>>(), wanted, "in `{path}`");
             assert_eq!(names.len(), wanted.len(), "a key of `{path}` stands twice");
         }
         for block in &blocks {
-            assert!(block.path == "backup" || SECTIONS.iter().any(|(path, _)| *path == block.path), "{}", block.path);
+            assert!(
+                block.path == "backup" || SECTIONS.iter().any(|(path, _)| *path == block.path),
+                "{}",
+                block.path
+            );
             assert!(!block.text.is_empty() && block.keys.iter().all(|key| !key.text.is_empty()));
         }
     }

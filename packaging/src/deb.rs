@@ -80,25 +80,31 @@ impl Tar {
         Tar { builder: tar::Builder::new(gzip), date }
     }
 
-    fn header(&self, mode: u32, size: u64, kind: tar::EntryType) -> tar::Header {
+    /// Paths begin with `./`, as dpkg writes them itself; the library would take that off.
+    fn header(&self, path: &str, mode: u32, size: u64, kind: tar::EntryType) -> Result<tar::Header> {
         let mut header = tar::Header::new_gnu();
+        let name = &mut header.as_old_mut().name;
+        let place =
+            name.get_mut(..path.len()).with_context(|| format!("{path} is too long for the archive"))?;
+        place.copy_from_slice(path.as_bytes());
         header.set_entry_type(kind);
         header.set_mode(mode);
         header.set_size(size);
         header.set_mtime(self.date.into());
         header.set_uid(0);
         header.set_gid(0);
-        header
+        header.set_cksum();
+        Ok(header)
     }
 
     fn directory(&mut self, path: &str) -> Result<()> {
-        let mut header = self.header(0o755, 0, tar::EntryType::Directory);
-        Ok(self.builder.append_data(&mut header, path, &[][..])?)
+        let header = self.header(path, 0o755, 0, tar::EntryType::Directory)?;
+        Ok(self.builder.append(&header, &[][..])?)
     }
 
     fn file(&mut self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
-        let mut header = self.header(mode, content.len() as u64, tar::EntryType::Regular);
-        Ok(self.builder.append_data(&mut header, path, content)?)
+        let header = self.header(path, mode, content.len() as u64, tar::EntryType::Regular)?;
+        Ok(self.builder.append(&header, content)?)
     }
 
     fn finish(self) -> Result<Vec<u8>> {

@@ -51,7 +51,12 @@ fn of_configuration() -> Vec<u8> {
         describe(&mut page, &block);
     }
     page.control("SH", ["SEE ALSO"]);
-    page.text([bold("holdfast"), roman("(1), "), bold("holdfast-agent"), roman("(8), examples in /usr/share/doc/holdfast")]);
+    page.text([
+        bold("holdfast"),
+        roman("(1), "),
+        bold("holdfast-agent"),
+        roman("(8), examples in /usr/share/doc/holdfast"),
+    ]);
     page.render().into_bytes()
 }
 
@@ -81,7 +86,9 @@ fn with_its_own(command: &Command, above: &str, section: &str, all: &mut Vec<Doc
 
 fn page(command: &Command, name: &str, section: &str, all: &mut Vec<Document>) -> Result<()> {
     let spoken = name.replace('-', " ");
-    let command = command.clone().name(name.to_owned()).bin_name(spoken).disable_help_subcommand(true);
+    // Names of commands live as long as the program; this one soon ends.
+    let named: &'static str = name.to_owned().leak();
+    let command = command.clone().name(named).bin_name(spoken).disable_help_subcommand(true);
     let man = Man::new(command).section(section).title(name.to_uppercase()).manual("Holdfast");
     let mut text = Vec::new();
     man.render(&mut text)?;

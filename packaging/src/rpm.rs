@@ -14,7 +14,12 @@ pub(crate) fn build(contents: &Contents, about: &About, architecture: &str, out:
     let version = about.version.replace('-', "~");
     let config = BuildConfig::v4().compression(CompressionType::Gzip).source_date(about.date);
     let mut package = PackageBuilder::new("holdfast", &version, LICENSE, architecture, SUMMARY);
-    package.using_config(config).release("1").description(DESCRIPTION).packager(MAINTAINER).build_host("holdfast");
+    package
+        .using_config(config)
+        .release("1")
+        .description(DESCRIPTION)
+        .packager(MAINTAINER)
+        .build_host("holdfast");
     for file in &contents.files {
         let options = FileOptions::new(format!("/{}", file.path)).mode(FileMode::regular(file.mode as u16));
         package.with_file_contents(file.content.clone(), options).with_context(|| file.path.clone())?;

@@ -60,7 +60,9 @@ fn a_package_for_debian_has_everything_where_it_belongs() {
     let program = listed.lines().find(|line| line.ends_with("./usr/bin/holdfast")).unwrap();
     assert!(program.starts_with("-rwxr-xr-x"), "{program}");
     let about = ask("dpkg-deb", &["--info"], &deb).unwrap();
-    for word in ["Package: holdfast", "Version: ", "Architecture: amd64", "Depends: libc6", "postinst", "postrm"] {
+    for word in
+        ["Package: holdfast", "Version: ", "Architecture: amd64", "Depends: libc6", "postinst", "postrm"]
+    {
         assert!(about.contains(word), "{word} is not in\n{about}");
     }
     // What dpkg itself would unpack is what was packed.
@@ -68,7 +70,8 @@ fn a_package_for_debian_has_everything_where_it_belongs() {
     let done = Command::new("dpkg-deb").arg("--raw-extract").arg(&deb).arg(&unpacked).status().unwrap();
     assert!(done.success());
     let sums = fs::canonicalize(unpacked.join("DEBIAN/md5sums")).unwrap();
-    let checked = Command::new("md5sum").args(["--check", "--quiet"]).arg(&sums).current_dir(&unpacked).status();
+    let checked =
+        Command::new("md5sum").args(["--check", "--quiet"]).arg(&sums).current_dir(&unpacked).status();
     assert!(checked.unwrap().success());
     for script in ["postinst", "prerm", "postrm"] {
         let checked = Command::new("sh").arg("-n").arg(unpacked.join("DEBIAN").join(script)).status();
@@ -117,7 +120,8 @@ fn every_command_has_a_page_that_the_formatter_takes() {
         let text = fs::read_to_string(page).unwrap();
         assert!(text.contains(".SH NAME") || text.contains(".SH \"NAME\""), "{}", page.display());
         if Command::new("groff").arg("--version").output().is_ok() {
-            let said = Command::new("groff").args(["-man", "-Tutf8", "-ww", "-z"]).arg(page).output().unwrap();
+            let said =
+                Command::new("groff").args(["-man", "-Tutf8", "-ww", "-z"]).arg(page).output().unwrap();
             assert!(said.stderr.is_empty(), "{}: {}", page.display(), String::from_utf8_lossy(&said.stderr));
         }
     }

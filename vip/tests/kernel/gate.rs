@@ -513,11 +513,7 @@ fn a_gate_that_the_next_life_could_not_take_away_is_not_made() {
     let inside = Command::new("unshare")
         .args(["--net", "setpriv", "--bounding-set=-sys_admin"])
         .arg(std::env::current_exe().unwrap())
-        .args([
-            "gate::a_gate_that_the_next_life_could_not_take_away_is_not_made",
-            "--exact",
-            "--nocapture",
-        ])
+        .args(["gate::a_gate_that_the_next_life_could_not_take_away_is_not_made", "--exact", "--nocapture"])
         .env(INSIDE, "1")
         .output();
     match inside {
