@@ -108,13 +108,13 @@ fn replication() -> Block {
                 "",
                 "The witnesses; the port is that of heartbeats.",
             ),
-            key("secret_key_file", "path", "", SECRET_FILE),
             key(
                 "secret_key",
                 "text",
                 "",
                 "What the members know and nobody else: signs heartbeats, and encrypts streams. At least 12 bytes.",
             ),
+            key("secret_key_file", "path", "", SECRET_FILE),
             key(
                 "previous_secret_key_files",
                 "[path, ...]",
@@ -407,8 +407,8 @@ fn store() -> Block {
                 "Where S3 is served; port 9000. Without it there is no endpoint.",
             ),
             key("root_access_key", "text", "", "The access key of the user that may do everything."),
-            key("root_secret_key_file", "path", "", SECRET_FILE),
             key("root_secret_key", "text", "", "Its secret, the same on all members."),
+            key("root_secret_key_file", "path", "", SECRET_FILE),
             key("virtual_host_domain", "domain", "", "Buckets are addressed as BUCKET.DOMAIN, too."),
             key(
                 "segment_size",
@@ -489,8 +489,8 @@ fn webhook() -> Block {
         "Where events of buckets may be posted.",
         vec![
             key("url", "\"http://...\"", "", "Where."),
-            key("token_file", "path", "", SECRET_FILE),
             key("token", "text", "", "Sent as a bearer's."),
+            key("token_file", "path", "", SECRET_FILE),
         ],
     )
 }
@@ -502,13 +502,13 @@ fn api() -> Block {
         "What the commands of holdfast(1), monitors and balancers ask.",
         vec![
             key("listen", "\"ADDRESS[:PORT]\"", "127.0.0.1:8080", "Where it answers."),
-            key("token_file", "path", "", SECRET_FILE),
             key(
                 "token",
                 "text",
                 "",
                 "Needed by whoever wants to change something; anybody on this host can without one.",
             ),
+            key("token_file", "path", "", SECRET_FILE),
         ],
     )
 }
