@@ -21,14 +21,22 @@ fn examples() -> Vec<PathBuf> {
     found
 }
 
-/// A directory as /etc/holdfast is to be: the configuration and its secrets, for one user alone.
+/// A directory as /etc/holdfast is to be: the configuration and its secrets, for one user alone, and the hooks.
 fn installed(example: &Path) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     for (name, content) in SECRETS {
         write_private(&dir.path().join(name), content);
     }
+    let hooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/hooks");
+    for hook in fs::read_dir(hooks).unwrap() {
+        let hook = hook.unwrap();
+        let place = dir.path().join(hook.file_name());
+        fs::copy(hook.path(), &place).unwrap();
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
+    }
     let config = dir.path().join("holdfast.hcl");
-    write_private(&config, &fs::read_to_string(example).unwrap());
+    let there = format!("{}/", dir.path().display());
+    write_private(&config, &fs::read_to_string(example).unwrap().replace("/etc/holdfast/", &there));
     (dir, config)
 }
 
@@ -57,13 +65,16 @@ fn every_example_passes_the_check_without_a_warning() {
         let others = stderr.lines().filter(|line| !line.trim().is_empty() && !agents(line));
         assert_eq!(others.count(), 0, "{}: {stderr}", example.display());
         let installed = Path::new("/usr/sbin/fence_ipmilan").exists();
-        let fences = example.ends_with("pair-with-fencing.hcl");
+        let fences = fs::read_to_string(&example).unwrap().contains("fence_ipmilan");
         assert!(stdout.contains("No warnings.") || fences && !installed, "{}: {stdout}", example.display());
         names.insert(example.file_name().unwrap().to_str().unwrap().to_owned());
     }
     let promised = [
         "pair.hcl",
+        "pair-with-dhcp.hcl",
         "pair-with-fencing.hcl",
+        "pair-with-haproxy.hcl",
+        "pair-with-postgresql.hcl",
         "pair-with-witness-a.hcl",
         "pair-with-witness-b.hcl",
         "three-members.hcl",
