@@ -409,8 +409,8 @@ impl Default for ReplicaOptions {
         ReplicaOptions {
             log: OpenOptions::default(),
             new_log_id: 0,
-            // Covers 10 Gbit/s at 12 ms, and bounds what one slow peer costs in memory.
-            // What is on its way and what the other disk is busy with: 5 Gbit/s at 100 ms.
+            // What is on its way and what the other disk is busy with: 5 Gbit/s at 100 ms. Bounds what one slow peer
+            // costs in memory.
             window_bytes: 64 * 1024 * 1024,
             max_pending: 64 * 1024,
             // What a peer that stalls may cost until it is dropped from the in-sync set.

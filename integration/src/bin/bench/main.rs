@@ -44,46 +44,14 @@ const PARTS: [&str; 3] = ["outages", "throughput", "idle"];
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    if let Some((first, rest)) = words.split_first()
-        && first == "s3"
-    {
-        return store(rest);
-    }
-    if let Some((first, rest)) = words.split_first()
-        && first == "rejoin"
-    {
-        let gib = rest.first().map_or(Ok(10), |gib| gib.parse())?;
-        let _turn = wait_for_turn()?;
-        return rejoin::all(&holdfast_binary()?, gib);
-    }
-    if let Some((first, rest)) = words.split_first()
-        && first == "replicated"
-    {
-        let rounds = rest.first().map_or(Ok(3), |rounds| rounds.parse())?;
-        let _turn = wait_for_turn()?;
-        return replicated::all(&holdfast_binary()?, rounds);
-    }
-    if let Some((first, rest)) = words.split_first()
-        && first == "link"
-    {
-        let number = |at: usize, otherwise: u64| rest.get(at).map_or(Ok(otherwise), |word| word.parse());
-        let (round_trip, mbit) = (Duration::from_millis(number(0, 40)?), number(1, 1000)?);
-        let _turn = wait_for_turn()?;
-        return long_link::all(&holdfast_binary()?, round_trip, mbit);
-    }
-    if let Some((first, rest)) = words.split_first()
-        && first == "lag"
-    {
-        let gib = rest.first().map_or(Ok(100), |gib| gib.parse())?;
-        let _turn = wait_for_turn()?;
-        return lag::all(&holdfast_binary()?, gib);
-    }
-    if let Some((first, rest)) = words.split_first()
-        && first == "many"
-    {
-        let count = rest.first().map_or(Ok(10_000_000), |count| count.parse())?;
-        let _turn = wait_for_turn()?;
-        return s3::many::all(&holdfast_binary()?, count);
+    if let Some((first, rest)) = words.split_first() {
+        if first == "s3" {
+            return store(rest);
+        }
+        if let Some(measure) = of_its_own(first, rest)? {
+            let _turn = wait_for_turn()?;
+            return measure(&holdfast_binary()?);
+        }
     }
     let mut rounds = ROUNDS;
     let mut parts = Vec::new();
@@ -124,6 +92,37 @@ fn main() -> Result<()> {
         with_cluster(&binary, ClusterSpec::default(), idle::idle)?;
     }
     Ok(())
+}
+
+/// Measures something with a program.
+type Measure = Box<dyn FnOnce(&Path) -> Result<()>>;
+
+/// What is measured by itself, with the numbers after its name; `None` where `first` is no such thing.
+fn of_its_own(first: &str, rest: &[String]) -> Result<Option<Measure>> {
+    let number = |at: usize, otherwise: u64| rest.get(at).map_or(Ok(otherwise), |word| word.parse());
+    Ok(Some(match first {
+        "rejoin" => {
+            let gib = number(0, 10)?;
+            Box::new(move |binary| rejoin::all(binary, gib))
+        }
+        "replicated" => {
+            let rounds = number(0, 3)?.try_into()?;
+            Box::new(move |binary| replicated::all(binary, rounds))
+        }
+        "link" => {
+            let (round_trip, mbit) = (Duration::from_millis(number(0, 40)?), number(1, 1000)?);
+            Box::new(move |binary| long_link::all(binary, round_trip, mbit))
+        }
+        "lag" => {
+            let gib = number(0, 100)?;
+            Box::new(move |binary| lag::all(binary, gib))
+        }
+        "many" => {
+            let count = number(0, 10_000_000)?;
+            Box::new(move |binary| s3::many::all(binary, count))
+        }
+        _ => return Ok(None),
+    }))
 }
 
 /// The store under load, as `words` choose.

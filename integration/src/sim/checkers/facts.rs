@@ -50,11 +50,10 @@ pub fn took_effect(world: &World, h: usize) -> bool {
 
 /// Every record that may decide who is elected: the newest one that a quorum has, and any newer one.
 pub fn deciding_records(world: &World) -> impl Iterator<Item = &InSyncRecord> {
-    let newest = newest_record(world).map(InSyncRecord::rank);
-    let known = records(world).map(|(_, record)| record);
     let decided = newest_record(world);
+    let known = records(world).map(|(_, record)| record);
     known
-        .filter(move |record| newest.is_some_and(|rank| record.rank() >= rank))
+        .filter(move |record| decided.is_some_and(|decided| record.rank() >= decided.rank()))
         // It may be on no disk any more, while the next one is not decided.
         .chain(decided)
 }
