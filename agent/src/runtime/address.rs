@@ -108,7 +108,7 @@ pub fn spawn(
     say: impl Fn(Saying) + Clone + Send + 'static,
 ) -> std::io::Result<UnboundedSender<Order>> {
     let (orders, receiver) = tokio::sync::mpsc::unbounded_channel();
-    let (opened, ready) = std::sync::mpsc::channel();
+    let (opened, ready) = super::mailbox::channel();
     std::thread::Builder::new().name("addresses".into()).spawn(move || {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
