@@ -349,6 +349,7 @@ const CLUSTERS: &[(&str, &str, Describe)] = &[
         c.0.gates[v.host(0)] = GateKind::Relative;
     }),
     ("hooks", "hooks that are run before taking over and before handing over", |c, _| c.0.hooks = true),
+    ("hooks of HOST", "the same, on that host alone", |c, v| c.0.hooks_of = Some(v.host(0))),
     ("not started", "no agent runs", |c, _| c.1 = false),
 ];
 
