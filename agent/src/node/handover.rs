@@ -60,6 +60,7 @@ impl Node {
                     self.settings.me
                 )))
             }
+            Command::SetPriority { priority } => Some(self.order_priority(priority, out)),
             Command::Pause { at_unix_ms } => self.order_pause(now, id, at_unix_ms, out),
             Command::Resume { at_unix_ms } => self.order_resume(now, id, at_unix_ms, out),
             Command::Drain => self.order_drain(now, id, out),
