@@ -952,7 +952,9 @@ impl Show {
             solo,
             warnings,
             waiting_for: view.waiting_for,
-            priority: self.config.ha.priority,
+            priority: view.priority,
+            configured_priority: Some(self.config.ha.priority)
+                .filter(|configured| *configured != view.priority),
             failback_mode: match self.config.ha.failback.mode {
                 FailbackMode::Auto => "auto",
                 FailbackMode::Manual => "manual",
