@@ -264,18 +264,23 @@ impl Endpoint {
 
     /// The client that most Rust programs use.
     pub fn client(&self) -> object_store::aws::AmazonS3 {
-        let http = plain_http::builder().timeout(Duration::from_secs(30)).build().unwrap();
-        object_store::aws::AmazonS3Builder::new()
-            .with_endpoint(format!("http://{}", self.addr))
-            .with_http_connector(plain_http::PlainHttp::new(http))
-            .with_bucket_name("box")
-            .with_region("us-east-1")
-            .with_access_key_id(ACCESS_KEY)
-            .with_secret_access_key(SECRET_KEY)
-            .with_conditional_put(object_store::aws::S3ConditionalPut::ETagMatch)
-            .build()
-            .unwrap()
+        client(self.addr)
     }
+}
+
+/// The client that most Rust programs use, for a store there.
+pub fn client(addr: SocketAddr) -> object_store::aws::AmazonS3 {
+    let http = plain_http::builder().timeout(Duration::from_secs(30)).build().unwrap();
+    object_store::aws::AmazonS3Builder::new()
+        .with_endpoint(format!("http://{addr}"))
+        .with_http_connector(plain_http::PlainHttp::new(http))
+        .with_bucket_name("box")
+        .with_region("us-east-1")
+        .with_access_key_id(ACCESS_KEY)
+        .with_secret_access_key(SECRET_KEY)
+        .with_conditional_put(object_store::aws::S3ConditionalPut::ETagMatch)
+        .build()
+        .unwrap()
 }
 
 /// Runs an endpoint over any store, on a port of its own.
