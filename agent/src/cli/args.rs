@@ -93,7 +93,7 @@ pub struct InitArgs {
     /// What a pair without a witness does when one falls silent.
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = Policy::Probe)]
     pub two_node: Policy,
-    /// The gateway by which a pair without a witness tells who is cut off [default: that of this host, if it answers]
+    /// The gateway by which a pair without a witness tells who is cut off [default: that on the interface, if it answers]
     #[arg(long, value_name = "ADDRESS")]
     pub gateway: Option<IpAddr>,
     /// The TCP port on which this command waits for the others [default: that of replication, which firewalls let through]
