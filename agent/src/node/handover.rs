@@ -418,6 +418,13 @@ impl Node {
         }
         let Phase::Reigning(reign) = &mut self.phase else { return };
         let handover = reign.handover.take().expect("only called during a switchover");
+        let why = if !reign.in_sync.holds(&handover.target) {
+            "it left the in-sync set"
+        } else if !handover.service_stopped {
+            "requests that were under way here did not end in time"
+        } else {
+            "it did not hold every byte in time"
+        };
         reign.role = Role::Primary;
         let epoch = reign.epoch;
         out.push(Effect::Serve { epoch });
@@ -429,16 +436,25 @@ impl Node {
             Some(handover.target.id.clone()),
             out,
         );
-        self.decline_handover(handover, Cause::HandoverFailed, out);
+        let me = &self.settings.me;
+        let called_off = |target: &Member| {
+            format!(
+                "the switchover to {target} was called off, since {why}. {me} is primary as before and nothing was lost; see: holdfast ha history"
+            )
+        };
+        self.decline_handover(&handover, called_off, out);
     }
 
-    pub(super) fn decline_handover(&mut self, handover: Handover, cause: Cause, out: &mut Vec<Effect>) {
+    /// Answers the order whose switchover did not come to its end, with what came of it.
+    pub(super) fn decline_handover(
+        &self,
+        handover: &Handover,
+        what: impl FnOnce(&Member) -> String,
+        out: &mut Vec<Effect>,
+    ) {
         if let Some(id) = handover.command {
-            let message = format!(
-                "the switchover to {} did not happen ({cause:?}): it did not hold every byte in time. Nothing was lost; see: holdfast ha history",
-                handover.target
-            );
-            out.push(Effect::Answer { id, answer: Err(Declined { code: "handover_failed", message }) });
+            let answer = decline("handover_failed", what(&handover.target));
+            out.push(Effect::Answer { id, answer });
         }
     }
 
@@ -555,7 +571,7 @@ impl Node {
                     "{heir} did not take over. Nothing was lost; what it did, on {heir}: holdfast ha history"
                 )
             }
-            None => format!("{heir} is not heard any more. Nothing was lost; see: holdfast ha status"),
+            None => format!("{heir} is not heard any more; see: holdfast ha status"),
         }
     }
 

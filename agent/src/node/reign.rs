@@ -15,7 +15,7 @@ use super::effect::Effect;
 use super::handover::Handover;
 use super::in_sync::InSync;
 use super::quorum::Quota;
-use super::transition::Cause;
+use super::transition::{self, Cause};
 use super::voting::Reform;
 use super::{Node, Phase};
 
@@ -419,7 +419,14 @@ impl Node {
             self.retire_after_release(now, reign.epoch);
         }
         if let Some(handover) = reign.handover {
-            self.decline_handover(handover, cause, out);
+            let me = &self.settings.me;
+            let reason = transition::find(reign.role, cause, Role::Standby).map_or("", |row| row.reason);
+            let gave_up = |target: &Member| {
+                format!(
+                    "{me} gave the role up before the switchover to {target} was complete: {reason}. {target}, or another member that is in sync, may take over; see: holdfast ha status"
+                )
+            };
+            self.decline_handover(&handover, gave_up, out);
         }
         // The other half of a pair may take over at once, and fall silent again.
         self.seen_in_sync = false;

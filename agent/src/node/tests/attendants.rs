@@ -364,6 +364,9 @@ fn a_switchover_that_is_called_off_can_be_ordered_again() {
     cluster.power_off(B);
     cluster.run_until(3 * SECOND, |c| c.primary() == Some(A) && c.role(A) == Role::Primary);
     assert!(causes(&cluster, A).contains(&Cause::HandoverFailed));
+    let answer = cluster.hosts[A].answers[&1].as_ref().expect_err("it was called off");
+    let said = "the switchover to b was called off, since it left the in-sync set. a is primary as before";
+    assert!(answer.message.starts_with(said), "{answer:?}");
     cluster.boot(B);
     cluster.run_until(5 * SECOND, |c| c.in_sync(A) == [A, B]);
     cluster.run(SECOND);
@@ -371,6 +374,21 @@ fn a_switchover_that_is_called_off_can_be_ordered_again() {
     // The answer to the first order to leave must not be taken for one to the second.
     let took = cluster.run_until(3 * SECOND, |c| c.primary() == Some(B));
     assert!(took >= 500 * MS, "{took:?}");
+}
+
+#[test]
+fn a_primary_that_loses_its_lease_in_a_switchover_does_not_say_what_became_of_the_role() {
+    let mut cluster = cluster();
+    cluster.hosts[A].retires = Some(SECOND);
+    cluster.command(A, 1, Command::Failover { to: None });
+    cluster.run(100 * MS);
+    cluster.isolate(A);
+    cluster.run_until(SECOND, |c| c.hosts[A].answers.contains_key(&1));
+    let answer = cluster.hosts[A].answers[&1].as_ref().expect_err("it was not completed here");
+    let said = "a gave the role up before the switchover to b was complete: ";
+    assert!(answer.message.starts_with(said) && answer.message.contains("may take over"), "{answer:?}");
+    assert!(!answer.message.contains("lost;"), "it cannot know that: {answer:?}");
+    cluster.run_until(SECOND, |c| c.primary() == Some(B));
 }
 
 #[test]
