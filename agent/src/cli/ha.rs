@@ -9,7 +9,8 @@ use super::args::{HaArgs, HaCommand, MembersCommand};
 use super::client::{Client, shaped};
 use super::paint::Paint;
 use super::{
-    UNHEALTHY, audit_view, check_view, cluster_view, history_view, replay, reset, say, say_json, status_view,
+    UNHEALTHY, audit_view, check_view, cluster_view, history_view, may_restart, replay, reset, say, say_json,
+    status_view,
 };
 use crate::api::Cluster;
 use crate::runtime::audit::Shown;
@@ -34,6 +35,9 @@ pub(super) fn run(args: HaArgs) -> Result<ExitCode> {
             false => say(&audit_view::verdict(&verified, Paint::for_stdout()))?,
         }
         return Ok(audit_view::status(&verified));
+    }
+    if let HaCommand::MayRestart { config } = &args.command {
+        return may_restart::run(args.api, config.as_deref());
     }
     let client = Client::new(&args.api)?;
     match args.command {
@@ -71,7 +75,9 @@ pub(super) fn run(args: HaArgs) -> Result<ExitCode> {
                 false => say(&format!("{}\n", shaped::<Written>(answer)?.path.display()))?,
             }
         }
-        HaCommand::Replay { .. } | HaCommand::Reset { .. } => unreachable!("needs no agent, see above"),
+        HaCommand::Replay { .. } | HaCommand::Reset { .. } | HaCommand::MayRestart { .. } => {
+            unreachable!("done above")
+        }
         HaCommand::Failover { to } => {
             let body = to.map_or_else(|| json!({}), |to| json!({"to": to}));
             done(client.order("/api/ha/failover", body)?, as_json)?;

@@ -27,20 +27,21 @@ const TAIL_LINES: usize = 60;
 /// machine's directory, its name, the layers of the image, and the host's control groups.
 ///
 /// The lab's own /sys has no control groups in it, and lies over the one that has. /run is not shared with this machine,
-/// where nspawn would leave something behind. What it writes in the end is its status: a machine that is off has none.
+/// where nspawn would leave something behind. What it writes in the end is its status.
 const BOOT: &str = r#"
 dir=$1 name=$2 layers=$3
 shift 3
-umount /sys 2>/dev/null || true
+trap 'echo $? >"$dir/ended"' EXIT
+set -e
+umount --lazy /sys
 mount -t tmpfs -o mode=755 tmpfs /run
-mount -t overlay overlay -o "lowerdir=$layers,upperdir=$dir/disk,workdir=$dir/work" "$dir/root" || exit 1
-for group; do echo $$ >"$group/cgroup.procs" || exit 1; done
+mount -t overlay overlay -o "lowerdir=$layers,upperdir=$dir/disk,workdir=$dir/work" "$dir/root"
+for group; do echo $$ >"$group/cgroup.procs"; done
 SYSTEMD_NSPAWN_API_VFS_WRITABLE=network SYSTEMD_LOG_TARGET=console \
     systemd-nspawn --quiet --boot --directory="$dir/root" --machine="$name" --hostname="$name" \
     --register=no --keep-unit --network-namespace-path=/proc/self/ns/net \
     --capability=all --system-call-filter=bpf \
     --link-journal=no --resolv-conf=off --timezone=off --console=pipe
-echo $? >"$dir/ended"
 "#;
 
 /// A command as an operator at the host's own terminal runs it, and not as the test's environment would have it.
@@ -247,6 +248,16 @@ impl Host {
         self.run(&format!("chmod 600 {path}")).map(drop)
     }
 
+    /// The bytes of a file.
+    pub fn bytes(&self, path: &str) -> Result<Vec<u8>> {
+        fs::read(self.seen(path)?).with_context(|| format!("read {path} on {}", self.name()))
+    }
+
+    /// Writes bytes into a file that is there, and leaves its owner and mode.
+    pub fn write_bytes(&self, path: &str, bytes: &[u8]) -> Result<()> {
+        fs::write(self.seen(path)?, bytes).with_context(|| format!("write {path} on {}", self.name()))
+    }
+
     /// Copies a file of this machine into a directory of the host; the result is its path there.
     pub fn copy_in(&self, file: &Path, to: &str) -> Result<String> {
         let name = file.file_name().and_then(|name| name.to_str()).context("a file with a name")?;
@@ -257,7 +268,9 @@ impl Host {
 
     /// The end of its journal.
     pub fn journal(&self) -> String {
-        let said = self.try_run(&format!("journalctl --no-pager -o short-precise -n {TAIL_LINES}"));
+        // Without the host's own small talk at boot.
+        let units = "-u 'holdfast*' -u haproxy -u 'postgresql*'";
+        let said = self.try_run(&format!("journalctl --no-pager -o short-precise -n {TAIL_LINES} {units}"));
         said.map_or_else(|error| format!("{error:#}"), |said| said.stdout)
     }
 

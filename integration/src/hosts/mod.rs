@@ -124,6 +124,9 @@ impl Hosts {
             .collect::<Result<Vec<Host>>>()?;
         let hosts = Hosts { hosts, cluster, binary };
         hosts.boot_all()?;
+        if !may_raise_limits()? {
+            hosts.hosts.iter().try_for_each(grant_rights_instead)?;
+        }
         Ok(hosts)
     }
 
@@ -160,10 +163,14 @@ impl Hosts {
         }
     }
 
-    /// Puts the package of `version` onto `name` and has apt install it, as an operator does.
+    /// Puts the package of `version` onto `name`; the result is its path there.
+    pub fn put_package(&self, name: &str, version: &str) -> Result<String> {
+        self.host(name)?.copy_in(package::pack(&self.binary, version, &image::cache()?)?, "/root")
+    }
+
+    /// Has apt install the package of `version` on `name`, as an operator does.
     pub fn install(&self, name: &str, version: &str) -> Result<Said> {
-        let host = self.host(name)?;
-        let file = host.copy_in(package::pack(&self.binary, version, &image::cache()?)?, "/root")?;
+        let (host, file) = (self.host(name)?, self.put_package(name, version)?);
         host.run(&format!("apt-get install -q -y --allow-downgrades {file}"))
     }
 
@@ -281,6 +288,29 @@ impl Hosts {
         }
         text
     }
+}
+
+/// Whether systemd in a host can give a unit more of a limit than this process has (CAP_SYS_RESOURCE).
+fn may_raise_limits() -> Result<bool> {
+    const SYS_RESOURCE: u32 = 24;
+    let status = std::fs::read_to_string("/proc/self/status").context("find out what this process may do")?;
+    let rights = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).context("its rights")?;
+    Ok(u64::from_str_radix(rights.trim(), 16)? >> SYS_RESOURCE & 1 == 1)
+}
+
+/// Where a test's own drop-ins are, on such a machine.
+pub const DROP_INS: &str = "/etc/systemd/system/*holdfast*.service.d";
+
+/// The units' `LimitRTPRIO=` and `LimitMEMLOCK=`, said by rights, for a machine on which nobody can raise a limit. Without
+/// either a member would miss heartbeats whenever the machine is busy, and what hosts do in such a test is not what they
+/// do.
+const DROP_IN: &str = "[Service]\nCapabilityBoundingSet=CAP_SYS_NICE CAP_IPC_LOCK\n\
+                       AmbientCapabilities=CAP_SYS_NICE CAP_IPC_LOCK\n";
+
+fn grant_rights_instead(host: &Host) -> Result<()> {
+    let dir = format!("/etc/systemd/system/{}.service.d", unit_of(host.name()));
+    host.run(&format!("mkdir -p {dir}"))?;
+    host.write(&format!("{dir}/limits.conf"), DROP_IN)
 }
 
 /// The unit of a member.

@@ -12,8 +12,11 @@ use crate::steps::Story;
 fn a_pair_lives_through_reboots_power_cuts_and_kills_with_no_person() {
     promise_on_hosts(Image::Bare, |hosts| {
         hosts.set_up(NOW, "pair-with-witness-{}.hcl", |_, text| text)?;
-        let gate = hosts.cluster().status("a")?.gate;
-        println!("the gate: {gate}");
+        for host in hosts.all() {
+            let said = host.run("holdfast ha status | grep -E '^(gate|real time)'")?.stdout;
+            ensure!(said.contains("SCHED_FIFO"), "{} goes behind other programs: {said}", host.name());
+            println!("{}: {}", host.name(), said.trim().replace('\n', "; "));
+        }
         let mut story = Story::begin(hosts)?;
         story.step("the standby reboots", |_, standby| hosts.host(standby)?.reboot())?;
         story.step("the primary reboots", |primary, _| hosts.host(primary)?.reboot())?;

@@ -5,4 +5,5 @@
 //! it was skipped, and why. `HOLDFAST_HOSTS=must` makes that a failure.
 
 mod everyday;
+mod packages;
 mod steps;
