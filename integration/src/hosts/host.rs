@@ -24,13 +24,13 @@ const WANTS_REBOOT: i32 = 133;
 const TAIL_LINES: usize = 60;
 
 /// Runs in the machine of the lab, as its only process beside the first: mounts the disk and boots. Arguments: the
-/// machine's directory, its name, the layers of the image, and the host's control groups.
+/// machine's directory, its name, the layers of the image, a device to share, and the host's control groups.
 ///
 /// The lab's own /sys has no control groups in it, and lies over the one that has. /run is not shared with this machine,
 /// where nspawn would leave something behind. What it writes in the end is its status.
 const BOOT: &str = r#"
-dir=$1 name=$2 layers=$3
-shift 3
+dir=$1 name=$2 layers=$3 bind=$4
+shift 4
 trap 'echo $? >"$dir/ended"' EXIT
 set -e
 umount --lazy /sys
@@ -41,7 +41,7 @@ SYSTEMD_NSPAWN_API_VFS_WRITABLE=network SYSTEMD_LOG_TARGET=console \
     systemd-nspawn --quiet --boot --directory="$dir/root" --machine="$name" --hostname="$name" \
     --register=no --keep-unit --network-namespace-path=/proc/self/ns/net \
     --capability=all --system-call-filter=bpf \
-    --link-journal=no --resolv-conf=off --timezone=off --console=pipe
+    ${bind:+--bind="$bind"} --link-journal=no --resolv-conf=off --timezone=off --console=pipe
 "#;
 
 /// A command as an operator at the host's own terminal runs it, and not as the test's environment would have it.
@@ -75,6 +75,8 @@ impl fmt::Display for Said {
 pub struct Host {
     machine: Arc<Machine>,
     layers: Layers,
+    /// A device that it shares with others, with its name on the host: `/dev/loop0:/dev/shared`.
+    shared: String,
     group: Group,
     /// The first process of the system, as numbered in the lab's machine.
     first: Mutex<Option<i32>>,
@@ -84,7 +86,13 @@ impl Host {
     /// A host that is off, with an empty disk over `layers`.
     pub fn new(machine: Arc<Machine>, layers: Layers) -> Host {
         let group = Group::of(machine.name());
-        Host { machine, layers, group, first: Mutex::new(None) }
+        Host { machine, layers, shared: String::new(), group, first: Mutex::new(None) }
+    }
+
+    /// The same with a device of this machine in it, by another name.
+    pub fn sharing(mut self, device: &Path, name: &str) -> Host {
+        self.shared = format!("{}:{name}", device.display());
+        self
     }
 
     /// Its name.
@@ -134,8 +142,9 @@ impl Host {
         self.plug_in()?;
         let groups = self.group.make()?;
         let dir = self.machine.dir().display().to_string();
-        let mut argv =
-            ["sh", "-c", BOOT, "sh", &dir, self.name(), &self.layers.0].map(str::to_owned).to_vec();
+        let mut argv = ["sh", "-c", BOOT, "sh", &dir, self.name(), &self.layers.0, &self.shared]
+            .map(str::to_owned)
+            .to_vec();
         argv.extend(groups.iter().map(|group| group.display().to_string()));
         let shell = self.machine.start_process(&argv, &[], "console.log")?;
         let find =

@@ -18,7 +18,7 @@ pub enum Image {
 /// In every image. The program's own dependencies are not among them: apt has to find them there.
 const BARE: &str = "apt,systemd,systemd-sysv,dbus,init-system-helpers,iproute2,iputils-ping,procps,util-linux,ca-certificates";
 /// On top of it. Without curl: what a hook needs of it, it has to do without.
-const SERVICES: &str = "haproxy postgresql postgresql-client openssl";
+const SERVICES: &str = "haproxy postgresql postgresql-client openssl e2fsprogs";
 /// Grows when images of before must be made anew.
 const MAKE: u32 = 1;
 

@@ -13,6 +13,7 @@
 //! Everything ends with the test, however it ends: processes, mounts and networks by the namespaces of the world, the
 //! control groups by [`Hosts`] and the next run. What stays is the image, in the target directory.
 
+mod disk;
 mod group;
 mod host;
 mod image;
@@ -30,6 +31,7 @@ use holdfast_agent::lab::ledger::Target;
 use holdfast_agent::lab::privilege::{Standing, standing};
 use holdfast_agent::lab::settings::{ClusterSpec, DATA, S3_PORT, VIP, WITNESS};
 
+use self::disk::SharedDisk;
 pub use self::group::{Group, Starved};
 pub use self::host::{Host, Said};
 pub use self::image::Image;
@@ -42,6 +44,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Where this is set to `must`, a machine that cannot boot hosts fails the test, which is skipped else.
 const DEMAND: &str = "HOLDFAST_HOSTS";
+/// The disk that both data members of [`Image::Services`] reach.
+pub const SHARED_DISK: &str = "/dev/shared";
 /// The secret of the S3 root user, whose access key the examples call `admin`. It opens nothing outside of a test.
 const ROOT_SECRET: &str = "root-secret-of-the-test";
 /// What only root of a data member reads, and what the witness's group reads too.
@@ -53,6 +57,7 @@ pub struct Hosts {
     hosts: Vec<Host>,
     cluster: Cluster,
     binary: PathBuf,
+    _shared: Option<SharedDisk>,
 }
 
 /// Runs `body` on three hosts that have just booted, with nothing installed, and panics with their journals if it fails.
@@ -115,14 +120,17 @@ impl Hosts {
         let binary = holdfast_binary()?;
         let idle = [DATA[0], DATA[1], WITNESS].map(str::to_owned).to_vec();
         let cluster = Cluster::start(ClusterSpec { idle, ..ClusterSpec::default() }, dir, &binary)?;
-        let image = image.prepare()?;
-        let hosts = cluster
-            .spec()
-            .members()
-            .into_iter()
-            .map(|name| Ok(Host::new(cluster.world().machine(name)?.clone(), image.clone())))
-            .collect::<Result<Vec<Host>>>()?;
-        let hosts = Hosts { hosts, cluster, binary };
+        let shared = (image == Image::Services).then(|| SharedDisk::make(dir)).transpose()?;
+        let layers = image.prepare()?;
+        let mut hosts = Vec::new();
+        for name in cluster.spec().members() {
+            let host = Host::new(cluster.world().machine(name)?.clone(), layers.clone());
+            hosts.push(match &shared {
+                Some(disk) if name != WITNESS => host.sharing(disk.device(), SHARED_DISK),
+                _ => host,
+            });
+        }
+        let hosts = Hosts { hosts, cluster, binary, _shared: shared };
         hosts.boot_all()?;
         if !may_raise_limits()? {
             hosts.hosts.iter().try_for_each(grant_rights_instead)?;

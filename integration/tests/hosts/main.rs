@@ -6,4 +6,5 @@
 
 mod everyday;
 mod packages;
+mod services;
 mod steps;
