@@ -216,6 +216,17 @@ impl Hosts {
         Ok(())
     }
 
+    /// Has apt install the package of `version` everywhere, at once.
+    pub fn install_all(&self, version: &str) -> Result<()> {
+        std::thread::scope(|scope| {
+            let installing: Vec<_> =
+                self.hosts.iter().map(|host| scope.spawn(|| self.install(host.name(), version))).collect();
+            installing
+                .into_iter()
+                .try_for_each(|thread| thread.join().expect("no panic while installing").map(drop))
+        })
+    }
+
     /// Installs the package everywhere, configures from `example` and enables the units.
     pub fn set_up(
         &self,
@@ -223,9 +234,7 @@ impl Hosts {
         example: &str,
         change: impl Fn(&str, String) -> String,
     ) -> Result<String> {
-        for host in &self.hosts {
-            self.install(host.name(), version)?;
-        }
+        self.install_all(version)?;
         self.configure(example, change)?;
         for host in self.hosts.iter().rev() {
             host.run(&format!("systemctl enable --now {}", unit_of(host.name())))?;

@@ -5,6 +5,7 @@
 //! it was skipped, and why. `HOLDFAST_HOSTS=must` makes that a failure.
 
 mod everyday;
+mod network;
 mod packages;
 mod services;
 mod steps;

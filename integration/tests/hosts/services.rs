@@ -17,9 +17,9 @@ const DATABASE: &str = "postgresql@15-main.service";
 #[test]
 fn haproxy_follows_the_role_with_tls_in_front_of_the_store() {
     promise_on_hosts(Image::Services, |hosts| {
+        hosts.install_all(NOW)?;
         for host in data_hosts(hosts) {
             host.run("systemctl disable --now haproxy")?;
-            hosts.install(host.name(), NOW)?;
             host.run(&format!("install -m 755 {HOOKS}/post-failover.sh /etc/holdfast/"))?;
             let example = host.read(&format!("{EXAMPLES}/pair-with-haproxy.hcl"))?;
             let lines = indented(&example, "frontend s3")?;
@@ -64,8 +64,8 @@ fn haproxy_follows_the_role_with_tls_in_front_of_the_store() {
 #[test]
 fn a_database_is_on_one_host_alone_and_what_it_stored_moves_along() {
     promise_on_hosts(Image::Services, |hosts| {
+        hosts.install_all(NOW)?;
         for host in data_hosts(hosts) {
-            hosts.install(host.name(), NOW)?;
             for hook in ["pre-failover.sh", "post-failover.sh", "postgresql-check.sh"] {
                 host.run(&format!("install -m 755 {HOOKS}/{hook} /etc/holdfast/"))?;
             }

@@ -69,13 +69,16 @@ impl<'a> Story<'a> {
         self.ledgers.last().context("the step's ledger")
     }
 
+    /// Looks whether everything is there that was acknowledged in any step.
+    pub(crate) fn look(&self) -> Result<()> {
+        ensure!(!self.ledgers.is_empty(), "a story without a step proves nothing");
+        self.ledgers.iter().try_for_each(|ledger| all_there(self.hosts.cluster(), &self.target, ledger))
+    }
+
     /// Ends it: all that was acknowledged in any step is there, and at no time did two hosts serve on the address.
     pub(crate) fn end(self) -> Result<()> {
+        self.look().context("in the end")?;
         let evidence = self.twins.stop()?;
-        ensure!(!self.ledgers.is_empty(), "a story without a step proves nothing");
-        for ledger in &self.ledgers {
-            all_there(self.hosts.cluster(), &self.target, ledger).context("in the end")?;
-        }
         no_twins(self.hosts.cluster(), &evidence)
     }
 }
