@@ -1,5 +1,5 @@
 //! The Holdfast agent: `node` decides, `runtime` executes, `api` and `cli` show and ask, `lab` tries it all out,
-//! `flight` tells the core again what it was told.
+//! `setup` makes new clusters, `flight` tells the core again what it was told.
 
 mod anew;
 pub mod api;
@@ -9,3 +9,4 @@ pub mod lab;
 pub mod node;
 mod plain_http;
 pub mod runtime;
+pub mod setup;

@@ -135,6 +135,11 @@ fn a_usage_error_is_status_2() {
         &["ha", "history", "--limit", "many"],
         &["agent"],
         &["config", "check"],
+        &["join"],
+        &["init", "--members", "4"],
+        &["init", "--valid", "0s"],
+        &["init", "--peer", "b=10.0.0.2"],
+        &["init", "--output", "/nonexistent/cluster"],
     ] {
         assert_eq!(code(&holdfast(args)), 2, "{args:?}");
     }

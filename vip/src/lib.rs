@@ -47,7 +47,7 @@ pub use conflict::{Contest, Sentinel, Sign};
 pub use echo::echo;
 pub use error::VipError;
 pub use learned::{Learned, Learner};
-pub use link::{LinkView, link_up, mac_of, view as link_view};
+pub use link::{LinkView, link_up, mac_of, usable as usable_links, view as link_view};
 pub use pnet::util::MacAddr;
 pub use probe::{Conflict, ProbeResult, Prober, probe_ip};
 pub use routes::Routes;

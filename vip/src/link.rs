@@ -45,6 +45,22 @@ pub fn view(interface: &str) -> Result<LinkView, VipError> {
     Ok(LinkView { mac, up, addresses })
 }
 
+/// The interfaces that can carry a virtual address, Ethernet ones that are up and have a carrier, by name, with what each
+/// is now.
+///
+/// # Errors
+/// [`VipError::Io`] where interfaces cannot be listed.
+pub fn usable() -> Result<Vec<(String, LinkView)>, VipError> {
+    let entries = getifaddrs().map_err(|e| VipError::io("list the interfaces")(e.into()))?;
+    let mut names: Vec<String> = entries.map(|entry| entry.interface_name).collect();
+    names.sort();
+    names.dedup();
+    // One that goes away between the two looks is not usable.
+    let found = names.into_iter().filter_map(|name| link(&name).ok().map(|link| (name, link)));
+    let fit = found.filter(|(_, link)| link.ethernet && link.up && !link.loopback);
+    Ok(fit.map(|(name, Link { mac, up, addresses, .. })| (name, LinkView { mac, up, addresses })).collect())
+}
+
 /// Looks `interface` up in the calling thread's network namespace.
 pub(crate) fn link(interface: &str) -> Result<Link, VipError> {
     let entries = getifaddrs().map_err(|e| VipError::io("list the interfaces")(e.into()))?;

@@ -1,10 +1,13 @@
 //! The arguments of `holdfast`, and the help that goes with them.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::lab::{self, LabArgs};
+use crate::setup::Policy;
 
 /// Where an agent answers unless its configuration says otherwise.
 pub const DEFAULT_API: &str = "http://127.0.0.1:8080";
@@ -43,6 +46,11 @@ pub enum Command {
     Replication(ReplicationArgs),
     /// Users and buckets of the object store.
     Store(StoreArgs),
+    /// Set up a new cluster, from this host on: writes its configuration, secrets and unit, and prints a line for each
+    /// other host.
+    Init(Box<InitArgs>),
+    /// Make this host a member of a cluster that `holdfast init` sets up on another one.
+    Join(JoinArgs),
     /// Try everything on this machine: a pair, a witness and a client in network namespaces.
     Lab(LabArgs),
     /// The process that watches over a hook.
@@ -51,6 +59,108 @@ pub enum Command {
     /// The first process of a host of the lab.
     #[command(hide = true)]
     LabHost(lab::host::HostArgs),
+}
+
+/// Arguments of `holdfast init`.
+#[derive(Args, Debug)]
+#[command(
+    long_about = "Set up a new cluster, from this host on.\n\nFinds out what this host has, asks on a terminal for what it cannot find out, and prints one line `holdfast join TOKEN` for each other host. When all of them have joined it writes the configuration, the secrets and, where no package did, the unit of every member, starts them, and waits until all is well. Until then nothing is written.\n\nA token works once, for a limited time, and only while this command runs; it holds no secret of the cluster. Where the command is interrupted after the decision, running it again goes on where it stopped.",
+    after_help = "Exit status: 0 done, 1 refused or failed, 2 usage, 3 set up, and not healthy within two minutes."
+)]
+pub struct InitArgs {
+    /// The virtual address for clients, in a network of this host; its prefix is found out. On a terminal a free one is
+    /// suggested, and with --yes it is taken.
+    #[arg(long, value_name = "ADDRESS[/PREFIX]")]
+    pub vip: Option<String>,
+    /// The interface for the virtual address [default: that with its network, or that of the default route]
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// This host's own address, by which the others reach it [default: the first one of the interface]
+    #[arg(long, value_name = "ADDRESS")]
+    pub address: Option<IpAddr>,
+    /// What this member is called [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// There will be a witness, on any third machine: the set-up to prefer for two data members.
+    #[arg(long, conflicts_with = "no_witness")]
+    pub witness: bool,
+    /// There will be no witness.
+    #[arg(long)]
+    pub no_witness: bool,
+    /// How many members have the data, this one included: 2, or 3 without a witness.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=3))]
+    pub members: u8,
+    /// What a pair without a witness does when one falls silent.
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t = Policy::Probe)]
+    pub two_node: Policy,
+    /// The gateway by which a pair without a witness tells who is cut off [default: that of this host, if it answers]
+    #[arg(long, value_name = "ADDRESS")]
+    pub gateway: Option<IpAddr>,
+    /// The TCP port on which this command waits for the others [default: that of replication, which firewalls let through]
+    #[arg(long, value_name = "PORT", default_value_t = 9001, hide_default_value = true)]
+    pub port: u16,
+    /// How long a token is good, such as 90s, 30m or 2h.
+    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = crate::setup::duration)]
+    pub valid: Duration,
+    /// Ask nothing: what is not said is what is suggested.
+    #[arg(long)]
+    pub yes: bool,
+    /// Start nothing, here; `holdfast join` has the same.
+    #[arg(long)]
+    pub no_start: bool,
+    /// Also write the join lines to this file, for this user alone, each behind whom it is for; it is removed at the end.
+    #[arg(long, value_name = "FILE")]
+    pub tokens_file: Option<PathBuf>,
+    /// Instead of all that: write the files of every member to DIR/NAME/, for a configuration management. Uses no network,
+    /// and needs --node, --address, --interface, --vip and the other members.
+    #[arg(long, value_name = "DIR", conflicts_with = "tokens_file")]
+    pub output: Option<PathBuf>,
+    /// With --output: another data member. May be given twice.
+    #[arg(long, value_name = "NAME=ADDRESS", requires = "output")]
+    pub peer: Vec<String>,
+    /// With --output: the witness.
+    #[arg(long, value_name = "NAME=ADDRESS", requires = "output", conflicts_with = "no_witness")]
+    pub witness_at: Option<String>,
+    /// Where the files go.
+    #[command(flatten)]
+    pub dirs: DirArgs,
+}
+
+/// Arguments of `holdfast join`.
+#[derive(Args, Debug)]
+#[command(
+    long_about = "Make this host a member of a cluster that `holdfast init` sets up on another one.\n\nConnects with host one, waits until all others have joined too, and writes the configuration and secrets that it gets, checked by this program first. A host that is configured already is left as it is."
+)]
+pub struct JoinArgs {
+    /// What `holdfast init` printed for this host; `-` reads it from standard input. On a terminal it is asked for.
+    #[arg(value_name = "TOKEN", env = "HOLDFAST_JOIN_TOKEN", hide_env = true, hide_env_values = true)]
+    pub token: Option<String>,
+    /// What this member is called [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// The interface for the virtual address [default: that with its network]
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// Start nothing.
+    #[arg(long)]
+    pub no_start: bool,
+    /// Where the files go.
+    #[command(flatten)]
+    pub dirs: DirArgs,
+}
+
+/// Where a member's files go.
+#[derive(Args, Clone, Debug)]
+pub struct DirArgs {
+    /// Where configuration and secrets go; the units look in the default place alone.
+    #[arg(long, value_name = "DIR", default_value = "/etc/holdfast")]
+    pub config_dir: PathBuf,
+    /// Where the member keeps its votes [default: /var/lib/holdfast, /var/lib/holdfast-witness on a witness]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Where a data member keeps log and index [default: `store` in the state directory, or as on host one]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
 }
 
 /// Arguments of `holdfast agent`.

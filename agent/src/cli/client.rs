@@ -23,7 +23,7 @@ const MAX_TOKEN_BYTES: u64 = 4096;
 
 /// A caller of one agent.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     url: String,
     token: Option<String>,
     actor: Option<String>,
@@ -47,8 +47,13 @@ impl Client {
         Ok(Client { url, token: token(args)?, actor })
     }
 
+    /// A caller of the agent of this host, where it answers unless told otherwise.
+    pub(crate) fn of_this_host() -> Client {
+        Client { url: super::args::DEFAULT_API.to_owned(), token: None, actor: None }
+    }
+
     /// Reads `path`.
-    pub(super) fn get(&self, path: &str) -> Result<Value> {
+    pub(crate) fn get(&self, path: &str) -> Result<Value> {
         self.send(reqwest::Method::GET, path, None)
     }
 
@@ -200,7 +205,7 @@ fn token(args: &ApiArgs) -> Result<Option<String>> {
 }
 
 /// An answer in the shape that this build knows.
-pub(super) fn shaped<T: DeserializeOwned>(answer: Value) -> Result<T> {
+pub(crate) fn shaped<T: DeserializeOwned>(answer: Value) -> Result<T> {
     serde_json::from_value(answer).context(
         "the agent's answer has a shape that this program does not know; are both of the same version? (--json shows it as it is)",
     )

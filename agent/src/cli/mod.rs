@@ -11,21 +11,21 @@ mod archives_view;
 pub mod args;
 mod audit_view;
 mod check_view;
-mod client;
+pub(crate) mod client;
 mod cluster_view;
 mod config_check;
 mod discreet;
 mod ha;
 mod history_view;
 mod may_restart;
-mod paint;
+pub(crate) mod paint;
 mod replay;
 mod replay_view;
 mod replication;
 mod replication_view;
 mod reset;
 mod resync;
-mod status_view;
+pub(crate) mod status_view;
 mod store;
 mod store_view;
 #[cfg(test)]
@@ -42,8 +42,10 @@ use args::{Cli, Command, ConfigCommand};
 
 /// Something failed or was refused.
 const FAILED: u8 = 1;
+/// The arguments do not say what is needed.
+const USAGE: u8 = 2;
 /// The cluster is not healthy.
-const UNHEALTHY: u8 = 3;
+pub(crate) const UNHEALTHY: u8 = 3;
 
 /// Runs the command that the arguments of this process name.
 ///
@@ -61,6 +63,8 @@ pub fn run() -> ExitCode {
         Command::Ha(args) => told(discreetly(|| ha::run(args))),
         Command::Replication(args) => told(discreetly(|| replication::run(args))),
         Command::Store(args) => told(discreetly(|| store::run(args))),
+        Command::Init(args) => told(crate::setup::init(args)),
+        Command::Join(args) => told(discreet::hide_join_token().and_then(|()| crate::setup::join(args))),
         Command::Lab(args) => told(crate::lab::run(args)),
         Command::HookKeeper(args) => crate::runtime::hooks::keeper::main(&args),
         Command::LabHost(args) => told(crate::lab::host::main(args)),
@@ -78,7 +82,7 @@ fn discreetly(command: impl FnOnce() -> anyhow::Result<ExitCode>) -> anyhow::Res
 fn told(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     outcome.unwrap_or_else(|error| {
         eprintln!("holdfast: {error:#}");
-        ExitCode::from(FAILED)
+        ExitCode::from(if error.is::<crate::setup::Usage>() { USAGE } else { FAILED })
     })
 }
 

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 /// Whether to colour.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Paint(bool);
+pub(crate) struct Paint(bool);
 
 impl Paint {
     /// No colours.
@@ -15,7 +15,7 @@ impl Paint {
     pub(super) const COLOURED: Paint = Paint(true);
 
     /// As stdout and the environment ask for.
-    pub(super) fn for_stdout() -> Paint {
+    pub(crate) fn for_stdout() -> Paint {
         let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         Paint(std::io::stdout().is_terminal() && !forbidden && !dumb)

@@ -10,7 +10,7 @@ use crate::runtime::secrets::describe;
 use crate::runtime::status::{PeerStatus, Status};
 
 /// The whole view, with its line end.
-pub(super) fn render(status: &Status, paint: Paint) -> String {
+pub(crate) fn render(status: &Status, paint: Paint) -> String {
     let mut out = verdict(status, paint);
     if let Some(paused) = &status.paused {
         let by = paused.by.as_deref().map_or_else(String::new, |by| format!(", ordered on {by}"));

@@ -31,6 +31,8 @@ pub enum Channel {
     Log,
     /// What goes beside it and means nothing here: bytes, up to [`MAX_FRAME`] in a message.
     Aside,
+    /// The one conversation by which a host becomes a member, under a key that is good for nothing else: bytes too.
+    Join,
 }
 
 impl Channel {
@@ -38,6 +40,7 @@ impl Channel {
         match self {
             Channel::Log => b"holdfast stream ",
             Channel::Aside => b"holdfast aside ",
+            Channel::Join => b"holdfast join ",
         }
     }
 
@@ -45,6 +48,7 @@ impl Channel {
         match self {
             Channel::Log => KEY_LABEL,
             Channel::Aside => b"holdfast aside v1",
+            Channel::Join => b"holdfast join v1",
         }
     }
 }
@@ -187,7 +191,7 @@ impl Sealer {
         self.seal_with(out, |plain| frame.encode(plain))
     }
 
-    /// Appends the wire's bytes of a message of [`Channel::Aside`] to `out`.
+    /// Appends the wire's bytes of a message of [`Channel::Aside`] or [`Channel::Join`] to `out`.
     pub fn seal_bytes(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<usize, StreamError> {
         self.seal_with(out, |plain| plain.extend_from_slice(message))
     }
@@ -288,7 +292,7 @@ impl Opener {
         })
     }
 
-    /// The same for the messages of [`Channel::Aside`].
+    /// The same for the messages of [`Channel::Aside`] and [`Channel::Join`].
     pub fn feed_bytes(&mut self, bytes: &[u8], messages: &mut Vec<Bytes>) -> Result<(), StreamError> {
         self.feed_with(bytes, |message| {
             messages.push(message);
@@ -534,8 +538,8 @@ impl NoiseSession {
         match self.channel {
             Channel::Log => opener.feed(early, frames)?,
             // Whoever opened it speaks first, and cannot before this.
-            Channel::Aside if early.is_empty() => {}
-            Channel::Aside => return Err(StreamError(StreamErrorKind::Handshake)),
+            Channel::Aside | Channel::Join if early.is_empty() => {}
+            Channel::Aside | Channel::Join => return Err(StreamError(StreamErrorKind::Handshake)),
         }
         self.state = State::Open { sealer, opener };
         Ok(())
@@ -700,9 +704,10 @@ mod tests {
 
     #[test]
     fn channels_are_strangers_to_each_other() {
-        assert!(meet(Channel::Log, Channel::Log).is_some());
-        assert!(meet(Channel::Log, Channel::Aside).is_none());
-        assert!(meet(Channel::Aside, Channel::Log).is_none());
+        let all = [Channel::Log, Channel::Aside, Channel::Join];
+        for (opens, accepts) in all.into_iter().flat_map(|one| all.map(|other| (one, other))) {
+            assert_eq!(meet(opens, accepts).is_some(), opens == accepts, "{opens:?} {accepts:?}");
+        }
     }
 
     #[test]
