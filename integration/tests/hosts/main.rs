@@ -7,5 +7,6 @@
 mod everyday;
 mod network;
 mod packages;
+mod readme;
 mod services;
 mod steps;

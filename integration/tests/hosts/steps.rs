@@ -31,8 +31,16 @@ pub(crate) struct Story<'a> {
 impl<'a> Story<'a> {
     /// Begins with hosts that serve already.
     pub(crate) fn begin(hosts: &'a Hosts) -> Result<Story<'a>> {
+        Story::begin_at(hosts, hosts.target("story"))
+    }
+
+    /// The same where the key of the S3 root user is `secret`.
+    pub(crate) fn begin_with(hosts: &'a Hosts, secret: &str) -> Result<Story<'a>> {
+        Story::begin_at(hosts, Target { secret_key: secret.to_owned(), ..hosts.target("story") })
+    }
+
+    fn begin_at(hosts: &'a Hosts, target: Target) -> Result<Story<'a>> {
         hosts.wait_well()?;
-        let target = hosts.target("story");
         target.create_bucket(&hosts.cluster().client()?, PATIENCE)?;
         Ok(Story { hosts, target, ledgers: Vec::new(), twins: Twins::watch(hosts.cluster())? })
     }
