@@ -214,6 +214,42 @@ fn an_order_carries_its_body_and_the_token_and_prints_the_answer() {
     }
 }
 
+#[test]
+fn one_member_is_edited_and_shown_by_its_name() {
+    let answer = r#"{"message":"the priority of b is 10 (before: 100)"}"#;
+    let (url, thread) = agent("200 OK", answer.to_owned());
+    let output = holdfast(&["ha", "members", "edit", "b", "--priority", "10", "--api", &url]);
+    assert_eq!((code(&output), stdout(&output).as_str()), (0, "the priority of b is 10 (before: 100)\n"));
+    let request = thread.join().unwrap();
+    assert!(request.starts_with("PATCH /api/cluster/nodes/b HTTP/1.1\r\n"), "{request}");
+    assert!(request.ends_with("\r\n\r\n{\"priority\":10}"), "{request}");
+
+    let refused = r#"{"error":{"code":"other_member","message":"this is a"}}"#;
+    let (url, thread) = agent("409 Conflict", refused.to_owned());
+    let output = holdfast(&["ha", "members", "edit", "b", "--priority", "10", "--api", &url]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("refused (other_member): this is a"), "{}", stderr(&output));
+    thread.join().unwrap();
+
+    let member = r#"{"id":"b","kind":"data","is_self":false,"role":"standby","epoch":7,"priority":100,
+        "in_sync":true,"vote":true,"alive":true,"last_heard_ms":34,"paths":[]}"#;
+    for json in [false, true] {
+        let (url, thread) = agent("200 OK", member.to_owned());
+        let mut args = vec!["ha", "members", "show", "b/../a", "--api", &url];
+        args.extend(json.then_some("--json"));
+        let output = holdfast(&args);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert!(stdout(&output).contains("standby"), "{}", stdout(&output));
+        let request = thread.join().unwrap();
+        assert!(request.starts_with("GET /api/cluster/nodes/b%2F..%2Fa HTTP/1.1\r\n"), "{request}");
+    }
+    for wrong in
+        [&["edit", "b"][..], &["edit", "--priority", "1"], &["edit", "b", "--priority", "-1"], &["show"]]
+    {
+        assert_eq!(code(&holdfast(&[&["ha", "members"], wrong].concat())), 2, "{wrong:?}");
+    }
+}
+
 /// As `ps` shows them while the agent takes its time.
 #[test]
 fn a_token_does_not_stay_in_the_arguments() {

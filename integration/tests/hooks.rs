@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use holdfast_agent::lab::agent_api::HistoryEntry;
+use holdfast_agent::lab::agent_api::{self, Answer, HistoryEntry};
 use holdfast_agent::lab::cluster::{Cluster, Fault};
 use holdfast_agent::lab::settings::ClusterSpec;
 use holdfast_integration::promise;
@@ -137,7 +137,15 @@ fn a_veto_keeps_the_role_where_it_was_and_no_address_moves() {
     promise(spec, |cluster| {
         cluster.wait_in_sync(LIMIT)?;
         let order = serde_json::json!({"to": "b"});
-        let _ = cluster.post("a", "/api/ha/failover", Some(order));
+        // a has no hooks and knows nothing of those of b: it must not say that b is primary before b does.
+        let answer = agent_api::order(&cluster.netns("a")?, "/api/ha/failover", Some(order))?;
+        let refused = |answer: &Answer| match answer {
+            Answer::Declined { code, text } => {
+                code == "handover_failed" && text.contains("a is primary in epoch 3 again")
+            }
+            Answer::Done(_) => false,
+        };
+        ensure(refused(&answer), || format!("{answer:?}"))?;
         cluster.wait_until("the veto", LIMIT, |_| {
             let history = cluster.history("b").unwrap_or_default();
             history.iter().any(|entry| entry.cause == "not_prepared")

@@ -158,3 +158,32 @@ fn a_dead_host_is_replaced_by_a_new_one_while_the_cluster_serves() {
         all_there(cluster, &target, &ledger)
     });
 }
+
+#[test]
+fn another_preference_moves_the_role_where_failback_is_automatic_and_ends_with_the_agent() {
+    let mut spec = ClusterSpec { failback_mode: Some("auto".to_owned()), ..ClusterSpec::default() };
+    for host in ["a", "b"] {
+        spec.extra_ha.insert(host.to_owned(), "    failback_delay = \"1s\"".to_owned());
+    }
+    promise(spec, |cluster| {
+        ensure(cluster.wait_in_sync(LIMIT)? == "a", || "the preferred one is primary".to_owned())?;
+        let (done, said) = members(cluster, "a", &["edit", "b", "--priority", "10"])?;
+        ensure(!done && said.contains("refused (other_member)"), || said)?;
+        let (done, said) = members(cluster, "b", &["edit", "b", "--priority", "10"])?;
+        ensure(done && said.contains("preferred to a, which is primary"), || said)?;
+        let primary = |cluster: &Cluster, wanted: &'static str| {
+            let is = |all: &[Status]| all.iter().any(|s| s.node == wanted && s.is_primary());
+            cluster.wait_until(&format!("{wanted} to be primary"), LIMIT, is)
+        };
+        primary(cluster, "b")?;
+        let (done, said) = members(cluster, "a", &["show", "b"])?;
+        ensure(done && said.contains(" 10 "), || said)?;
+        // The agent's next life has what is configured.
+        cluster.inflict("b", Fault::PowerOff)?;
+        primary(cluster, "a")?;
+        cluster.inflict("b", Fault::Heal)?;
+        wait_for_set(cluster, &["a", "b"])?;
+        let (done, said) = members(cluster, "b", &["show", "b"])?;
+        ensure(done && said.contains(" 100 "), || said)
+    });
+}

@@ -58,8 +58,8 @@ const DOCUMENTS: [&str; 7] = [
 ];
 
 impl Contents {
-    /// Reads everything from `assets`, and the program.
-    pub(crate) fn gather(assets: &Path, binary: &Path) -> Result<Contents> {
+    /// Reads everything from `assets`, and the program; `sbom` says what that is made of.
+    pub(crate) fn gather(assets: &Path, binary: &Path, sbom: Vec<u8>) -> Result<Contents> {
         let mut files = vec![Entry { path: "usr/bin/holdfast".into(), mode: 0o755, content: read(binary)? }];
         for unit in ["holdfast.service", "holdfast-witness.service"] {
             files.push(Entry {
@@ -86,6 +86,8 @@ impl Contents {
             let path = format!("usr/share/doc/holdfast/{document}");
             files.push(Entry { path, mode: 0o644, content: read(&root.join(document))? });
         }
+        let path = "usr/share/doc/holdfast/sbom.cdx.json".into();
+        files.push(Entry { path, mode: 0o644, content: sbom });
         for (path, content) in manual::pages()? {
             let path = format!("usr/share/man/{path}.gz");
             files.push(Entry { path, mode: 0o644, content: manual::compressed(&content)? });

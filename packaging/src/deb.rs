@@ -38,7 +38,7 @@ fn control(contents: &Contents, about: &About, architecture: &str) -> Result<Vec
     let description = DESCRIPTION.replace('\n', "\n ");
     let control = format!(
         "Package: holdfast\nVersion: {}\nArchitecture: {architecture}\nMaintainer: {MAINTAINER}\nInstalled-Size: {kib}\n\
-         Section: admin\nPriority: optional\nDepends: libc6 (>= 2.34), init-system-helpers, systemd\n\
+         Section: admin\nPriority: optional\nDepends: libc6 (>= 2.34), libgcc-s1, init-system-helpers, systemd\n\
          Recommends: fence-agents\nDescription: {SUMMARY}\n {description}\n",
         about.version,
     );

@@ -15,7 +15,7 @@ use roff::{Roff, bold, italic, roman};
 pub(crate) type Document = (String, Vec<u8>);
 
 /// The commands that only an administrator of the host uses: section 8.
-const OF_ADMINISTRATORS: [&str; 2] = ["agent", "sweep"];
+const OF_ADMINISTRATORS: [&str; 4] = ["agent", "init", "join", "sweep"];
 
 /// `man1/holdfast.1` and a page for each command, `man8/` for those of administrators.
 pub(crate) fn pages() -> Result<Vec<Document>> {

@@ -26,6 +26,7 @@ pub(crate) fn build(contents: &Contents, about: &About, architecture: &str, out:
     }
     package
         .requires(Dependency::greater_eq("glibc", "2.34"))
+        .requires(Dependency::any("libgcc_s.so.1()(64bit)"))
         .requires(Dependency::any("systemd"))
         .recommends(Dependency::any("fence-agents-all"))
         .post_install_script(contents.script("rpm/post")?)

@@ -1,4 +1,4 @@
-//! A client that other programs use, unmodified.
+//! A client that other programs use, over the transport that the agent gives it.
 
 mod support;
 
@@ -11,6 +11,8 @@ use object_store::{
     PutMultipartOptions, PutOptions, UpdateVersion,
 };
 use support::Endpoint;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 fn pattern(len: usize) -> Bytes {
     (0..len as u64).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect::<Vec<_>>().into()
@@ -105,4 +107,49 @@ async fn a_presigned_link_works_without_keys_and_not_when_changed() {
     let changed = get.as_str().replace("a%20link", "another");
     assert_eq!(reqwest::get(changed).await.unwrap().status(), 403);
     assert_eq!(reqwest::get(put).await.unwrap().status(), 403, "a link to put does not read");
+}
+
+/// A server that answers each connection's first request with the next of these, and with nothing where one is empty.
+/// Ends when all are said, with what it was asked.
+async fn server(answers: Vec<String>) -> (std::net::SocketAddr, tokio::task::JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        let mut asked = String::new();
+        for answer in answers {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(connection.read_u8().await.unwrap());
+            }
+            connection.write_all(answer.as_bytes()).await.unwrap();
+            asked += &String::from_utf8(request).unwrap();
+        }
+        asked
+    });
+    (addr, serving)
+}
+
+#[tokio::test]
+async fn a_request_whose_connection_breaks_is_sent_again() {
+    let whole = "HTTP/1.1 200 OK\r\netag: \"1\"\r\nlast-modified: Sat, 21 Nov 2026 03:14:15 GMT\r\n\
+                 content-length: 5\r\n\r\nwhole";
+    let (addr, serving) = server(vec![String::new(), whole.to_owned()]).await;
+    let got = support::client(addr).get(&Path::from("x")).await.unwrap();
+    assert_eq!(got.bytes().await.unwrap(), "whole");
+    assert_eq!(serving.await.unwrap().matches("GET /box/x HTTP/1.1").count(), 2);
+}
+
+#[tokio::test]
+async fn nobody_is_followed() {
+    let s3 = Endpoint::with_bucket().await;
+    s3.client().put(&Path::from("x"), pattern(5).into()).await.unwrap();
+    let elsewhere = format!(
+        "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://{}/box/x\r\ncontent-length: 0\r\n\r\n",
+        s3.addr
+    );
+    let (addr, serving) = server(vec![elsewhere]).await;
+    let error = support::client(addr).get(&Path::from("x")).await.unwrap_err();
+    assert!(format!("{error:?}").contains("307"), "{error:?}");
+    assert_eq!(serving.await.unwrap().matches("GET /box/x HTTP/1.1").count(), 1);
 }

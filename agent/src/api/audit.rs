@@ -9,7 +9,7 @@ use axum::Json;
 use axum::body::{Body, to_bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -130,19 +130,24 @@ fn entry(request: &Request, from: Option<String>, by: &str) -> Entry {
     let path = request.uri().path();
     let claimed = request.headers().get(ACTOR).and_then(|name| name.to_str().ok());
     let claimed = claimed.map(|name| name.chars().filter(|c| c.is_ascii_graphic()).take(MAX_ACTOR).collect());
-    Entry {
-        by: by.to_owned(),
-        from,
-        claimed,
-        action: match (path.strip_prefix("/api/store/"), path.strip_prefix("/api/replication/archives/")) {
-            (Some(rest), _) => format!("store {} {rest}", request.method().as_str().to_lowercase()),
-            (_, Some(rest)) => match rest.split_once('/') {
-                Some((name, order)) => format!("archive {order} {name}"),
-                None => format!("archive {} {rest}", request.method().as_str().to_lowercase()),
-            },
-            (None, None) => path.rsplit('/').next().unwrap_or(path).to_owned(),
-        },
-        ..Entry::default()
+    Entry { by: by.to_owned(), from, claimed, action: action(request.method(), path), ..Entry::default() }
+}
+
+/// What is asked for, in few words.
+fn action(method: &Method, path: &str) -> String {
+    let method = method.as_str().to_lowercase();
+    let about = |what: &str, rest: &str| match rest.split_once('/') {
+        Some((name, order)) => format!("{what} {order} {name}"),
+        None => format!("{what} {method} {rest}"),
+    };
+    if let Some(rest) = path.strip_prefix("/api/store/") {
+        format!("store {method} {rest}")
+    } else if let Some(rest) = path.strip_prefix("/api/replication/archives/") {
+        about("archive", rest)
+    } else if let Some(rest) = path.strip_prefix("/api/cluster/nodes/") {
+        about("member", rest)
+    } else {
+        path.rsplit('/').next().unwrap_or(path).to_owned()
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) struct Outcome {
     message: String,
 }
 
-type Body = Result<Bytes, BytesRejection>;
+pub(super) type Body = Result<Bytes, BytesRejection>;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -72,7 +72,7 @@ pub(super) async fn failback(State(api): State<Api>, body: Body) -> Result<Json<
 /// These orders have nothing to say beyond their path: a body with anything in it was meant otherwise.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct NothingMore {}
+pub(super) struct NothingMore {}
 
 /// Looks into everything that a failover needs. Changes nothing; but it sends packets on the networks of the
 /// virtual addresses, announcements among them, so it is asked for like a change.
@@ -123,30 +123,6 @@ pub(super) async fn fence_confirmed(State(api): State<Api>, body: Body) -> Resul
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct NodesBody {
-    #[serde(deserialize_with = "stated")]
-    add: Option<NodeId>,
-    #[serde(deserialize_with = "stated")]
-    remove: Option<NodeId>,
-}
-
-/// Gives a vote to one member, takes that of another: `{"add": NAME, "remove": NAME}`, or one of them.
-pub(super) async fn change_nodes(State(api): State<Api>, body: Body) -> Result<Json<Outcome>, ApiError> {
-    let NodesBody { add, remove } = parse(body)?;
-    if add.is_none() && remove.is_none() {
-        return Err(ApiError::BadRequest(
-            "say who gets a vote and whose is taken: {\"add\": NAME, \"remove\": NAME}, or one of them"
-                .to_owned(),
-        ));
-    }
-    if add == remove {
-        return Err(ApiError::BadRequest("the same member cannot be added and removed".to_owned()));
-    }
-    carry_out(api, Command::ChangeVoters { remove, add }).await
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
 struct RecordBody {}
 
 /// Writes down what the core was told lately; the answer names the file.
@@ -160,7 +136,7 @@ pub(super) async fn record(State(api): State<Api>, body: Body) -> Result<Json<Wr
     }
 }
 
-async fn carry_out(api: Api, command: Command) -> Result<Json<Outcome>, ApiError> {
+pub(super) async fn carry_out(api: Api, command: Command) -> Result<Json<Outcome>, ApiError> {
     // Before its outcome is known: an order that ends the agent leaves a trace too.
     tracing::info!(?command, "an operator's order came by the API");
     let within = api.patience.command;
@@ -171,7 +147,7 @@ async fn carry_out(api: Api, command: Command) -> Result<Json<Outcome>, ApiError
 }
 
 /// The body as JSON whatever its content type says; an empty one means `{}`.
-fn parse<T: DeserializeOwned + Default>(body: Body) -> Result<T, ApiError> {
+pub(super) fn parse<T: DeserializeOwned + Default>(body: Body) -> Result<T, ApiError> {
     let body = whole(body)?;
     if body.trim_ascii().is_empty() { Ok(T::default()) } else { shaped(&body) }
 }
@@ -194,6 +170,6 @@ fn shaped<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 }
 
 /// A key that is there has a value: `null` is a mistake and not an absence.
-fn stated<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+pub(super) fn stated<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }

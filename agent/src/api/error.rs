@@ -30,6 +30,8 @@ pub(super) enum ApiError {
         "this member has no store: it is a witness, or `store {{ root_access_key }}` is missing in its configuration"
     )]
     NoStore,
+    #[error("{0}")]
+    NoSuchMember(String),
 
     // The caller must write the request differently.
     #[error("{0}")]
@@ -77,7 +79,9 @@ pub(super) enum ApiError {
 impl ApiError {
     fn status(&self) -> StatusCode {
         match self {
-            ApiError::UnknownPath | ApiError::NoLog | ApiError::NoStore => StatusCode::NOT_FOUND,
+            ApiError::UnknownPath | ApiError::NoLog | ApiError::NoStore | ApiError::NoSuchMember(_) => {
+                StatusCode::NOT_FOUND
+            }
             ApiError::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::NotInThisVersion => StatusCode::NOT_IMPLEMENTED,
             ApiError::BadRequest(_) => StatusCode::BAD_REQUEST,
@@ -139,6 +143,7 @@ impl ApiError {
             ApiError::TooSlow { .. } => "too_slow",
             ApiError::NotOrdered(_) => "not_ordered",
             ApiError::NoStore => "no_store",
+            ApiError::NoSuchMember(_) => "no_such_member",
             ApiError::Archive(error) => match error {
                 ArchiveError::Unknown(_) => "no_such_archive",
                 ArchiveError::NoObject { .. } => "no_such_object",

@@ -261,7 +261,7 @@ fn member(sheet: &mut Sheet, status: &Status) {
         "The longest time of the last minute or two by which the core was late, and heartbeats with it",
         status.lateness.longest_us as f64 / 1e6,
     );
-    sheet.gauge("priority", "The configured preference; lower is more preferred", status.priority.into());
+    sheet.gauge("priority", "The preference; lower is more preferred", status.priority.into());
     let automatic = status.failback_mode == "auto" && status.failback_enabled;
     sheet.gauge("paused", "1 while automatic changes of primary are paused", status.paused.is_some().into());
     sheet.gauge("drained", "1 while this member is taken out for maintenance", status.drained.into());

@@ -14,6 +14,7 @@ mod error;
 mod guard;
 mod health;
 mod metrics;
+mod nodes;
 mod reading;
 mod resync;
 mod serve;
@@ -160,7 +161,13 @@ fn router_with(handle: Handle, options: ApiOptions, patience: Patience) -> Route
         .route("/api/ha/events", any(not_in_this_version))
         .route("/api/replication/rules", any(not_in_this_version))
         .route("/api/replication/rules/{*rest}", any(not_in_this_version))
-        .route("/api/cluster/nodes", get(reading::cluster).merge(guarded(post(commands::change_nodes))))
+        .route("/api/cluster/nodes", get(reading::cluster).merge(guarded(post(nodes::change_voters))))
+        .route(
+            "/api/cluster/nodes/{id}",
+            get(nodes::show).merge(guarded(put(nodes::edit).patch(nodes::edit).delete(nodes::remove))),
+        )
+        .route("/api/cluster/nodes/{id}/drain", guarded(post(nodes::drain)))
+        .route("/api/cluster/nodes/{id}/resume", guarded(post(nodes::resume)))
         .route("/api/cluster/{*rest}", any(not_in_this_version))
         .method_not_allowed_fallback(async || ApiError::WrongMethod)
         .fallback(async || ApiError::UnknownPath)

@@ -23,7 +23,7 @@ use crate::runtime::recorder::{RecordError, Written};
 use crate::runtime::status::{Counters, Hearing, LatenessStatus, PathStatus, PeerStatus, Status};
 
 /// Every path that takes an order.
-const CHANGES: [&str; 8] = [
+const CHANGES: [&str; 10] = [
     "/api/ha/check",
     "/api/ha/failover",
     "/api/ha/promote",
@@ -32,7 +32,13 @@ const CHANGES: [&str; 8] = [
     "/api/ha/resume",
     "/api/ha/drain",
     "/api/ha/fence-confirmed",
+    "/api/cluster/nodes/a/drain",
+    "/api/cluster/nodes/a/resume",
 ];
+
+fn id(name: &str) -> NodeId {
+    NodeId::new(name).unwrap()
+}
 
 /// A healthy primary with one dead cable.
 pub(crate) fn status() -> Status {
@@ -92,6 +98,7 @@ pub(crate) fn status() -> Status {
         warnings: vec![],
         waiting_for: None,
         priority: 50,
+        configured_priority: None,
         failback_mode: "auto".into(),
         failback_enabled: true,
         paused: None,
@@ -450,6 +457,9 @@ async fn orders_reach_the_core_as_they_were_meant() {
         ("/api/ha/drain", ""),
         ("/api/cluster/nodes", r#"{"add":"c"}"#),
         ("/api/cluster/nodes", r#"{"remove":"b","add":"c"}"#),
+        ("/api/cluster/nodes", r#"{"name":"c"}"#),
+        ("/api/cluster/nodes/a/drain", ""),
+        ("/api/cluster/nodes/a/drain", r#"{"graceful": true, "timeout_secs": 300}"#),
     ] {
         let (status, answer) = fake.post(path, body).await;
         assert_eq!(
@@ -476,6 +486,9 @@ async fn orders_reach_the_core_as_they_were_meant() {
                 remove: Some(NodeId::new("b").unwrap()),
                 add: Some(NodeId::new("c").unwrap())
             },
+            Command::ChangeVoters { remove: None, add: Some(id("c")) },
+            Command::Drain,
+            Command::Drain,
         ]
     );
 }
@@ -485,7 +498,7 @@ async fn a_pause_and_its_end_say_when_they_were_ordered() {
     let fake = Fake::new();
     let now = || std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
     let before = now();
-    for path in ["/api/ha/pause", "/api/ha/resume"] {
+    for path in ["/api/ha/pause", "/api/cluster/nodes/a/resume"] {
         assert_eq!(fake.post(path, "{}").await.0, StatusCode::OK, "{path}");
     }
     let given = fake.given();
@@ -514,6 +527,14 @@ async fn an_order_that_is_not_understood_is_refused() {
         ("/api/cluster/nodes", "{}"),
         ("/api/cluster/nodes", r#"{"add":"b","remove":"b"}"#),
         ("/api/cluster/nodes", r#"{"replace":"b"}"#),
+        ("/api/cluster/nodes", r#"{"name":null}"#),
+        ("/api/cluster/nodes", r#"{"name":"c","add":"c"}"#),
+        ("/api/cluster/nodes", r#"{"name":"c","remove":"b"}"#),
+        ("/api/cluster/nodes/a/drain", r#"{"graceful": false}"#),
+        ("/api/cluster/nodes/a/drain", r#"{"graceful": null}"#),
+        ("/api/cluster/nodes/a/drain", r#"{"gracefull": true}"#),
+        ("/api/cluster/nodes/a/drain", r#"{"timeout_secs": "long"}"#),
+        ("/api/cluster/nodes/a/resume", r#"{"graceful": true}"#),
     ] {
         let (status, answer) = fake.post(path, body).await;
         assert_eq!((status, code(&answer)), (StatusCode::BAD_REQUEST, "bad_request"), "{path} {body}");
@@ -521,6 +542,147 @@ async fn an_order_that_is_not_understood_is_refused() {
     let (status, answer) = fake.post("/api/ha/failover", &" ".repeat(MAX_BODY_BYTES + 1)).await;
     assert_eq!((status, code(&answer)), (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"));
     assert_eq!(fake.given(), []);
+}
+
+/// An order about a member, by a program on this host.
+fn about(method: &str, path: &str, body: &str) -> HttpRequest<Body> {
+    let mut request = from("127.0.0.1:5000", path, body);
+    *request.method_mut() = method.parse().unwrap();
+    request
+}
+
+#[tokio::test]
+async fn one_member_is_shown_as_in_the_list() {
+    let fake = Fake::new();
+    let (_, all) = fake.get("/api/cluster/nodes").await;
+    let members = all["members"].as_array().unwrap();
+    assert_eq!(members.len(), 3);
+    for member in members {
+        let (status, one) = fake.get(&format!("/api/cluster/nodes/{}", member["id"].as_str().unwrap())).await;
+        assert_eq!((status, &one), (StatusCode::OK, member));
+    }
+    for unknown in ["c", "a%2Fb", "A", "10.0.0.2:9002"] {
+        let (status, body) = fake.get(&format!("/api/cluster/nodes/{unknown}")).await;
+        assert_eq!((status, code(&body)), (StatusCode::NOT_FOUND, "no_such_member"), "{unknown}");
+        assert!(
+            body["error"]["message"].as_str().unwrap().ends_with("those that a knows: a, b, w"),
+            "{body}"
+        );
+    }
+    let votes = Status { voters: ["a", "b", "old"].map(String::from).to_vec(), ..status() };
+    let (status, body) = Fake { status: Some(votes), ..Fake::new() }.get("/api/cluster/nodes/old").await;
+    assert_eq!((status, code(&body)), (StatusCode::NOT_FOUND, "no_such_member"));
+    assert!(body["error"]["message"].as_str().unwrap().starts_with("old has a vote"), "{body}");
+}
+
+#[tokio::test]
+async fn a_member_is_removed_under_its_name() {
+    let votes = Status { voters: ["a", "b", "old"].map(String::from).to_vec(), ..status() };
+    let fake = Fake { status: Some(votes), ..Fake::new() };
+    for name in ["b", "old"] {
+        let request = about("DELETE", &format!("/api/cluster/nodes/{name}"), "");
+        let (status, body) = send(fake.router(ApiOptions::default()), request).await;
+        assert_eq!((status, &body["message"]), (StatusCode::OK, &json!("b is primary in epoch 8")));
+    }
+    let remove = |name| Command::ChangeVoters { remove: Some(id(name)), add: None };
+    assert_eq!(fake.given(), [remove("b"), remove("old")]);
+    let request = about("DELETE", "/api/cluster/nodes/c", "");
+    let (status, body) = send(fake.router(ApiOptions::default()), request).await;
+    assert_eq!((status, code(&body)), (StatusCode::NOT_FOUND, "no_such_member"));
+    assert_eq!(fake.given().len(), 2);
+}
+
+#[tokio::test]
+async fn a_preference_is_changed_on_the_member_that_has_it() {
+    let fake = Fake::new();
+    for (method, priority) in [("PUT", 10), ("PATCH", 0), ("PATCH", u32::MAX)] {
+        let body = json!({"priority": priority}).to_string();
+        let request = about(method, "/api/cluster/nodes/a", &body);
+        assert_eq!(send(fake.router(ApiOptions::default()), request).await.0, StatusCode::OK, "{method}");
+    }
+    let set = |priority| Command::SetPriority { priority };
+    assert_eq!(fake.given(), [set(10), set(0), set(u32::MAX)]);
+    for (body, says) in [
+        ("", "say what to change: {\"priority\": N}"),
+        (r#"{"priority": null}"#, "u32"),
+        (r#"{"priority": -1}"#, "u32"),
+        (r#"{"priority": 4294967296}"#, "u32"),
+        (r#"{"priority": "10"}"#, "u32"),
+        (r#"{"name": "c"}"#, "never changes: its votes and its log are under it. Replace it"),
+        (r#"{"priority": 10, "name": "a"}"#, "nothing was changed"),
+        (r#"{"region": "eu"}"#, "\"region\": nothing is known of it here"),
+    ] {
+        let request = about("PUT", "/api/cluster/nodes/a", body);
+        let (status, answer) = send(fake.router(ApiOptions::default()), request).await;
+        assert_eq!((status, code(&answer)), (StatusCode::BAD_REQUEST, "bad_request"), "{body}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(says), "{body}: {answer}");
+    }
+    assert_eq!(fake.given().len(), 3);
+}
+
+#[tokio::test]
+async fn what_is_another_members_own_is_refused_and_names_its_host() {
+    let fake = Fake::new();
+    for (method, path, body, says) in [
+        ("POST", "/api/cluster/nodes/b/drain", "", "the host of b, or ask its API: holdfast ha drain"),
+        ("POST", "/api/cluster/nodes/w/resume", "", "the host of w, or ask its API: holdfast ha resume"),
+        ("PATCH", "/api/cluster/nodes/b", r#"{"priority": 7}"#, "holdfast ha members edit b --priority 7"),
+    ] {
+        let (status, answer) = send(fake.router(ApiOptions::default()), about(method, path, body)).await;
+        assert_eq!((status, code(&answer)), (StatusCode::CONFLICT, "other_member"), "{path}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(says), "{path}: {answer}");
+        let unknown = path.replace("/b", "/c").replace("/w", "/c");
+        let (status, answer) = send(fake.router(ApiOptions::default()), about(method, &unknown, body)).await;
+        assert_eq!((status, code(&answer)), (StatusCode::NOT_FOUND, "no_such_member"), "{unknown}");
+    }
+    assert_eq!(fake.given(), []);
+}
+
+#[tokio::test]
+async fn what_a_new_member_is_does_not_come_with_the_order_that_adds_it() {
+    let fake = Fake::new();
+    for (body, says) in [
+        (r#"{"endpoint":"http://c:9000","name":"c","role":"replica"}"#, "peer_addrs"),
+        (r#"{"endpoint":"http://c:9000","name":"c","role":"replica"}"#, "roles are elected"),
+        (r#"{"name":"c","node_token":"eyJ"}"#, "secret_key_file"),
+        (r#"{"name":"c","priority":100}"#, "holdfast ha members edit NAME --priority N"),
+    ] {
+        let (status, answer) = fake.post("/api/cluster/nodes", body).await;
+        assert_eq!((status, code(&answer)), (StatusCode::BAD_REQUEST, "bad_request"), "{body}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(says), "{body}: {answer}");
+    }
+    assert_eq!(fake.given(), []);
+}
+
+#[tokio::test]
+async fn changes_of_a_member_are_guarded_and_in_the_audit_trail() {
+    let fake = Fake::new();
+    let audit = Audit::default();
+    let options = || ApiOptions { audit: audit.clone(), ..ApiOptions::default() };
+    let orders = [
+        ("PUT", "/api/cluster/nodes/a", r#"{"priority": 10}"#),
+        ("PATCH", "/api/cluster/nodes/a", r#"{"priority": 10}"#),
+        ("DELETE", "/api/cluster/nodes/b", ""),
+        ("POST", "/api/cluster/nodes/a/drain", ""),
+    ];
+    for (method, path, body) in orders {
+        let mut far = from("10.9.9.9:5000", path, body);
+        *far.method_mut() = method.parse().unwrap();
+        assert_eq!(send(fake.router(options()), far).await.0, StatusCode::FORBIDDEN, "{method} {path}");
+    }
+    assert_eq!(fake.given(), []);
+    for (method, path, body) in orders {
+        assert_eq!(send(fake.router(options()), about(method, path, body)).await.0, StatusCode::OK);
+    }
+    let reading = HttpRequest::get("/api/cluster/nodes/a").body(Body::empty()).unwrap();
+    assert_eq!(send(fake.router(options()), reading).await.0, StatusCode::OK, "reading is for everybody");
+    let told: Vec<_> = told(&audit).into_iter().map(|(action, outcome, ..)| (action, outcome)).collect();
+    let expected = ["put a", "patch a", "delete b", "drain a"].map(|action| format!("member {action}"));
+    let expected: Vec<_> = ["refused", "done"]
+        .into_iter()
+        .flat_map(|outcome| expected.iter().map(move |action| (action.clone(), outcome.to_owned())))
+        .collect();
+    assert_eq!(told, expected);
 }
 
 #[tokio::test]
@@ -603,9 +765,14 @@ async fn what_does_not_exist_is_said_in_json() {
     }
     let (status, body) = fake.post("/api/ha/status", "").await;
     assert_eq!((status, code(&body)), (StatusCode::METHOD_NOT_ALLOWED, "wrong_method"));
-    for path in
-        ["/api/ha/events", "/api/replication/rules", "/api/replication/rules/1", "/api/cluster/nodes/c"]
-    {
+    for path in [
+        "/api/ha/events",
+        "/api/replication/rules",
+        "/api/replication/rules/1",
+        "/api/cluster/config",
+        "/api/cluster/nodes/a/metadata",
+        "/api/cluster/nodes/a/drain/now",
+    ] {
         for (status, body) in [fake.get(path).await, fake.post(path, "{}").await] {
             assert_eq!((status, code(&body)), (StatusCode::NOT_IMPLEMENTED, "not_in_this_version"), "{path}");
         }

@@ -93,7 +93,7 @@ pub struct InitArgs {
     /// What a pair without a witness does when one falls silent.
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = Policy::Probe)]
     pub two_node: Policy,
-    /// The gateway by which a pair without a witness tells who is cut off [default: that of this host, if it answers]
+    /// The gateway by which a pair without a witness tells who is cut off [default: that on the interface, if it answers]
     #[arg(long, value_name = "ADDRESS")]
     pub gateway: Option<IpAddr>,
     /// The TCP port on which this command waits for the others [default: that of replication, which firewalls let through]
@@ -279,7 +279,8 @@ pub enum HaCommand {
         #[arg(long)]
         accept_data_loss: bool,
     },
-    /// Who has a vote; give one to a member, take one away, or replace a dead member while the cluster runs.
+    /// Who has a vote; give one to a member, take one away, or replace a dead member while the cluster runs. Show one
+    /// member, or change how much the one of this host is preferred.
     Members {
         /// What to do [default: show them]
         #[command(subcommand)]
@@ -323,6 +324,22 @@ pub enum HaCommand {
 /// and reload (`systemctl reload holdfast`).
 #[derive(Debug, Subcommand)]
 pub enum MembersCommand {
+    /// One member: its role, preference and vote, and its heartbeat paths.
+    Show {
+        /// Its node_id.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Change how much the member of this host is preferred, until its agent restarts; to keep it, change its
+    /// configuration too. With failback_mode = "auto" the role may move by itself.
+    Edit {
+        /// Its node_id, so that a command on the wrong host changes nothing.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// The preference: the lower the more.
+        #[arg(long, value_name = "N")]
+        priority: u32,
+    },
     /// Give a vote to a member that is configured everywhere and runs. Run it on the primary.
     Add {
         /// Its node_id.

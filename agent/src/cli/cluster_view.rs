@@ -7,6 +7,9 @@ use super::status_view::spoken;
 use super::words::{duration, grouped, list, printable, round_trip, table};
 use crate::api::{Cluster, ClusterMember};
 
+/// What is said of each member.
+const HEAD: [&str; 7] = ["MEMBER", "KIND", "ROLE", "PRIORITY", "EPOCH", "IN SYNC", "HEARD"];
+
 /// The whole view, with its line end.
 pub(super) fn render(cluster: &Cluster, paint: Paint) -> String {
     let primary = match &cluster.primary {
@@ -20,13 +23,38 @@ pub(super) fn render(cluster: &Cluster, paint: Paint) -> String {
         printable(&cluster.policy),
         printable(&cluster.seen_by),
     );
-    let mut rows = vec![
-        ["MEMBER", "KIND", "ROLE", "PRIORITY", "EPOCH", "IN SYNC", "HEARD"]
-            .map(|head| paint.dim(head))
-            .to_vec(),
-    ];
+    let mut rows = vec![HEAD.map(|head| paint.dim(head)).to_vec()];
     rows.extend(cluster.members.iter().map(|member| row(member, paint)));
     out.push_str(&table(&rows, ""));
+    let rows = paths(&cluster.members, paint);
+    if rows.len() > 1 {
+        out.push('\n');
+        out.push_str(&table(&rows, ""));
+        out.push('\n');
+        out.push_str(&table(&matrix(cluster, paint), ""));
+    }
+    out
+}
+
+/// `holdfast ha members show`: one member, and its heartbeat paths.
+pub(super) fn member(member: &ClusterMember, paint: Paint) -> String {
+    let with_vote = |mut cells: Vec<String>, vote: String| {
+        cells.insert(2, vote);
+        cells
+    };
+    let vote = if member.vote { "yes".to_owned() } else { paint.warn("no") };
+    let head = HEAD.map(|head| paint.dim(head)).to_vec();
+    let mut out = table(&[with_vote(head, paint.dim("VOTE")), with_vote(row(member, paint), vote)], "");
+    let rows = paths(std::slice::from_ref(member), paint);
+    if rows.len() > 1 {
+        out.push('\n');
+        out.push_str(&table(&rows, ""));
+    }
+    out
+}
+
+/// The heartbeat paths to each, below their head.
+fn paths(members: &[ClusterMember], paint: Paint) -> Vec<Vec<String>> {
     let mut rows = vec![
         [
             "PATH",
@@ -43,7 +71,7 @@ pub(super) fn render(cluster: &Cluster, paint: Paint) -> String {
         .map(|head| paint.dim(head))
         .to_vec(),
     ];
-    for member in &cluster.members {
+    for member in members {
         rows.extend(member.paths.iter().map(|path| {
             vec![
                 printable(&path.name),
@@ -64,13 +92,7 @@ pub(super) fn render(cluster: &Cluster, paint: Paint) -> String {
             ]
         }));
     }
-    if rows.len() > 1 {
-        out.push('\n');
-        out.push_str(&table(&rows, ""));
-        out.push('\n');
-        out.push_str(&table(&matrix(cluster, paint), ""));
-    }
-    out
+    rows
 }
 
 /// `holdfast ha members`: who has a vote, and who is here without one.

@@ -3,16 +3,18 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::args::{HaArgs, HaCommand, MembersCommand};
 use super::client::{Client, shaped};
 use super::paint::Paint;
+use super::store::escaped;
 use super::{
     UNHEALTHY, audit_view, check_view, cluster_view, history_view, may_restart, replay, reset, say, say_json,
     status_view,
 };
-use crate::api::Cluster;
+use crate::api::{Cluster, ClusterMember};
 use crate::runtime::audit::Shown;
 use crate::runtime::history::Entry;
 use crate::runtime::inquiry::CheckReport;
@@ -102,17 +104,31 @@ pub(super) fn run(args: HaArgs) -> Result<ExitCode> {
                 false => say(&cluster_view::members(&shaped::<Cluster>(answer)?, Paint::for_stdout()))?,
             }
         }
-        HaCommand::Members { change: Some(change) } => {
-            let body = match change {
-                MembersCommand::Add { name } => json!({"add": name}),
-                MembersCommand::Remove { name } => json!({"remove": name}),
-                MembersCommand::Replace { old, new } => json!({"remove": old, "add": new}),
-            };
-            done(client.order("/api/cluster/nodes", body)?, as_json)?;
-        }
+        HaCommand::Members { change: Some(change) } => members(&client, change, as_json)?,
         HaCommand::Drain => done(client.order("/api/ha/drain", json!({}))?, as_json)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn members(client: &Client, command: MembersCommand, as_json: bool) -> Result<()> {
+    let at = |name: &str| format!("/api/cluster/nodes/{}", escaped(name));
+    let voters = |body| client.order("/api/cluster/nodes", body);
+    let answer = match command {
+        MembersCommand::Show { name } => {
+            let answer = client.get(&at(&name))?;
+            return match as_json {
+                true => say_json(&answer),
+                false => say(&cluster_view::member(&shaped::<ClusterMember>(answer)?, Paint::for_stdout())),
+            };
+        }
+        MembersCommand::Edit { name, priority } => {
+            client.change(Method::PATCH, &at(&name), json!({"priority": priority}))?
+        }
+        MembersCommand::Add { name } => voters(json!({"add": name}))?,
+        MembersCommand::Remove { name } => voters(json!({"remove": name}))?,
+        MembersCommand::Replace { old, new } => voters(json!({"remove": old, "add": new}))?,
+    };
+    done(answer, as_json)
 }
 
 fn status(answer: Value, as_json: bool) -> Result<ExitCode> {

@@ -92,7 +92,7 @@ fn member(status: &Status, paint: Paint) -> Vec<Vec<String>> {
             status.kind,
             spoken(&status.role),
             duration(status.role_since_ms),
-            if data { format!(", priority {}", status.priority) } else { String::new() }
+            if data { priority(status) } else { String::new() }
         ),
     );
     if let Some(ms) = status.lease_remaining_ms {
@@ -185,6 +185,16 @@ fn member(status: &Status, paint: Paint) -> Vec<Vec<String>> {
     }
     row("version", printable(&status.version));
     rows
+}
+
+/// How much this member is preferred, and by what.
+fn priority(status: &Status) -> String {
+    match status.configured_priority {
+        Some(configured) => {
+            format!(", priority {} until the agent restarts (configured: {configured})", status.priority)
+        }
+        None => format!(", priority {}", status.priority),
+    }
 }
 
 fn peers(peers: &[PeerStatus], paint: Paint) -> Vec<Vec<String>> {

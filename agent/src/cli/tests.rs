@@ -101,6 +101,16 @@ What to do
 ");
 }
 
+#[test]
+fn a_preference_by_order_is_shown_with_the_configured_one() {
+    let view = status_view::render(
+        &Status { priority: 10, configured_priority: Some(50), ..status() },
+        Paint::PLAIN,
+    );
+    let line = "this member  a (data), primary for 3 h 12 min, priority 10 until the agent restarts (configured: 50)\n";
+    assert!(view.contains(line), "{view}");
+}
+
 fn a_pause() -> Option<Paused> {
     Some(Paused { since: "2026-11-21T10:58:01.250Z".into(), by: Some("w".into()) })
 }
@@ -288,6 +298,29 @@ HEARS  a     b                w
 a      -     main, not cable  main
 b      main  -                ?
 w      main  NO               -
+",
+    );
+}
+
+#[test]
+fn one_member_is_a_line_and_its_paths() {
+    let cluster = Cluster::from(status());
+    shows(
+        &cluster_view::member(&cluster.members[1], Paint::PLAIN),
+        "\
+MEMBER  KIND  VOTE  ROLE     PRIORITY  EPOCH  IN SYNC  HEARD
+b       data  yes   standby  150       7      yes      34 ms ago
+
+PATH   TO  ADDRESS         STATE  ROUND TRIP  LONGEST  LOST IN  LOST OUT  SENT   RECEIVED
+main   b   10.0.0.2:9002   alive  130 us      950 us   0.5 %    0.0 %     1,000  990
+cable  b   10.78.0.2:9002  DEAD   -           -        -        -         1,000  990
+",
+    );
+    shows(
+        &cluster_view::member(&cluster.members[0], Paint::PLAIN),
+        "\
+MEMBER  KIND  VOTE  ROLE     PRIORITY  EPOCH  IN SYNC  HEARD
+a       data  yes   primary  50        7      yes      this member
 ",
     );
 }

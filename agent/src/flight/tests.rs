@@ -432,3 +432,23 @@ fn the_wall_clock_is_counted_back_from_the_moment_of_writing() {
     assert_eq!(origin.wall_ms_at(origin.at - 1500 * MS), origin.wall_ms - 1500);
     assert_eq!(origin.wall_ms_at(origin.at + 2 * MS), origin.wall_ms + 2);
 }
+
+/// A recording names them by number: one that comes in between would give those after it another meaning.
+#[test]
+fn commands_keep_their_numbers_in_recordings() {
+    let id = || NodeId::new("b").unwrap();
+    let commands = [
+        Command::Failover { to: None },
+        Command::Promote { accept_data_loss: false },
+        Command::Failback,
+        Command::SetFailback { enabled: true },
+        Command::Pause { at_unix_ms: 1 },
+        Command::Resume { at_unix_ms: 1 },
+        Command::Drain,
+        Command::FenceConfirmed { member: id() },
+        Command::ChangeVoters { remove: None, add: Some(id()) },
+        Command::SetPriority { priority: 10 },
+    ];
+    let numbers: Vec<_> = commands.iter().map(|command| postcard::to_allocvec(command).unwrap()[0]).collect();
+    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+}

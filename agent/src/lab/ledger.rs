@@ -17,9 +17,10 @@ use futures::StreamExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
 use object_store::signer::Signer;
-use object_store::{BackoffConfig, ClientOptions, ObjectStoreExt, RetryConfig};
+use object_store::{BackoffConfig, ObjectStoreExt, RetryConfig};
 
 use super::world::NetNs;
+use crate::plain_http::{self, PlainHttp};
 
 /// How many objects are read back at a time.
 const READERS: usize = 16;
@@ -64,10 +65,8 @@ impl Patience {
 impl Target {
     /// A client for this endpoint. Must be used inside a namespace that reaches it.
     pub fn client(&self, patience: Patience) -> Result<AmazonS3> {
-        let options = ClientOptions::new()
-            .with_allow_http(true)
-            .with_connect_timeout(patience.connect)
-            .with_timeout(patience.request);
+        let http =
+            plain_http::builder().connect_timeout(patience.connect).timeout(patience.request).build()?;
         let backoff = BackoffConfig {
             init_backoff: Duration::from_millis(50),
             max_backoff: Duration::from_secs(1),
@@ -82,7 +81,7 @@ impl Target {
             .with_secret_access_key(&self.secret_key)
             .with_region("us-east-1")
             .with_virtual_hosted_style_request(false)
-            .with_client_options(options)
+            .with_http_connector(PlainHttp::new(http))
             .with_retry(retry)
             .build()
             .context("set up the S3 client")
@@ -93,7 +92,7 @@ impl Target {
         from.block_on(|| async {
             let s3 = self.client(Patience::NONE)?;
             let hour = Duration::from_secs(3600);
-            let http = crate::plain_http::builder().timeout(Patience::NONE.request).build()?;
+            let http = plain_http::builder().timeout(Patience::NONE.request).build()?;
             let end = Instant::now() + limit;
             loop {
                 let url = s3.signed_url(http::Method::PUT, &Path::default(), hour).await?;

@@ -160,6 +160,8 @@ impl Node {
                     false => "the role is left to another member, and this one does not stand by itself for",
                 };
                 let message = format!("not taking over: {why}; {consequence} {} s", retreat.as_secs());
+                let me = &self.settings.me;
+                self.fail_order(format!("{me} is {message}. See: holdfast ha history"), out);
                 out.push(Effect::Warn { message });
                 if !alone {
                     return self.give_way(now, Cause::NotPrepared, retreat, out);

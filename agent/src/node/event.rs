@@ -220,6 +220,11 @@ pub enum Command {
         /// Who gets one.
         add: Option<NodeId>,
     },
+    /// Set how much this member is preferred, until the next start.
+    SetPriority {
+        /// Lower is more preferred.
+        priority: u32,
+    },
 }
 
 /// What became of a command.

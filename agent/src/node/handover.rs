@@ -60,6 +60,7 @@ impl Node {
                     self.settings.me
                 )))
             }
+            Command::SetPriority { priority } => Some(self.order_priority(priority, out)),
             Command::Pause { at_unix_ms } => self.order_pause(now, id, at_unix_ms, out),
             Command::Resume { at_unix_ms } => self.order_resume(now, id, at_unix_ms, out),
             Command::Drain => self.order_drain(now, id, out),
@@ -509,38 +510,76 @@ impl Node {
         epoch: Epoch,
         out: &mut Vec<Effect>,
     ) {
-        // Until the successor is through, the role may still have to come back: not to a drained member.
-        // Where hooks and services follow the role, they may still keep the successor from it.
-        let hooks = self.settings.attendance.is_some();
-        let done = |awaited: &Awaited| !awaited.here && (!(awaited.drains || hooks) || role == Role::Primary);
-        if let Some(awaited) = self.awaited.take_if(|awaited| done(awaited)) {
-            if awaited.drains {
-                return self.be_drained(awaited.id, awaited.since, out);
+        // Until the successor is through, the role may still have to come back: its pre-hooks may veto the takeover,
+        // its services or its address may not come up. What is configured there is not known here.
+        if role != Role::Primary {
+            return;
+        }
+        let Some(awaited) = self.awaited.take_if(|awaited| !awaited.here) else { return };
+        if awaited.drains {
+            return self.be_drained(awaited.id, awaited.since, out);
+        }
+        let is_primary = format!("{primary} is primary in epoch {epoch}");
+        let answer = match self.heir().is_none_or(|(_, heir)| *heir == primary.id) {
+            true => Ok(format!("{is_primary}, {} ms after the order", now.since(awaited.since).as_millis())),
+            false => decline(
+                "handover_failed",
+                format!("{is_primary}, and not its successor by the order. {}", self.fate_of_heir(now)),
+            ),
+        };
+        out.push(Effect::Answer { id: awaited.id, answer });
+    }
+
+    /// To whom this member last handed the role over, and the epoch that it gave up for it.
+    fn heir(&self) -> Option<(Epoch, &NodeId)> {
+        let resigned = self.resign_on_release.as_ref().or(self.resigned.as_ref())?;
+        Some((resigned.epoch, resigned.successor.as_ref()?))
+    }
+
+    /// What is known here of a successor that was not heard to be primary, in sentences.
+    fn fate_of_heir(&self, now: Time) -> String {
+        let Some((handed, heir)) = self.heir() else {
+            return "Its successor did not take over. Nothing was lost; see there: holdfast ha history"
+                .to_owned();
+        };
+        let peer =
+            self.peers.iter().find(|peer| peer.member.as_ref().is_some_and(|member| member.id == *heir));
+        let gave_up =
+            peer.and_then(|peer| peer.state.as_ref()?.resigned.as_ref()).map(|resigned| resigned.epoch);
+        match gave_up.filter(|epoch| *epoch > handed) {
+            Some(epoch) => format!(
+                "{heir} took the role in epoch {epoch} and gave it up again: a pre-hook vetoed it, or a service or the address did not come up there. Nothing was lost; the reason, on {heir}: holdfast ha history"
+            ),
+            None if peer.is_some_and(|peer| peer.alive(now)) => {
+                format!(
+                    "{heir} did not take over. Nothing was lost; what it did, on {heir}: holdfast ha history"
+                )
             }
-            let answer = Ok(format!(
-                "{primary} is primary in epoch {epoch}, {} ms after the order",
-                now.since(awaited.since).as_millis()
-            ));
-            out.push(Effect::Answer { id: awaited.id, answer });
+            None => format!("{heir} is not heard any more. Nothing was lost; see: holdfast ha status"),
+        }
+    }
+
+    /// This member was ordered to be primary and cannot be: the order is over, and nothing comes of it later.
+    pub(super) fn fail_order(&mut self, why: String, out: &mut Vec<Effect>) {
+        if let Some(awaited) = self.awaited.take_if(|awaited| awaited.here) {
+            self.wish_until = None;
+            out.push(Effect::Answer { id: awaited.id, answer: decline("takeover_failed", why) });
         }
     }
 
     /// Answers the command that waited for this member to become primary.
-    pub(super) fn answer_awaited_by_self(&mut self, out: &mut Vec<Effect>) {
+    pub(super) fn answer_awaited_by_self(&mut self, now: Time, out: &mut Vec<Effect>) {
         self.wish_until = None;
         if let Some(awaited) = self.awaited.take() {
             let primary = format!("{} is primary in epoch {}", self.settings.me, self.hard.epoch);
             let answer = match (awaited.drains, awaited.here) {
                 (false, true) => Ok(primary),
-                (false, false) => decline(
-                    "handover_failed",
-                    format!(
-                        "{primary} again, since its successor did not take over. Nothing was lost; see there: holdfast ha history"
-                    ),
-                ),
+                (false, false) => {
+                    decline("handover_failed", format!("{primary} again. {}", self.fate_of_heir(now)))
+                }
                 (true, _) => decline(
                     "handover_failed",
-                    format!("{primary} again, since its successor did not take over: it is not drained"),
+                    format!("{primary} again, and not drained. {}", self.fate_of_heir(now)),
                 ),
             };
             out.push(Effect::Answer { id: awaited.id, answer });
@@ -563,8 +602,20 @@ impl Node {
             let why = self.last_refusal.as_ref().map_or(String::new(), |(who, why)| {
                 format!(" ({who} refused its vote: {})", super::view::in_words(*why))
             });
-            let message =
-                format!("no new primary after {} s{why}; see: holdfast ha status", within.as_secs());
+            let within = within.as_secs();
+            let promoting =
+                self.leader.map(|(epoch, peer)| (epoch, &self.peers[peer])).filter(|(_, peer)| {
+                    !awaited.here
+                        && peer.reigns(now)
+                        && peer.state.as_ref().is_some_and(|state| state.role == Role::Promoting)
+                });
+            let message = match promoting {
+                Some((epoch, peer)) => format!(
+                    "{0} has taken the role in epoch {epoch} and is not primary after {within} s: it waits for its pre-hooks and services, or for its address. It may still become primary, or give the role up again; see: holdfast ha status, on {0}",
+                    peer.name()
+                ),
+                None => format!("no new primary after {within} s{why}; see: holdfast ha status"),
+            };
             out.push(Effect::Answer { id: awaited.id, answer: Err(Declined { code: "timed_out", message }) });
         }
     }

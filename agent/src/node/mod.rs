@@ -11,6 +11,7 @@
 //!   in_sync.rs   the in-sync set of a reign
 //!   handover.rs  switchover, failback, commands
 //!   maintenance.rs  pause, resume, drain
+//!   preference.rs  how much this member is preferred
 //!   voting.rs    who votes, and how that changes
 //!   lateness.rs  how late the core itself is
 //!   attendants.rs   services and hooks that follow the role
@@ -36,6 +37,7 @@ pub mod lateness;
 mod maintenance;
 mod paths;
 mod peer;
+mod preference;
 pub mod quorum;
 mod reign;
 pub mod settings;

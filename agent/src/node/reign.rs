@@ -323,6 +323,12 @@ impl Node {
             && now >= reign.opened.unwrap_or(reign.since) + PROMOTION_LIMIT + preparing
             && self.best_successor(now, None).is_some()
         {
+            let within = (PROMOTION_LIMIT + preparing).as_secs();
+            let why = format!(
+                "{} did not take over: it held the lease and was not through after {within} s. The role is left to another member; see: holdfast ha history",
+                self.settings.me
+            );
+            self.fail_order(why, out);
             return self.give_way(now, Cause::PromotionFailed, PROMOTION_LIMIT, out);
         }
         let Phase::Reigning(reign) = &self.phase else { return };
@@ -369,7 +375,7 @@ impl Node {
             self.attended();
             self.forget_owed(None, out);
             self.change_role(Role::Promoting, Cause::StepsDone, Role::Primary, epoch, None, out);
-            self.answer_awaited_by_self(out);
+            self.answer_awaited_by_self(now, out);
             self.broadcast(now, true, out);
         }
     }

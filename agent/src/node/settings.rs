@@ -1,4 +1,4 @@
-//! What a node is told once, at its start.
+//! What a node is told once, at its start. What an order or a reload changes of it holds until the next.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub struct Settings {
     pub kind: MemberKind,
     /// This life of the process.
     pub boot: BootNonce,
-    /// Lower is more preferred.
+    /// Lower is more preferred; an order may set another one.
     pub priority: u32,
     /// `mode = "primary"`: stands first in a new cluster.
     pub prefers_primary: bool,

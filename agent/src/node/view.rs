@@ -49,6 +49,8 @@ pub struct View {
     pub warnings: Vec<String>,
     /// Why this member does not stand although there is no primary, in words.
     pub waiting_for: Option<String>,
+    /// This member's preference; lower is more preferred.
+    pub priority: u32,
     /// Whether this member asks for the role by itself when it is preferred.
     pub failback_enabled: bool,
     /// The newest order about automatic changes of primary.
@@ -176,6 +178,7 @@ impl Node {
             voters_by_name: self.recorded_voters().cloned(),
             warnings: Vec::new(),
             waiting_for: None,
+            priority: self.settings.priority,
             failback_enabled: self.failback_enabled,
             suspension: self.hard.suspension.clone(),
             drained: self.drained(),

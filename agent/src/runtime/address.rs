@@ -108,7 +108,7 @@ pub fn spawn(
     say: impl Fn(Saying) + Clone + Send + 'static,
 ) -> std::io::Result<UnboundedSender<Order>> {
     let (orders, receiver) = tokio::sync::mpsc::unbounded_channel();
-    let (opened, ready) = std::sync::mpsc::channel();
+    let (opened, ready) = super::mailbox::channel();
     std::thread::Builder::new().name("addresses".into()).spawn(move || {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
@@ -684,6 +684,8 @@ struct GateWatch {
     named: bool,
     /// How often it was known to have put itself back.
     restored: u64,
+    /// Where it was known to stand.
+    attached: Vec<String>,
     /// Looks in a row that found it gone and could not put it back.
     gone: u32,
     /// What the core was told.
@@ -692,12 +694,13 @@ struct GateWatch {
 
 impl GateWatch {
     fn new(gate: Arc<dyn Gate>, named: bool) -> GateWatch {
-        GateWatch { gate, named, restored: 0, gone: 0, lost: None }
+        GateWatch { gate, named, restored: 0, attached: Vec::new(), gone: 0, lost: None }
     }
 
     /// Puts the gate on interfaces that were made anew.
     fn repair(&mut self) -> std::io::Result<()> {
-        self.restored = self.gate.repair()?.restored;
+        let health = self.gate.repair()?;
+        (self.restored, self.attached) = (health.restored, health.attached);
         Ok(())
     }
 
@@ -717,13 +720,26 @@ impl GateWatch {
             ));
         }
         let lost = match found {
-            Ok(health) if health.ungated().is_empty() => None,
+            Ok(health) if health.ungated().is_empty() => {
+                self.attached = health.attached;
+                None
+            }
             Ok(health) => {
                 let missing = health.ungated().join(", ");
+                let is_new =
+                    !health.ungated().iter().any(|name| self.attached.iter().any(|known| known == name));
                 match self.gate.repair() {
                     Ok(health) if health.ungated().is_empty() => {
-                        self.restored = health.restored;
-                        note(format!("the kernel gate was missing on {missing}; it was put back"));
+                        (self.restored, self.attached) = (health.restored, health.attached);
+                        match is_new {
+                            true => tracing::info!(
+                                interface = missing,
+                                "the kernel gate was put on an interface that is new"
+                            ),
+                            false => {
+                                note(format!("the kernel gate was missing on {missing}; it was put back"))
+                            }
+                        }
                         None
                     }
                     Ok(_) => Some(format!("it is not on {missing} and cannot be put back")),

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::RecvTimeoutError;
 
 use holdfast_heartbeat::{Epoch, Message, Time};
 use holdfast_replication::replica::Input as Replicate;
@@ -19,6 +19,7 @@ use super::fence;
 use super::hooks;
 use super::lease::Lease;
 use super::log_thread::{LogInput, Reply, wall_ms};
+use super::mailbox::{Receiver, Sender};
 use super::recorder::{self, FlightRecorder, RecordError};
 use super::report::Report;
 use super::secrets::Secrets;

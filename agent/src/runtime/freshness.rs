@@ -5,7 +5,6 @@
 //! committed never shrinks, and beyond it because nobody else reigned before the lease was over. When the answer
 //! comes, or how long it took, does not matter; nor does any clock but the asker's own.
 
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use tokio::sync::watch;
 
 use super::address;
 use super::log_thread::LogInput;
+use super::mailbox::Sender;
 
 /// A question that was not answered for so long is asked again: the stream was cut, or begins only now.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -119,6 +119,7 @@ impl Follow for Freshness {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::mailbox::channel;
 
     fn at(ms: u64) -> Time {
         Time(ms * 1_000_000)
@@ -151,7 +152,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_fresh_enough_is_not_asked_again() {
-        let (log, asked) = std::sync::mpsc::channel();
+        let (log, asked) = channel();
         let answers = Answers::default();
         let freshness = Freshness::new(log, answers.clone(), Duration::from_secs(3600));
         let waiting = tokio::spawn(async move { (freshness.fresh().await, freshness.fresh().await) });

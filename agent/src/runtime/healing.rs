@@ -1,6 +1,5 @@
 //! Reads of the log that heal what they hit: whoever reads waits a moment longer, and notices nothing.
 
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use holdfast_store::backend::{FileRange, Held, ReadError, ReadLog};
 use tokio::sync::oneshot;
 
 use super::log_thread::LogInput;
+use super::mailbox::Sender;
 
 /// How long a reader waits for its bytes to come from a peer.
 const PATIENCE: Duration = Duration::from_secs(10);

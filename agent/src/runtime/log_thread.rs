@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::lease::Lease;
 use super::log_times::{LogTimes, StandbyWait};
+use super::mailbox::{Receiver, Sender};
 use super::sameness::{self, Asked, SamenessBoard};
 use super::{address, freshness};
 use crate::node::event::Event;

@@ -48,6 +48,7 @@ pub mod lease;
 pub mod links;
 pub mod log_thread;
 pub mod log_times;
+pub mod mailbox;
 pub mod peers;
 mod programs;
 pub mod realtime;
@@ -72,7 +73,6 @@ mod webhooks;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
 
 use anyhow::{Context, Result, anyhow};
 use holdfast_config::{Config, FailbackMode, GateChoice, StandbyReads};
@@ -91,6 +91,7 @@ use nix::sys::signal::{SigSet, Signal};
 use self::core::{Arms, Core, Input};
 use self::handle::{Handle, Request};
 use self::log_thread::{LogBackend, LogInput, SharedStatus};
+use self::mailbox::{Sender, channel};
 use self::report::Report;
 use self::secrets::Secrets;
 use self::status::{Counters, LatenessStatus, PathStatus, Paused, PeerStatus, Status};
@@ -672,10 +673,10 @@ fn attend(
     me: &holdfast_heartbeat::Member,
     files: Option<files::Handle>,
     event: &(impl Fn(Event) + Clone + Send + 'static),
-    reports: &std::sync::mpsc::Sender<Report>,
+    reports: &Sender<Report>,
 ) -> Result<(
     Option<tokio::sync::mpsc::UnboundedSender<hooks::Order>>,
-    Option<std::sync::mpsc::Receiver<()>>,
+    Option<mailbox::Receiver<()>>,
     hooks::UnitStates,
     std::time::Duration,
 )> {
@@ -951,7 +952,9 @@ impl Show {
             solo,
             warnings,
             waiting_for: view.waiting_for,
-            priority: self.config.ha.priority,
+            priority: view.priority,
+            configured_priority: Some(self.config.ha.priority)
+                .filter(|configured| *configured != view.priority),
             failback_mode: match self.config.ha.failback.mode {
                 FailbackMode::Auto => "auto",
                 FailbackMode::Manual => "manual",

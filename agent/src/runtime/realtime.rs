@@ -5,7 +5,8 @@
 //! RLIMIT_MEMLOCK. Without it the agent is as punctual as any other process, and `ha status` says so.
 //!
 //! Invariant: only threads that wait for packets, timers or the end of a process ask for it, and none of
-//! them starts a process or a thread afterwards, since those would inherit it.
+//! them starts a process or a thread afterwards, since those would inherit it. None of them waits for another thread
+//! without sleeping: see [`mailbox`](super::mailbox).
 
 use rustix::mm::MlockAllFlags;
 use rustix::process::{Resource, getrlimit};

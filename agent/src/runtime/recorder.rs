@@ -9,7 +9,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::TrySendError;
 use std::time::Duration;
 
 use holdfast_heartbeat::{Epoch, NodeId, Role, Time};
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::log_thread::wall_ms;
+use super::mailbox::{Receiver, Sender, channel};
 use crate::flight::{self, Origin, Recorder, Recording};
 use crate::node::Node;
 use crate::node::effect::Effect;
@@ -86,7 +87,7 @@ struct Job {
 /// The core's side: records each step and decides when to write.
 pub struct FlightRecorder {
     ring: Recorder,
-    jobs: SyncSender<Job>,
+    jobs: Sender<Job>,
     /// A recording is to be written at this moment, for this reason.
     due: Option<(Time, String)>,
     epoch: Epoch,
@@ -124,9 +125,8 @@ impl FlightRecorder {
     pub fn record_now(&mut self, node: &Node, now: Time, reply: Reply) {
         self.look_at(node, now);
         let job = self.job("an operator asked for it".to_owned(), Some(reply));
-        if let Err(refused) = self.jobs.try_send(job) {
-            let (std::sync::mpsc::TrySendError::Full(job) | std::sync::mpsc::TrySendError::Disconnected(job)) =
-                refused;
+        if let Err(refused) = self.jobs.try_send(job, WAITING) {
+            let (TrySendError::Full(job) | TrySendError::Disconnected(job)) = refused;
             if let Some(reply) = job.reply {
                 let _ = reply.send(Err(RecordError::Busy));
             }
@@ -155,7 +155,7 @@ impl FlightRecorder {
     fn hand_over(&mut self) {
         let Some((_, why)) = self.due.take() else { return };
         let job = self.job(why.clone(), None);
-        match self.jobs.try_send(job) {
+        match self.jobs.try_send(job, WAITING) {
             Ok(()) => {
                 if self.last.is_some() {
                     self.spacing = (self.spacing * 2).min(LONGEST_SPACING);
@@ -219,8 +219,8 @@ pub fn spawn(
     node: NodeId,
     told: impl Fn(Result<String, String>) + Send + 'static,
 ) -> io::Result<(FlightRecorder, Receiver<()>)> {
-    let (jobs, receiver) = sync_channel::<Job>(WAITING);
-    let (alive, ended) = sync_channel::<()>(0);
+    let (jobs, receiver) = channel::<Job>();
+    let (alive, ended) = channel::<()>();
     let dir = state_dir.join("flight");
     std::thread::Builder::new().name("recorder".into()).spawn(move || {
         let _alive = alive;
@@ -337,7 +337,7 @@ mod tests {
     }
 
     fn spawned(dir: &Path) -> (FlightRecorder, Receiver<()>, Receiver<Result<String, String>>) {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (tell, told) = channel();
         let (recorder, ended) =
             spawn(dir, NodeId::new("a").unwrap(), move |outcome| drop(tell.send(outcome))).unwrap();
         (recorder, ended, told)

@@ -3,11 +3,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 
 use holdfast_config::Config;
 
 use super::core::Input;
+use super::mailbox::Sender;
 use super::peers::{self, Peers, Slot};
 use super::secrets::{self, Current, Secrets};
 use crate::node::event::Event;
@@ -188,7 +188,7 @@ store { data_dir = "/var/lib/holdfast/store" }
         let path = dir.path().join("holdfast.hcl");
         write(&path, KEYS, "a");
         let (_, mut reload) = reading(&path);
-        let (core, told) = std::sync::mpsc::channel();
+        let (core, told) = crate::runtime::mailbox::channel();
         reload.core = Some(core);
         // The first one goes, another one comes.
         write_with(&path, KEYS, "a", "\"10.0.0.3:9001\", \"10.0.0.4:9001\"");
@@ -225,7 +225,7 @@ store { data_dir = "/var/lib/holdfast/store" }
         let (_, mut reload) = reading(&path);
         write_with(&path, KEYS, "a", "\"10.0.0.9:9001\"");
         // A core that does not say that the other half is silent.
-        let (core, told) = std::sync::mpsc::channel();
+        let (core, told) = crate::runtime::mailbox::channel();
         reload.core = Some(core);
         drop(told);
         let (said, _) = reload.read_again().unwrap();

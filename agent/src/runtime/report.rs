@@ -1,12 +1,11 @@
 //! The thread that writes log lines and the history, so that a full pipe or a slow disk behind either
 //! never holds the core.
 
-use std::sync::mpsc::{Sender, channel};
-
 use holdfast_heartbeat::{Epoch, Time};
 
 use super::audit::{Audit, Entry};
 use super::history::History;
+use super::mailbox::{Sender, channel};
 use crate::node::role_name;
 use crate::node::transition::{Cause, Transition};
 

@@ -4,7 +4,7 @@
 //! A difference changes nothing by itself: both copies are sound, so no machine can tell which one to keep.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::healing::Healer;
 use super::history::rfc3339;
 use super::log_thread::{LogInput, wall_ms};
+use super::mailbox::Sender;
 
 /// Bytes that are read in one go.
 const PIECE: usize = 1 << 20;
@@ -285,6 +286,7 @@ mod tests {
     use holdfast_heartbeat::{Incarnation, NodeId};
 
     use super::*;
+    use crate::runtime::mailbox::channel;
 
     fn sum(from: u64, to: u64) -> RangeSum {
         RangeSum { from: Lsn(from), to: Lsn(to), sha256: [1; 32] }
@@ -296,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_standby_is_the_same_when_it_said_so_of_every_range_of_one_pass() {
-        let (log, sums) = std::sync::mpsc::channel();
+        let (log, sums) = channel();
         let board = SamenessBoard::default();
         let teller = Teller::new(log, board.clone());
         let last = |name: &str| board.status().peers.get(name).and_then(|peer| peer.last_complete_ms);

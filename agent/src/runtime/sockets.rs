@@ -180,12 +180,11 @@ fn bind(at: SocketAddr) -> io::Result<Socket> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
-
     use holdfast_heartbeat::packet::NEWEST;
     use holdfast_heartbeat::{BootNonce, Epoch, Incarnation, Keyring, Member, NodeId, Notice};
 
     use super::*;
+    use crate::runtime::mailbox::channel;
     use crate::runtime::secrets::Current;
 
     #[test]

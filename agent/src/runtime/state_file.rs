@@ -7,13 +7,15 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use holdfast_heartbeat::{Incarnation, NodeId};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use super::mailbox::{Sender, channel};
 use crate::node::hard_state::HardState;
 
 /// The newest format that this build knows: a record in it says who votes.
@@ -205,20 +207,20 @@ pub fn spawn_writer(
     incarnation: Incarnation,
     written: impl Fn(u64) + Send + 'static,
     failed: impl Fn(io::Error) + Send + 'static,
-) -> io::Result<mpsc::Sender<(u64, HardState)>> {
-    let (sender, receiver) = mpsc::channel::<(u64, HardState)>();
+) -> io::Result<Sender<(u64, HardState)>> {
+    let (sender, receiver) = channel::<(u64, HardState)>();
     std::thread::Builder::new().name("state".into()).spawn(move || {
         let mut waiting: Option<(u64, HardState)> = None;
         loop {
             // What could not be written is tried again until it can, or until something newer comes.
             let next = match &waiting {
-                None => receiver.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+                None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(_) => receiver.recv_timeout(RETRY_AFTER),
             };
             match next {
                 Ok(newer) => waiting = Some(newer),
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
-                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
             while let Ok(newer) = receiver.try_recv() {
                 waiting = Some(newer);
@@ -289,7 +291,7 @@ mod tests {
     fn the_writer_answers_for_the_newest_state_only_after_it_is_on_disk() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
-        let (done, written) = mpsc::channel();
+        let (done, written) = channel();
         let sender = spawn_writer(
             state.clone(),
             name("a"),

@@ -41,8 +41,11 @@ pub struct Status {
     pub warnings: Vec<String>,
     /// Why there is no primary, in words, and what to do.
     pub waiting_for: Option<String>,
-    /// Configured preference; lower is more preferred.
+    /// Its preference; lower is more preferred.
     pub priority: u32,
+    /// The configured one, to which it returns with the next start, where an order has set another.
+    #[serde(default)]
+    pub configured_priority: Option<u32>,
     /// `auto`, `manual` or `disabled`.
     pub failback_mode: String,
     /// Whether automatic failback is switched on at the moment.

@@ -9,7 +9,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use arc_swap::Guard;
@@ -27,6 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use super::address;
 use super::core::Leader;
 use super::log_thread::{LogInput, ToPeer};
+use super::mailbox::Sender;
 use super::peers::Peers;
 use super::secrets::Secrets;
 
@@ -585,7 +585,7 @@ mod tests {
 
     /// Whether a handshake between these two sides comes about within `tries` connections.
     async fn meet(opens: &[&[u8]], accepts: &[&[u8]], tries: usize) -> bool {
-        let (log, _kept) = std::sync::mpsc::channel();
+        let (log, _kept) = crate::runtime::mailbox::channel();
         let with = |secrets: &[&[u8]]| Secrets::new(Current::new(secrets.iter().copied()));
         let opens = Streams::new(with(opens), log.clone());
         let accepts = Streams::new(with(accepts), log);
@@ -622,7 +622,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_release_that_is_too_far_away_learns_it_and_is_counted() {
-        let (log, logged) = std::sync::mpsc::channel();
+        let (log, logged) = crate::runtime::mailbox::channel();
         let counts = Arc::new(StreamCounts::default());
         let streams = Streams::new(Secrets::new(Current::new([OLD, NEW])), log).counted_in(counts.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -646,7 +646,7 @@ mod tests {
 
     #[tokio::test]
     async fn strangers_wait_for_nothing_take_no_place_of_a_peer_and_reach_no_log() {
-        let (log, logged) = std::sync::mpsc::channel();
+        let (log, logged) = crate::runtime::mailbox::channel();
         let streams = Streams::new(Secrets::new(Current::new([NEW])), log);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
@@ -665,7 +665,7 @@ mod tests {
             strangers.push(stranger);
         }
         let mut near = come("127.0.0.2").await;
-        let of_peer = Streams::new(Secrets::new(Current::new([NEW])), std::sync::mpsc::channel().0);
+        let of_peer = Streams::new(Secrets::new(Current::new([NEW])), crate::runtime::mailbox::channel().0);
         of_peer.shake(&mut near, true, &mut Vec::new()).await.expect("a peer gets through");
         // What makes no handshake is not waited for: an announced length that is another one, and any other bytes.
         for wrong in [[0xff, 0xff].as_slice(), b"GET / HTTP/1.1\r\n\r\n", &[0, 48, 9, 9]] {
@@ -751,7 +751,7 @@ mod tests {
     /// What a member makes of an attack: the reasons that it counted, and how many frames its log was given. It must have
     /// closed the connection, or the attacker did.
     async fn suffers(proved: bool, attack: impl AsyncFnOnce(&mut Attacker)) -> (Vec<&'static str>, usize) {
-        let (log, logged) = std::sync::mpsc::channel();
+        let (log, logged) = crate::runtime::mailbox::channel();
         let counts = Arc::new(StreamCounts::default());
         let streams = Streams::new(Secrets::new(Current::new([NEW])), log).counted_in(counts.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -778,7 +778,7 @@ mod tests {
     /// A message that follows the protocol, of whom the log does not take it.
     #[tokio::test]
     async fn what_the_log_refuses_is_closed_and_counted() {
-        let (log, logged) = std::sync::mpsc::channel();
+        let (log, logged) = crate::runtime::mailbox::channel();
         let counts = Arc::new(StreamCounts::default());
         let streams = Streams::new(Secrets::new(Current::new([NEW])), log).counted_in(counts.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -73,11 +73,7 @@ pub fn run(config: &Path) -> Result<String> {
 
 fn sweep(specs: &[VipSpec]) -> Result<String> {
     let swept = addresses(specs)?;
-    let mut interfaces: Vec<String> = specs.iter().map(|spec| spec.interface.clone()).collect();
-    interfaces.sort();
-    interfaces.dedup();
-    gate::remove_stale(&interfaces)
-        .context("the kernel gates that an agent may have left cannot be removed")?;
+    gate::remove_stale().context("the kernel gates that an agent may have left cannot be removed")?;
     let mut words: String = swept.iter().map(|what| format!("Took {what} off.\n")).collect();
     words.push_str("No address and no gate of this member is left on this host.\n");
     Ok(words)

@@ -9,7 +9,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use anyhow::{Context, Result};
 use holdfast_vip::Watchdog;
 use nix::errno::Errno;
 
+use super::mailbox::{Receiver, Sender, channel};
 use super::realtime::{Granted, Urgency};
 
 /// Looks within the shortest of the times: a few may be missed.

@@ -31,7 +31,7 @@ pub(super) struct Answers {
     pub data_members: usize,
     /// Whether there is a witness.
     pub witness: bool,
-    /// The gateway of this host, or what the operator gave for it.
+    /// The gateway on that interface, or what the operator gave for it.
     pub gateway: Option<IpAddr>,
 }
 
@@ -115,6 +115,9 @@ pub(super) async fn answers(args: &InitArgs, found: &Found, asked: Asked) -> Res
             true,
         )?,
     };
+    // One on another network says nothing about the way that clients come by.
+    let way_out = found.way_out.as_ref().filter(|way_out| way_out.interface == interface.name);
+    let gateway = way_out.map(|way_out| way_out.gateway);
     Ok(Answers {
         chosen: args.node.clone(),
         own,
@@ -122,7 +125,7 @@ pub(super) async fn answers(args: &InitArgs, found: &Found, asked: Asked) -> Res
         vip,
         data_members: usize::from(args.members),
         witness,
-        gateway: args.gateway.or(found.way_out.as_ref().map(|way_out| way_out.gateway)),
+        gateway: args.gateway.or(gateway),
     })
 }
 

@@ -58,8 +58,7 @@ struct Member {
 
 impl Member {
     fn begin(specs: &[VipSpec]) -> Member {
-        let gate: Arc<dyn Gate> =
-            Arc::new(NftGate::open_on(specs, &[], &[], Ownership::WherePossible).unwrap());
+        let gate: Arc<dyn Gate> = Arc::new(NftGate::open_as(specs, &[], Ownership::WherePossible).unwrap());
         let lease = Lease::new(gate.clone());
         let board = Board::new(specs);
         let setup = Setup {

@@ -3,9 +3,9 @@
 mod processes;
 mod units;
 
+use holdfast_agent::runtime::mailbox::{Receiver, channel};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use holdfast_agent::node::event::{Event, Readiness};

@@ -239,6 +239,7 @@ fn draw_shape(dice: &mut Dice) -> Shape {
         // Without it nothing tells the halves of a pair a dead peer from a cut cable.
         arp_ping: !dice.one_in(5) || data == 2 && !witness,
         hooks: false,
+        hooks_of: None,
         fence: false,
     }
 }

@@ -3,6 +3,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
+/// The agent's own way to a store.
+#[path = "../../../agent/src/plain_http.rs"]
+pub mod plain_http;
 pub mod sign;
 
 use std::collections::{BTreeMap, HashSet};
@@ -11,6 +14,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -260,17 +264,23 @@ impl Endpoint {
 
     /// The client that most Rust programs use.
     pub fn client(&self) -> object_store::aws::AmazonS3 {
-        object_store::aws::AmazonS3Builder::new()
-            .with_endpoint(format!("http://{}", self.addr))
-            .with_allow_http(true)
-            .with_bucket_name("box")
-            .with_region("us-east-1")
-            .with_access_key_id(ACCESS_KEY)
-            .with_secret_access_key(SECRET_KEY)
-            .with_conditional_put(object_store::aws::S3ConditionalPut::ETagMatch)
-            .build()
-            .unwrap()
+        client(self.addr)
     }
+}
+
+/// The client that most Rust programs use, for a store there.
+pub fn client(addr: SocketAddr) -> object_store::aws::AmazonS3 {
+    let http = plain_http::builder().timeout(Duration::from_secs(30)).build().unwrap();
+    object_store::aws::AmazonS3Builder::new()
+        .with_endpoint(format!("http://{addr}"))
+        .with_http_connector(plain_http::PlainHttp::new(http))
+        .with_bucket_name("box")
+        .with_region("us-east-1")
+        .with_access_key_id(ACCESS_KEY)
+        .with_secret_access_key(SECRET_KEY)
+        .with_conditional_put(object_store::aws::S3ConditionalPut::ETagMatch)
+        .build()
+        .unwrap()
 }
 
 /// Runs an endpoint over any store, on a port of its own.

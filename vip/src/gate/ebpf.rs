@@ -1,10 +1,11 @@
-//! The gate as an eBPF program, on both directions of each VIP interface: at tcx (Linux 6.6 and later), or as
+//! The gate as an eBPF program, on both directions of each VIP interface, and on what leaves by the others
+//! ([`others`](super::others)): at tcx (Linux 6.6 and later), or as
 //! a filter of `clsact` (5.8 and later: the program needs `bpf_ktime_get_boot_ns`).
 //!
 //! It is attached without a link object: the attachment itself holds the program and its maps, so it
 //! stands after the process has ended in whatever way, and shuts at its deadline. The next life finds it
 //! by name, attaches its own (shut) program *before* it removes the old one: there is no moment without a
-//! gate. Consequently one agent at a time uses an interface.
+//! gate. Consequently one data member at a time uses a network namespace.
 //!
 //! So dropping [`EbpfGate`] leaves the gate standing; only [`Gate::detach`] and [`remove_stale`] remove it.
 //!
@@ -17,8 +18,10 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use super::others::{Others, every_interface, is_gone};
 use super::program::{
-    ADDRESS_DEADLINE, ADDRESS_KEY_BYTES, Direction, Maps, PORT_KEY_BYTES, PORTS_DEADLINE, port_key, program,
+    ADDRESS_DEADLINE, ADDRESS_KEY_BYTES, Asked, Direction, Maps, PORT_KEY_BYTES, PORTS_DEADLINE, port_key,
+    program,
 };
 use super::{Ending, Gate, GateHealth, clsact, doing, sys};
 use crate::link::{index_of, link};
@@ -40,8 +43,10 @@ pub enum Hook {
 #[derive(Debug)]
 pub struct EbpfGate {
     deadlines: sys::Deadlines,
-    programs: [Program; 2],
+    /// For packets that enter by the interfaces of virtual addresses, that leave by them, and that leave by others.
+    programs: [Program; 3],
     interfaces: Vec<String>,
+    others: Others,
     hook: Hook,
 }
 
@@ -60,34 +65,24 @@ fn address_key(ip: IpAddr) -> [u8; ADDRESS_KEY_BYTES] {
 }
 
 impl EbpfGate {
-    /// Loads the programs and attaches them, shut, to the interfaces of `specs`, in place of those of an
-    /// earlier life. An interface that does not exist (yet) is left to [`Gate::repair`].
+    /// Loads the programs and attaches them, shut, to the interfaces of `specs` and the others of this host, in
+    /// place of those of an earlier life. An interface that does not exist (yet) is left to [`Gate::repair`].
     ///
     /// # Errors
     /// `PermissionDenied` without the capabilities, `InvalidInput` on a kernel before 5.8,
-    /// `Unsupported` for an interface that is not Ethernet; the text says what was refused, with the end
+    /// `Unsupported` for an interface of `specs` that is not Ethernet; the text says what was refused, with the end
     /// of the verifier's log where that refused the program. On error nothing of ours stays attached.
     pub fn open(specs: &[VipSpec], ports: &[u16]) -> io::Result<EbpfGate> {
-        EbpfGate::open_on(specs, ports, &[])
-    }
-
-    /// As [`open`](EbpfGate::open), and on the interfaces `also`: others through which clients can reach
-    /// the service ports, or (Linux answers for its addresses on every interface) the virtual addresses.
-    ///
-    /// # Errors
-    /// As [`open`](EbpfGate::open).
-    pub fn open_on(specs: &[VipSpec], ports: &[u16], also: &[String]) -> io::Result<EbpfGate> {
         let hook = if sys::has_tcx() { Hook::Tcx } else { Hook::Clsact };
-        EbpfGate::open_at(hook, specs, ports, also)
+        EbpfGate::open_at(hook, specs, ports)
     }
 
-    /// As [`open_on`](EbpfGate::open_on), at a place that is not the best one.
+    /// As [`open`](EbpfGate::open), at a place that is not the best one.
     ///
     /// # Errors
     /// As [`open`](EbpfGate::open).
-    pub fn open_at(hook: Hook, specs: &[VipSpec], ports: &[u16], also: &[String]) -> io::Result<EbpfGate> {
+    pub fn open_at(hook: Hook, specs: &[VipSpec], ports: &[u16]) -> io::Result<EbpfGate> {
         let mut gated = interfaces(specs);
-        gated.extend(also.iter().filter(|name| !gated.contains(name)).cloned().collect::<Vec<_>>());
         let mut not_ethernet = None;
         gated.retain(|interface| match link(interface) {
             Ok(link) if link.loopback => false,
@@ -132,24 +127,33 @@ impl EbpfGate {
             deadlines: deadlines.map_fd(),
         };
         // The loaded programs hold the sets; only the deadlines are touched again.
-        let load = |direction| {
+        let load = |direction, asked| {
             let place = match hook {
                 Hook::Tcx => sys::attach_type(direction),
                 Hook::Clsact => sys::ATTACH_ANYWHERE,
             };
-            let fd = sys::load(PROGRAM_NAME, place, &program(direction, maps))
+            let fd = sys::load(PROGRAM_NAME, place, &program(direction, asked, maps))
                 .map_err(doing("load the gate's program"))?;
             let (id, _) = sys::program_info(fd.as_fd()).map_err(doing("ask for the program's id"))?;
             io::Result::Ok(Program { direction, fd, id })
         };
-        let programs = [load(Direction::Ingress)?, load(Direction::Egress)?];
+        let programs = [
+            load(Direction::Ingress, Asked::Every)?,
+            load(Direction::Egress, Asked::Every)?,
+            load(Direction::Egress, Asked::Own)?,
+        ];
         // Whoever may not look at a program could not take away what it leaves when it is killed: that would stay
         // shut before the next life, whatever gate that one has.
         if hook == Hook::Tcx {
             sys::program_by_id(programs[0].id)
                 .map_err(doing("find the gate again in a next life (needs CAP_SYS_ADMIN)"))?;
         }
-        Ok(EbpfGate { programs, deadlines, interfaces, hook })
+        Ok(EbpfGate { programs, deadlines, others: Others::beside(&interfaces), interfaces, hook })
+    }
+
+    /// What stands on the interfaces of virtual addresses, and what on the others.
+    fn programs(&self) -> (&[Program], &[Program]) {
+        self.programs.split_at(2)
     }
 
     /// The moment until which packets of the addresses pass, in nanoseconds of CLOCK_BOOTTIME.
@@ -175,26 +179,38 @@ impl EbpfGate {
     }
 
     fn attach_where_missing(&self) -> io::Result<()> {
+        let (here, elsewhere) = self.programs();
         for interface in &self.interfaces {
-            let Some(index) = index_of(interface) else { continue };
-            for program in &self.programs {
-                if !self.stands(index, program).map_err(doing("list the programs"))? {
-                    let (direction, fd) = (program.direction, program.fd.as_fd());
-                    match self.hook {
-                        Hook::Tcx => sys::attach(index, direction, fd),
-                        Hook::Clsact => clsact::attach(index, direction, fd, PROGRAM_NAME),
-                    }
-                    .map_err(doing(format_args!("attach the gate to {interface}")))?;
-                }
-            }
+            self.attach_missing(interface, here)?;
+        }
+        for interface in self.others.now()?.iter() {
+            self.attach_missing(interface, elsewhere)?;
         }
         Ok(())
+    }
+
+    fn attach_missing(&self, interface: &str, programs: &[Program]) -> io::Result<()> {
+        let Some(index) = index_of(interface) else { return Ok(()) };
+        let attach = |program: &Program| {
+            if self.stands(index, program).map_err(doing("list the programs"))? {
+                return Ok(());
+            }
+            let (direction, fd) = (program.direction, program.fd.as_fd());
+            match self.hook {
+                Hook::Tcx => sys::attach(index, direction, fd),
+                Hook::Clsact => clsact::attach(index, direction, fd, PROGRAM_NAME),
+            }
+        };
+        match programs.iter().try_for_each(attach) {
+            Err(_) if is_gone(interface, index) => Ok(()),
+            outcome => outcome.map_err(doing(format_args!("attach the gate to {interface}"))),
+        }
     }
 
     /// Removes the programs of earlier lives: ours stand already.
     fn detach_others(&self) -> io::Result<()> {
         let ours: Vec<u32> = self.programs.iter().map(|program| program.id).collect();
-        remove_named(&self.interfaces, &ours)
+        remove_named(&ours)
     }
 }
 
@@ -218,12 +234,22 @@ impl Gate for EbpfGate {
 
     fn check(&self) -> io::Result<GateHealth> {
         let mut health = GateHealth::default();
-        for interface in &self.interfaces {
+        let (here, elsewhere) = self.programs();
+        let others = self.others.lately()?;
+        let all = self
+            .interfaces
+            .iter()
+            .map(|name| (name, here))
+            .chain(others.iter().map(|name| (name, elsewhere)));
+        for (interface, programs) in all {
             let mut whole = true;
             match index_of(interface) {
                 Some(index) => {
-                    for program in &self.programs {
-                        whole &= self.stands(index, program)?;
+                    for program in programs {
+                        whole &= match self.stands(index, program) {
+                            Err(_) if is_gone(interface, index) => false,
+                            stands => stands?,
+                        };
                     }
                 }
                 None => whole = false,
@@ -240,18 +266,25 @@ impl Gate for EbpfGate {
     }
 
     fn detach(&self) -> io::Result<()> {
-        for interface in &self.interfaces {
-            let Some(index) = index_of(interface) else { continue };
+        // On every interface: one of the others may be the port of a bridge by now.
+        for interface in every_interface()? {
+            let Some(index) = index_of(&interface) else { continue };
             for program in &self.programs {
-                let detached = match self.hook {
-                    Hook::Tcx if !self.stands(index, program)? => Ok(()),
-                    Hook::Tcx => sys::detach(index, program.direction, program.fd.as_fd()),
-                    Hook::Clsact => match self.filter_of(index, program)? {
-                        Some(filter) => clsact::detach(index, program.direction, &filter),
-                        None => Ok(()),
+                let detached = match self.stands(index, program) {
+                    Ok(false) => Ok(()),
+                    Err(error) => Err(error),
+                    Ok(true) => match self.hook {
+                        Hook::Tcx => sys::detach(index, program.direction, program.fd.as_fd()),
+                        Hook::Clsact => match self.filter_of(index, program)? {
+                            Some(filter) => clsact::detach(index, program.direction, &filter),
+                            None => Ok(()),
+                        },
                     },
                 };
-                detached.map_err(doing(format_args!("detach the gate from {interface}")))?;
+                match detached {
+                    Err(_) if is_gone(&interface, index) => {}
+                    detached => detached.map_err(doing(format_args!("detach the gate from {interface}")))?,
+                }
             }
         }
         Ok(())
@@ -262,46 +295,54 @@ impl Gate for EbpfGate {
     }
 }
 
-/// Removes every gate from `interfaces`, whoever left it: of an earlier life, or of an agent that was
-/// uninstalled. Interfaces that do not exist have none.
+/// Removes every gate of this network namespace, whoever left it: of an earlier life, or of an agent that was
+/// uninstalled.
 ///
 /// # Errors
 /// The kernel permits no look at its programs, or refused to detach one.
-pub fn remove_stale(interfaces: &[String]) -> io::Result<()> {
-    remove_named(interfaces, &[])
+pub fn remove_stale() -> io::Result<()> {
+    remove_named(&[])
 }
 
-fn remove_named(interfaces: &[String], except: &[u32]) -> io::Result<()> {
-    for interface in interfaces {
-        let Some(index) = index_of(interface) else { continue };
-        for direction in [Direction::Ingress, Direction::Egress] {
-            for filter in clsact::attached(index, direction).map_err(doing("list the filters"))? {
-                if filter.name == PROGRAM_NAME && !except.contains(&filter.program) {
-                    clsact::detach(index, direction, &filter)
-                        .map_err(doing(format_args!("detach an old gate from {interface}")))?;
-                    tracing::info!(interface, id = filter.program, "removed the gate of an earlier life");
-                }
+fn remove_named(except: &[u32]) -> io::Result<()> {
+    for interface in every_interface()? {
+        let Some(index) = index_of(&interface) else { continue };
+        match remove_from(&interface, index, except) {
+            Err(_) if is_gone(&interface, index) => {}
+            outcome => outcome?,
+        }
+    }
+    Ok(())
+}
+
+fn remove_from(interface: &str, index: u32, except: &[u32]) -> io::Result<()> {
+    for direction in [Direction::Ingress, Direction::Egress] {
+        for filter in clsact::attached(index, direction).map_err(doing("list the filters"))? {
+            if filter.name == PROGRAM_NAME && !except.contains(&filter.program) {
+                clsact::detach(index, direction, &filter)
+                    .map_err(doing(format_args!("detach an old gate from {interface}")))?;
+                tracing::info!(interface, id = filter.program, "removed the gate of an earlier life");
             }
-            for id in sys::attached(index, direction).map_err(doing("list tcx programs"))? {
-                if except.contains(&id) {
-                    continue;
+        }
+        for id in sys::attached(index, direction).map_err(doing("list tcx programs"))? {
+            if except.contains(&id) {
+                continue;
+            }
+            let program = match sys::program_by_id(id) {
+                Ok(program) => program,
+                // It was detached and freed since it was listed.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => {
+                    return Err(doing(
+                        "look at a tcx program, which may be an old gate (needs CAP_SYS_ADMIN)",
+                    )(e));
                 }
-                let program = match sys::program_by_id(id) {
-                    Ok(program) => program,
-                    // It was detached and freed since it was listed.
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                    Err(e) => {
-                        return Err(doing(
-                            "look at a tcx program, which may be an old gate (needs CAP_SYS_ADMIN)",
-                        )(e));
-                    }
-                };
-                let (_, name) = sys::program_info(program.as_fd()).map_err(doing("name a tcx program"))?;
-                if name == PROGRAM_NAME {
-                    sys::detach(index, direction, program.as_fd())
-                        .map_err(doing(format_args!("detach an old gate from {interface}")))?;
-                    tracing::info!(interface, id, "removed the gate of an earlier life");
-                }
+            };
+            let (_, name) = sys::program_info(program.as_fd()).map_err(doing("name a tcx program"))?;
+            if name == PROGRAM_NAME {
+                sys::detach(index, direction, program.as_fd())
+                    .map_err(doing(format_args!("detach an old gate from {interface}")))?;
+                tracing::info!(interface, id, "removed the gate of an earlier life");
             }
         }
     }

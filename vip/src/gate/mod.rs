@@ -8,7 +8,7 @@
 //!
 //! | implementation | enforces | outlives the process | deadline |
 //! |---|---|---|---|
-//! | [`ebpf::EbpfGate`] | every packet on the VIPs' interfaces | yes | absolute |
+//! | [`ebpf::EbpfGate`] | every packet on the VIPs' interfaces, and what this host sends by any other | yes | absolute |
 //! | [`nftables::NftGate`] | the same | yes | a timeout: renewed late, it ends at most one lease late |
 //! | [`none::NoGate`] | nothing; `valid_lft` of the address remains, in whole seconds | - | relative |
 
@@ -18,13 +18,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::link::index_of;
-use crate::spec::{VipSpec, interfaces};
+use crate::spec::VipSpec;
 
 pub(crate) mod asm;
 mod clsact;
 pub mod ebpf;
 pub mod nftables;
 pub mod none;
+mod others;
 pub(crate) mod program;
 pub(crate) mod sys;
 
@@ -52,7 +53,7 @@ pub trait Gate: Send + Sync {
     /// None for the gates of today; a caller treats an error as a deadline that was not moved.
     fn allow_address_until(&self, boottime_ns: u64) -> io::Result<()>;
 
-    /// Likewise for TCP to and from the service ports, on whatever address of the same interfaces.
+    /// Likewise for TCP to and from the service ports, on whatever address.
     ///
     /// # Errors
     /// As [`allow_address_until`](Gate::allow_address_until).
@@ -177,6 +178,10 @@ pub fn open(
     ports: &[u16],
     begin: impl FnOnce() + Send + 'static,
 ) -> (Arc<dyn Gate>, Option<String>) {
+    if specs.is_empty() {
+        // A witness, which may live beside a data member of another cluster: what stands here is not its own.
+        return (Arc::new(NoGate::new(specs)), None);
+    }
     let mut reasons = Vec::new();
     let mut gate: Option<Arc<dyn Gate>> = None;
     if matches!(choice, GateChoice::Auto | GateChoice::Ebpf) {
@@ -195,12 +200,11 @@ pub fn open(
     // deadline. The one of the same form is gone by now, and a gate that this process has no right to look
     // for was not its own.
     let gate = gate.unwrap_or_else(|| Arc::new(NoGate::new(specs)));
-    for (form, removed) in [
-        ("eBPF", ebpf::remove_stale as fn(&[String]) -> io::Result<()>),
-        ("nftables", nftables::remove_stale),
-    ] {
+    for (form, removed) in
+        [("eBPF", ebpf::remove_stale as fn() -> io::Result<()>), ("nftables", nftables::remove_stale)]
+    {
         if !gate.name().starts_with(form)
-            && let Err(error) = removed(&interfaces(specs))
+            && let Err(error) = removed()
         {
             reasons.push(format!("whether an earlier life left an {form} gate is not known: {error}"));
         }
@@ -208,13 +212,13 @@ pub fn open(
     (gate, (!reasons.is_empty()).then(|| reasons.join("; ")))
 }
 
-/// Removes every gate from `interfaces`, of whatever form, whoever left it: of an earlier life, or of an
+/// Removes every gate of this network namespace, of whatever form, whoever left it: of an earlier life, or of an
 /// agent that was uninstalled.
 ///
 /// # Errors
 /// The first; every form was tried.
-pub fn remove_stale(interfaces: &[String]) -> io::Result<()> {
-    ebpf::remove_stale(interfaces).and(nftables::remove_stale(interfaces))
+pub fn remove_stale() -> io::Result<()> {
+    ebpf::remove_stale().and(nftables::remove_stale())
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use std::time::Duration;
 use self::keeper::{Keeper, Orders};
 use self::ruleset::{Class, Ruleset};
 use self::wire::Control;
+use super::others::Others;
 use super::{Ending, Gate, GateHealth};
 use crate::link::link;
 use crate::spec::{VipSpec, interfaces};
@@ -51,17 +52,18 @@ pub struct NftGate {
     ruleset: std::sync::Arc<Ruleset>,
     owner: Option<u32>,
     interfaces: Vec<String>,
+    others: std::sync::Arc<Others>,
 }
 
 impl NftGate {
-    /// Makes the table, shut, on the interfaces of `specs`, in place of one of an earlier life. An interface
-    /// that does not exist (yet) is left to [`Gate::repair`].
+    /// Makes the table, shut, on the interfaces of `specs` and the others of this host, in place of one of an earlier
+    /// life. An interface that does not exist (yet) is left to [`Gate::repair`].
     ///
     /// # Errors
     /// `PermissionDenied` without CAP_NET_ADMIN, or where a living agent owns the table; the kernel's answer
     /// where it has no nf_tables, or no egress hook (before 5.16). On error nothing of ours stands.
     pub fn open(specs: &[VipSpec], ports: &[u16]) -> io::Result<NftGate> {
-        NftGate::open_on(specs, ports, &[], Ownership::WherePossible)
+        NftGate::open_as(specs, ports, Ownership::WherePossible)
     }
 
     /// As [`open`](NftGate::open); `begin` runs first on the thread that renews, to hurry it.
@@ -73,36 +75,31 @@ impl NftGate {
         ports: &[u16],
         begin: impl FnOnce() + Send + 'static,
     ) -> io::Result<NftGate> {
-        NftGate::start(specs, ports, &[], Ownership::WherePossible, begin)
+        NftGate::start(specs, ports, Ownership::WherePossible, begin)
     }
 
-    /// As [`open`](NftGate::open), and on the interfaces `also`.
+    /// As [`open`](NftGate::open), also as on kernels that know no owners.
     ///
     /// # Errors
     /// As [`open`](NftGate::open).
-    pub fn open_on(
-        specs: &[VipSpec],
-        ports: &[u16],
-        also: &[String],
-        ownership: Ownership,
-    ) -> io::Result<NftGate> {
-        NftGate::start(specs, ports, also, ownership, || ())
+    pub fn open_as(specs: &[VipSpec], ports: &[u16], ownership: Ownership) -> io::Result<NftGate> {
+        NftGate::start(specs, ports, ownership, || ())
     }
 
     fn start(
         specs: &[VipSpec],
         ports: &[u16],
-        also: &[String],
         ownership: Ownership,
         begin: impl FnOnce() + Send + 'static,
     ) -> io::Result<NftGate> {
         let mut gated = interfaces(specs);
-        gated.extend(also.iter().filter(|name| !gated.contains(name)).cloned().collect::<Vec<_>>());
         gated.retain(|interface| !link(interface).is_ok_and(|link| link.loopback));
         let ruleset = std::sync::Arc::new(Ruleset::new(specs, ports, &gated)?);
         let questions = Control::open()?;
-        let (mut keeper, orders, owner) = Keeper::begin(ruleset.clone(), gated.clone(), ownership)?;
-        if let Err(refusal) = remove_stale_but(&gated, Some(&ruleset.table)) {
+        let others = std::sync::Arc::new(Others::beside(&gated));
+        let (mut keeper, orders, owner) =
+            Keeper::begin(ruleset.clone(), gated.clone(), others.clone(), ownership)?;
+        if let Err(refusal) = remove_stale_but(Some(&ruleset.table)) {
             if let Err(error) = keeper.remove() {
                 tracing::warn!(%error, "a gate that could not be completed could not be removed either");
             }
@@ -119,6 +116,7 @@ impl NftGate {
             ruleset,
             owner,
             interfaces: gated,
+            others,
         })
     }
 
@@ -161,8 +159,14 @@ impl Gate for NftGate {
             return Err(io::Error::other(trouble));
         }
         let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing = inspect::missing(&mut questions, &self.ruleset, self.owner, &self.interfaces)?;
-        let attached = self.interfaces.iter().filter(|name| !missing.contains(name)).cloned().collect();
+        let others = match self.orders.asks_others() {
+            true => self.others.lately()?,
+            false => Vec::new().into(),
+        };
+        let missing =
+            inspect::missing(&mut questions, &self.ruleset, self.owner, &self.interfaces, &others)?.all();
+        let all = self.interfaces.iter().chain(others.iter());
+        let attached = all.filter(|name| !missing.contains(name)).cloned().collect();
         Ok(GateHealth { attached, missing, restored: self.orders.restored() })
     }
 
@@ -198,15 +202,15 @@ impl Drop for NftGate {
     }
 }
 
-/// Removes every table that an earlier life left on `interfaces`.
+/// Removes every table that an earlier life left in this network namespace.
 ///
 /// # Errors
 /// The kernel permits no look at its tables, or refused to delete one: a living agent owns it, say.
-pub fn remove_stale(interfaces: &[String]) -> io::Result<()> {
-    remove_stale_but(interfaces, None)
+pub fn remove_stale() -> io::Result<()> {
+    remove_stale_but(None)
 }
 
-fn remove_stale_but(interfaces: &[String], ours: Option<&str>) -> io::Result<()> {
+fn remove_stale_but(ours: Option<&str>) -> io::Result<()> {
     let mut control = Control::open()?;
     let mut stale = Vec::new();
     let listed = control.dump(
@@ -214,7 +218,7 @@ fn remove_stale_but(interfaces: &[String], ours: Option<&str>) -> io::Result<()>
         |_| (),
         |table| {
             let name = table.text(ruleset::TABLE_NAME).filter(|_| table.family == wire::FAMILY_NETDEV);
-            stale.extend(name.filter(|name| ruleset::is_gate_on(name, interfaces)).map(ToOwned::to_owned));
+            stale.extend(name.filter(|name| ruleset::is_gate(name)).map(ToOwned::to_owned));
         },
     );
     match listed {

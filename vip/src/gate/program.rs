@@ -12,6 +12,9 @@
 //! | neighbour advertisement | by its IPv6 destination | target is a VIP |
 //! | TCP, not in a later fragment | destination is a service port | source is a service port |
 //!
+//! A third asks what leaves by the interfaces that carry no VIP. It lets pass what only crosses this host
+//! ([`Asked::Own`]): a container on a standby talks to the VIP of the peer through its host.
+//!
 //! A question about the address that enters while the gate is shut may reach the kernel's ARP code,
 //! but the answer cannot leave; and it is how a prober sees the probes of others.
 //!
@@ -41,6 +44,15 @@ pub(crate) enum Direction {
     Egress,
 }
 
+/// Which packets of its direction a program asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Every one.
+    Every,
+    /// What did not enter by another interface before: what this host itself sends.
+    Own,
+}
+
 /// Descriptors of the maps that the program reads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Maps {
@@ -58,6 +70,9 @@ const HELPER_MAP_LOOKUP: i32 = 1;
 const HELPER_LOAD_BYTES: i32 = 26;
 /// `bpf_ktime_get_boot_ns`
 const HELPER_BOOT_NS: i32 = 125;
+
+/// `ingress_ifindex` of `struct __sk_buff`: the interface by which the packet entered, 0 for one of this host.
+const ENTERED_BY: i16 = 36;
 
 /// Leave the packet to the next program, and at last to the kernel.
 const TCX_NEXT: i32 = -1;
@@ -93,9 +108,9 @@ pub(crate) fn port_key(port: u16) -> [u8; PORT_KEY_BYTES] {
     on_wire(port).to_ne_bytes()
 }
 
-/// The program for packets going in `direction`.
-pub(crate) fn program(direction: Direction, maps: Maps) -> Vec<Insn> {
-    let mut text = Text { asm: Assembler::default(), direction, maps };
+/// The program for the packets going in `direction` that are to be `asked`.
+pub(crate) fn program(direction: Direction, asked: Asked, maps: Maps) -> Vec<Insn> {
+    let mut text = Text { asm: Assembler::default(), direction, asked, maps };
     text.write();
     text.asm.finish()
 }
@@ -103,6 +118,7 @@ pub(crate) fn program(direction: Direction, maps: Maps) -> Vec<Insn> {
 struct Text {
     asm: Assembler,
     direction: Direction,
+    asked: Asked,
     maps: Maps,
 }
 
@@ -111,6 +127,10 @@ impl Text {
     fn write(&mut self) {
         let a = &mut self.asm;
         a.mov(Reg::R6, Reg::R1);
+        if self.asked == Asked::Own {
+            a.load(Width::Word, Reg::R1, Reg::R6, ENTERED_BY);
+            a.jump_ne(Reg::R1, 0, "pass");
+        }
         a.mov_imm(Reg::R7, ETHERNET_BYTES);
         a.mov_imm(Reg::R2, ETHERTYPE_AT);
         self.load_bytes(SMALL, 2);
@@ -278,9 +298,13 @@ mod tests {
     const MAPS: Maps = Maps { addresses: 11, ports: 12, deadlines: 13 };
 
     #[test]
-    fn both_programs_assemble_and_end_by_returning() {
-        for direction in [Direction::Ingress, Direction::Egress] {
-            let insns = program(direction, MAPS);
+    fn all_programs_assemble_and_end_by_returning() {
+        for (direction, asked) in [
+            (Direction::Ingress, Asked::Every),
+            (Direction::Egress, Asked::Every),
+            (Direction::Egress, Asked::Own),
+        ] {
+            let insns = program(direction, asked, MAPS);
             assert!(insns.len() < 200, "{} instructions", insns.len());
             assert_eq!(insns.last().unwrap().code, 0x95);
         }
@@ -289,7 +313,9 @@ mod tests {
     #[test]
     fn only_what_leaves_is_asked_about_arp() {
         let asks_arp = |direction| {
-            program(direction, MAPS).iter().any(|i| i.code == 0x15 && i.immediate == on_wire(0x0806))
+            program(direction, Asked::Every, MAPS)
+                .iter()
+                .any(|i| i.code == 0x15 && i.immediate == on_wire(0x0806))
         };
         assert!(asks_arp(Direction::Egress));
         assert!(!asks_arp(Direction::Ingress));

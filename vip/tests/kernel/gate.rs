@@ -20,7 +20,7 @@ use crate::two_hosts::{
 };
 
 /// Longer than any round trip here; waited out whenever the gate is expected to be shut.
-const SHUT_AFTER: Duration = Duration::from_millis(100);
+pub(crate) const SHUT_AFTER: Duration = Duration::from_millis(100);
 /// What a busy machine may add between the kernel's look at the clock and ours.
 const SLACK: Duration = Duration::from_millis(50);
 
@@ -43,14 +43,10 @@ impl Form {
     }
 
     pub(crate) fn open(self, specs: &[VipSpec], ports: &[u16]) -> Settled {
-        self.open_on(specs, ports, &[])
-    }
-
-    pub(crate) fn open_on(self, specs: &[VipSpec], ports: &[u16], also: &[String]) -> Settled {
-        let nft = |ownership| Box::new(NftGate::open_on(specs, ports, also, ownership).unwrap());
+        let nft = |ownership| Box::new(NftGate::open_as(specs, ports, ownership).unwrap());
         Settled(match self {
-            Form::Ebpf => Box::new(EbpfGate::open_on(specs, ports, also).unwrap()),
-            Form::EbpfClsact => Box::new(EbpfGate::open_at(Hook::Clsact, specs, ports, also).unwrap()),
+            Form::Ebpf => Box::new(EbpfGate::open(specs, ports).unwrap()),
+            Form::EbpfClsact => Box::new(EbpfGate::open_at(Hook::Clsact, specs, ports).unwrap()),
             Form::Nft => {
                 let gate = nft(Ownership::WherePossible);
                 assert!(gate.is_owned(), "these tests want a kernel that knows owners");
@@ -276,7 +272,7 @@ fn an_uninstalled_agents_gate_can_be_removed() {
         let (_addresses, [(mut asker, vip), _]) = served(&hosts).await;
         drop(form.open(&both_vips(), &[]));
         assert!(!asker.ask(vip, SHUT_AFTER).await, "shut, though nobody holds it");
-        remove_stale(&[ETH.to_owned(), "no-such-link".to_owned()]).unwrap();
+        remove_stale().unwrap();
         assert!(asker.ask(vip, PATIENCE).await);
 
         drop(form.open(&both_vips(), &[]));
@@ -345,7 +341,7 @@ fn a_standby_can_be_a_client_of_the_address_behind_its_shut_gate() {
 }
 
 /// Whether a TCP connection from there to `to` can be opened and carries a byte each way.
-async fn tcp_talks(hosts: &TwoHosts, to: SocketAddr, limit: Duration) -> bool {
+pub(crate) async fn tcp_talks(hosts: &TwoHosts, to: SocketAddr, limit: Duration) -> bool {
     let socket = hosts.there(|| {
         let socket =
             socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None).unwrap();
@@ -363,7 +359,7 @@ async fn tcp_talks(hosts: &TwoHosts, to: SocketAddr, limit: Duration) -> bool {
     matches!(tokio::time::timeout(limit, talk).await, Ok(Ok(1)))
 }
 
-async fn serve_tcp(address: &str) -> SocketAddr {
+pub(crate) async fn serve_tcp(address: &str) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind(address).await.unwrap();
     let bound = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -403,11 +399,6 @@ fn a_service_port_is_gated_while_other_ports_pass() {
 #[test]
 fn a_gate_on_an_interface_that_was_made_again_is_missed_and_repaired() {
     for_each_form(async |form, hosts| {
-        let wider = form.open_on(&both_vips(), &[], &["eth2".to_owned(), ETH.to_owned()]);
-        let health = wider.check().unwrap();
-        assert_eq!((health.attached, health.missing), (vec![ETH.to_owned()], vec!["eth2".to_owned()]));
-        drop(wider);
-
         let gate = form.open(&both_vips(), &[]);
         let index = hosts.here.index_of(ETH).await;
         hosts.here.netlink.link().del(index).execute().await.unwrap();

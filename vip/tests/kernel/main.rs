@@ -12,6 +12,7 @@ mod gate;
 mod learned;
 mod many;
 mod operator;
+mod others;
 mod parents;
 mod probe;
 mod routes;

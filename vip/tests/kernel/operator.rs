@@ -85,7 +85,7 @@ fn the_operators_tables_are_left_alone() {
         // One that merely looks like ours.
         add_table("holdfast_gate/eth1");
         for form in [Ownership::WherePossible, Ownership::Never] {
-            let gate = NftGate::open_on(&both_vips(), &[9000], &[], form).unwrap();
+            let gate = NftGate::open_as(&both_vips(), &[9000], form).unwrap();
             gate.allow_address_until(OPEN).unwrap();
             gate.close().unwrap();
             gate.repair().unwrap();
@@ -122,7 +122,7 @@ fn a_flush_of_the_ruleset_does_not_touch_a_table_that_is_owned() {
 fn a_table_that_is_not_owned_is_put_back_by_itself() {
     on_two_hosts(async |hosts| {
         let (_addresses, [(mut asker, vip), _]) = served(&hosts).await;
-        let gate = NftGate::open_on(&both_vips(), &[], &[], Ownership::Never).unwrap();
+        let gate = NftGate::open_as(&both_vips(), &[], Ownership::Never).unwrap();
         let table = name(gate.table());
         let dormant = 1u32.to_be_bytes();
         // Deleted with everything; put to sleep; emptied of its rules.

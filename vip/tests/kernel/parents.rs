@@ -10,8 +10,7 @@ use holdfast_vip::gate::{Gate, NftGate, OPEN, Ownership};
 use holdfast_vip::{Addresses, Announcer, Prober, VipEvent, VipSpec, Watch, mac_of};
 
 use crate::gate::{Form, for_each_form};
-use crate::routes::ip;
-use crate::two_hosts::{Asker, ETH, PATIENCE, THERE, THERE6, TwoHosts, on_two_hosts, serve_echo, until};
+use crate::two_hosts::{Asker, ETH, PATIENCE, THERE, THERE6, TwoHosts, ip, on_two_hosts, serve_echo, until};
 
 const FORMER_HOLDER: [u8; 6] = [2, 0, 0, 0, 0, 0x99];
 
@@ -141,7 +140,7 @@ fn a_bond_whose_active_port_changes_is_to_be_announced_anew() {
         move_addresses("bond0").await;
         until("there is a carrier", async || holdfast_vip::link_up("bond0")).await;
         let mut watch = Watch::open(on("bond0"), &[]).await.unwrap();
-        let gate = NftGate::open_on(&on("bond0"), &[], &[], Ownership::WherePossible).unwrap();
+        let gate = NftGate::open_as(&on("bond0"), &[], Ownership::WherePossible).unwrap();
         gate.allow_address_until(OPEN).unwrap();
         hosts.there(|| ip("link set eth1 down"));
         loop {

@@ -1,17 +1,10 @@
 //! Routes and rules stand while the address does, and nobody else's are touched.
 
-use std::process::Command;
 use std::time::Duration;
 
 use holdfast_vip::{Addresses, RouteSpec, Routes, RuleSpec, VipEvent, VipSpec, Watch};
 
-use crate::two_hosts::{PATIENCE, THERE, THERE6, VIP, VIP6, on_two_hosts, vip};
-
-pub(crate) fn ip(words: &str) -> String {
-    let output = Command::new("ip").args(words.split(' ')).output().unwrap();
-    assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
+use crate::two_hosts::{PATIENCE, THERE, THERE6, VIP, VIP6, ip, on_two_hosts, vip};
 
 fn route(to: &str, via: &str, table: u32, source: &VipSpec) -> RouteSpec {
     RouteSpec {

@@ -110,15 +110,7 @@ where
 impl TwoHosts {
     async fn new() -> TwoHosts {
         let here = Host::of_this_thread();
-        let there = std::thread::spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            current_namespace()
-        });
-        let namespace = there.join().unwrap();
-        setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
-        let there = Host::of_this_thread();
-        setns(&here.namespace, CloneFlags::CLONE_NEWNET).unwrap();
-
+        let there = Host::elsewhere(&here.namespace);
         let hosts = TwoHosts { here, there };
         hosts.lay_cable().await;
         hosts.here.give(&["10.77.0.1/24", "fd77::1/64"]).await;
@@ -152,8 +144,32 @@ impl TwoHosts {
         self.here.netlink.link().set(over).execute().await.unwrap();
     }
 
+    /// One more host, with no cable yet.
+    pub(crate) fn third(&self) -> Host {
+        Host::elsewhere(&self.here.namespace)
+    }
+
+    /// Lays a second cable, `eth2` at both ends, from here to `host`, with these addresses.
+    pub(crate) async fn lay_second_cable(&self, host: &Host, here: &str, far: &str) {
+        ip("link add eth2 type veth peer name far2");
+        let index = self.here.index_of("far2").await;
+        let over = LinkUnspec::new_with_index(index).setns_by_fd(host.namespace.as_raw_fd()).build();
+        self.here.netlink.link().set(over).execute().await.unwrap();
+        self.on(host, || {
+            ip("link set far2 name eth2");
+            ip(&format!("addr add {far} dev eth2"));
+            ip("link set eth2 up");
+            ip("link set lo up");
+        });
+        ip(&format!("addr add {here} dev eth2"));
+        ip("link set eth2 up");
+        for end in [&self.here, host] {
+            until("the second cable has a carrier", async || self.on(end, || link_up("eth2"))).await;
+        }
+    }
+
     /// Runs `call` on `host` and comes back.
-    fn on<T>(&self, host: &Host, call: impl FnOnce() -> T) -> T {
+    pub(crate) fn on<T>(&self, host: &Host, call: impl FnOnce() -> T) -> T {
         setns(&host.namespace, CloneFlags::CLONE_NEWNET).unwrap();
         let result = call();
         setns(&self.here.namespace, CloneFlags::CLONE_NEWNET).unwrap();
@@ -183,7 +199,27 @@ impl TwoHosts {
     }
 }
 
+/// What `ip` says on the host of this thread.
+pub(crate) fn ip(words: &str) -> String {
+    let output = Command::new("ip").args(words.split(' ')).output().unwrap();
+    assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 impl Host {
+    /// A new one; this thread comes back to `home`.
+    fn elsewhere(home: &File) -> Host {
+        let made = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            current_namespace()
+        });
+        let namespace = made.join().unwrap();
+        setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
+        let host = Host::of_this_thread();
+        setns(home, CloneFlags::CLONE_NEWNET).unwrap();
+        host
+    }
+
     fn of_this_thread() -> Host {
         set_sysctl("ipv6/conf/default/accept_dad", "0");
         let (connection, netlink, _) = rtnetlink::new_connection().unwrap();

@@ -289,7 +289,7 @@ impl Rig {
             false,
         )
         .unwrap();
-        let (sender, receiver) = std::sync::mpsc::channel();
+        let (sender, receiver) = crate::runtime::mailbox::channel();
         let reader = engine.reader();
         let manifests = Arc::new(Mutex::new(engine.status().set_aside));
         let published = Arc::clone(&manifests);

@@ -112,6 +112,116 @@ fn a_veto_leaves_the_role_to_another_member() {
     cluster.run_until(5 * SECOND, |c| c.in_sync(A) == [A, B]);
 }
 
+/// A pair with a witness of whose members `b` alone has services and hooks.
+fn with_hooks_on_b(failback: bool) -> Cluster {
+    let mut cluster = Cluster::new(Shape { failback, ..Shape::default() });
+    cluster.hosts[B].settings.attendance = attendance(true);
+    for i in 0..3 {
+        cluster.boot(i);
+    }
+    cluster.run_until(3 * SECOND, |c| c.primary() == Some(A) && c.in_sync(A) == [A, B]);
+    cluster
+}
+
+#[test]
+fn a_switchover_is_not_said_to_be_done_before_the_hooks_of_the_other_host_let_it() {
+    let mut cluster = with_hooks_on_b(false);
+    cluster.hosts[B].prepares = Some((700 * MS, Readiness::Ready));
+    cluster.command(A, 1, Command::Failover { to: None });
+    cluster.run_until(3 * SECOND, |c| c.hosts[A].answers.contains_key(&1));
+    assert_eq!(cluster.primary(), Some(B), "{:?}", cluster.hosts[A].answers);
+    let answer = cluster.hosts[A].answers[&1].as_ref().expect("it happened");
+    assert!(answer.starts_with("b is primary in epoch 2, "), "{answer}");
+}
+
+#[test]
+fn a_switchover_that_the_hooks_of_the_other_host_veto_is_not_said_to_be_done() {
+    let mut cluster = with_hooks_on_b(false);
+    cluster.hosts[B].prepares = vetoed();
+    cluster.command(A, 1, Command::Failover { to: None });
+    cluster.run_until(3 * SECOND, |c| c.hosts[A].answers.contains_key(&1));
+    assert_eq!(cluster.primary(), Some(A), "{:?}", cluster.hosts[A].answers);
+    let answer = cluster.hosts[A].answers[&1].as_ref().expect_err("it did not happen");
+    assert_eq!(answer.code, "handover_failed");
+    for said in
+        ["a is primary in epoch 3 again", "b took the role in epoch 2 and gave it up again", "pre-hook"]
+    {
+        assert!(answer.message.contains(said), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_switchover_whose_hooks_take_longer_than_the_answer_may_says_who_is_at_it() {
+    let mut cluster = with_hooks_on_b(false);
+    let patient = Attendance { prepare: SECOND * 30, retire: SECOND, may_veto: true };
+    cluster.power_off(B);
+    cluster.hosts[B].settings.attendance = Some(patient);
+    cluster.hosts[B].prepares = Some((20 * SECOND, Readiness::Ready));
+    cluster.boot(B);
+    cluster.run_until(5 * SECOND, |c| c.in_sync(A) == [A, B]);
+    cluster.command(A, 1, Command::Failover { to: None });
+    let took = cluster.run_until(30 * SECOND, |c| c.hosts[A].answers.contains_key(&1));
+    assert!(took >= 10 * SECOND && took < 11 * SECOND, "{took:?}");
+    let answer = cluster.hosts[A].answers[&1].as_ref().expect_err("it did not happen yet");
+    assert_eq!(answer.code, "timed_out");
+    assert!(answer.message.starts_with("b has taken the role in epoch 2 and is not primary"), "{answer:?}");
+    cluster.run_until(30 * SECOND, |c| c.primary() == Some(B));
+}
+
+#[test]
+fn an_order_to_be_primary_that_is_vetoed_says_why_and_is_over() {
+    let mut cluster = with_hooks_on_b(false);
+    cluster.hosts[B].prepares = vetoed();
+    cluster.command(B, 1, Command::Promote { accept_data_loss: false });
+    cluster.run_until(3 * SECOND, |c| c.hosts[B].answers.contains_key(&1));
+    let answer = cluster.hosts[B].answers[&1].as_ref().expect_err("it was vetoed");
+    assert_eq!(answer.code, "takeover_failed");
+    assert!(answer.message.contains("hook \"x\" says no"), "{answer:?}");
+    // Whoever was told so does not see it happen later, nor the role go to and fro.
+    cluster.hosts[B].prepares = Some((MS, Readiness::Ready));
+    cluster.run_until(3 * SECOND, |c| c.primary() == Some(A));
+    cluster.run(30 * SECOND);
+    assert_eq!(cluster.primary(), Some(A), "{:#?}", cluster.story());
+    assert_eq!(cluster.epoch(A).0, 3, "{:#?}", cluster.story());
+}
+
+#[test]
+fn an_order_to_be_primary_that_is_vetoed_where_there_is_nobody_else_says_why() {
+    let mut cluster = with_hooks_on_b(false);
+    cluster.hosts[B].prepares = vetoed();
+    cluster.power_off(A);
+    cluster.run(7 * SECOND);
+    cluster.command(B, 1, Command::Promote { accept_data_loss: false });
+    cluster.run_until(SECOND, |c| c.hosts[B].answers.contains_key(&1));
+    let answer = cluster.hosts[B].answers[&1].as_ref().expect_err("it was vetoed");
+    for said in ["hook \"x\" says no", "nobody else can take over yet; it is tried again in"] {
+        assert!(answer.message.contains(said), "{answer:?}");
+    }
+}
+
+#[test]
+fn the_role_that_a_veto_brings_to_a_third_member_is_not_where_the_order_sent_it() {
+    let mut cluster = Cluster::new(Shape { data: 3, witness: false, ..Shape::default() });
+    cluster.hosts[B].settings.attendance = attendance(true);
+    for i in 0..3 {
+        cluster.boot(i);
+    }
+    cluster.run_until(3 * SECOND, |c| c.primary() == Some(A) && c.in_sync(A) == [A, B, 2]);
+    cluster.hosts[B].prepares = vetoed();
+    // Whoever let go waits a while: the third member is first.
+    cluster.command(A, 1, Command::Failover { to: Some(cluster.hosts[B].settings.me.id.clone()) });
+    cluster.run_until(5 * SECOND, |c| c.hosts[A].answers.contains_key(&1));
+    let answer = cluster.hosts[A].answers[&1].as_ref().expect_err("b is not primary");
+    assert_eq!(answer.code, "handover_failed");
+    let third = cluster.primary() == Some(2);
+    let said = if third {
+        "c is primary in epoch 3, and not its successor"
+    } else {
+        "a is primary in epoch 3 again"
+    };
+    assert!(answer.message.contains(said) && third, "{answer:?} {:#?}", cluster.story());
+}
+
 #[test]
 fn a_member_that_vetoes_and_is_alone_asks_again_less_and_less_often() {
     let mut cluster = cluster();

@@ -6,6 +6,7 @@ mod cluster;
 mod fence;
 mod health;
 mod maintenance;
+mod preference;
 mod random_faults;
 mod rare_interleavings;
 mod scenarios;

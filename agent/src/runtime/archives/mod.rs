@@ -17,7 +17,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +35,7 @@ use tokio::sync::{oneshot, watch};
 use self::primary::Primary;
 pub use self::restore::Fate;
 use super::log_thread::{LogInput, wall_ms};
+use super::mailbox::Sender;
 
 /// Objects of an archive that its summary names.
 pub const FIRST: usize = 10;

@@ -194,7 +194,7 @@ fn in_words(dir: &Path, bad: &Bad, bound: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use crate::runtime::mailbox::channel;
 
     use super::*;
 

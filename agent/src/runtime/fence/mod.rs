@@ -19,7 +19,6 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
 
 use holdfast_config::{Config, FenceDevice, Mode};
 use holdfast_heartbeat::NodeId;
@@ -29,6 +28,7 @@ use tokio::task::LocalSet;
 use self::board::FenceBoard;
 use self::device::{Device, Failure};
 use super::address;
+use super::mailbox::Sender;
 use super::report::Report;
 use crate::node::event::Event;
 use crate::node::settings::Fencing;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::mpsc::Sender;
 
 use holdfast_config::SyncFiles;
 use holdfast_heartbeat::Epoch;
@@ -14,6 +13,7 @@ use crate::runtime::address;
 use crate::runtime::hooks::environment::Place;
 use crate::runtime::hooks::keeper::Ended;
 use crate::runtime::hooks::{in_words, run};
+use crate::runtime::mailbox::Sender;
 use crate::runtime::programs::PATH;
 use crate::runtime::report::Report;
 

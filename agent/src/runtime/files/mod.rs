@@ -36,7 +36,7 @@ mod watch;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -68,6 +68,7 @@ use super::address;
 use super::core::Leader;
 use super::hooks::environment::Place;
 use super::log_thread::{SharedStatus, wall_ms};
+use super::mailbox::{Receiver, Sender, channel};
 use super::report::Report;
 
 /// A change is looked at when nothing more was changed for so long: editors write in several steps.

@@ -22,7 +22,6 @@ pub mod units;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use holdfast_config::{Config, Hook, HookEvent, Mode, OnFailure, Service, SyncFiles};
@@ -39,6 +38,7 @@ pub use self::units::{UnitStates, UnitStatus};
 use super::address;
 use super::files::{self, SetTakenOver};
 use super::history::wall_time;
+use super::mailbox::{Receiver, Sender, channel};
 use super::report::Report;
 use crate::node::event::{Event, Readiness};
 use crate::node::settings::Attendance;

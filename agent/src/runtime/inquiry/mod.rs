@@ -18,7 +18,6 @@ mod report;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use holdfast_config::{Config, timers::Derived};
@@ -41,6 +40,7 @@ use self::observe::{Seen, SeenHost};
 use super::address::{self, Board};
 use super::assemble;
 use super::core::Input;
+use super::mailbox::Sender;
 use super::peers::Peers;
 use super::secrets::Secrets;
 use super::sockets::HeartbeatSockets;

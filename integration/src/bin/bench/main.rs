@@ -12,11 +12,12 @@
 //! number after it says.
 //! `bench rejoin` brings back a standby that missed a hundredth of 10 GiB (or of the number after it), and a new one.
 //! `bench replicated` is what the standby costs a small PUT: its rate with processors divided, and where the latency
-//! goes, in three rounds (or as many as the number after it).
+//! goes, in three rounds (or as many as the number after it); and what the same exchange costs without any store.
 //! `bench link` is a standby far away: 40 ms of round trip at 1,000 Mbit/s, or what two numbers after it say.
 //! `bench lag` is the memory of both members while a standby that lacks 100 GiB (or the number after it) catches up.
 //! Absolute figures are those of the machine, loader included; compare within one run only.
 
+mod bare;
 mod cpu_share;
 mod idle;
 mod keepalived;

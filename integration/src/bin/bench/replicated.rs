@@ -13,12 +13,13 @@ use holdfast_agent::lab::cluster::Cluster;
 use holdfast_agent::lab::settings::{ClusterSpec, lan_address};
 use holdfast_integration::stage::LIMIT;
 
+use super::bare;
 use super::cpu_share::{CpuShare, processes_of};
 use super::s3::load::{Done, Work, run};
 use super::s3::servers;
 use super::with_cluster;
 
-const OBJECT: usize = 4 << 10;
+pub(super) const OBJECT: usize = 4 << 10;
 const CLIENTS: usize = 32;
 /// How long each line is measured.
 const SPAN: Duration = Duration::from_secs(6);
@@ -38,17 +39,19 @@ struct Seen {
     rate: f64,
     /// Of one client, with the machine to itself.
     latency: Latency,
+    /// Of the same exchange with nobody doing anything but that; of a pair.
+    bare: Option<Latency>,
 }
 
 /// Means, in milliseconds.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Latency {
-    whole: f64,
+    pub whole: f64,
     pub sync_here: f64,
     /// After the own sync.
-    standby_wait: f64,
+    pub standby_wait: f64,
     pub sync_there: f64,
-    round_trip: f64,
+    pub round_trip: f64,
 }
 
 impl Latency {
@@ -64,7 +67,7 @@ pub(super) fn all(binary: &Path, rounds: usize) -> Result<()> {
         "PUT {} KiB: {CLIENTS} clients with {MEMBER} of a processor for each data member and {LOADER} for the clients; one client with the machine to itself",
         OBJECT >> 10
     );
-    let (mut ratios, mut over) = (Vec::new(), Vec::new());
+    let (mut ratios, mut over, mut bare_over) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=rounds {
         let alone = ClusterSpec { data_members: 1, ..ClusterSpec::default() };
         let solo = with_cluster(binary, alone, measure)?;
@@ -78,6 +81,13 @@ pub(super) fn all(binary: &Path, rounds: usize) -> Result<()> {
                 seen.rate
             );
         }
+        if let Some(bare) = pair.bare {
+            println!(
+                "    bare: one client {:.2} ms; sync here {:.2}, sync there {:.2}",
+                bare.whole, bare.sync_here, bare.sync_there
+            );
+            bare_over.push(bare.whole / bare.floor());
+        }
         ratios.push(pair.rate / solo.rate);
         over.push(pair.latency.whole / pair.latency.floor());
     }
@@ -86,6 +96,7 @@ pub(super) fn all(binary: &Path, rounds: usize) -> Result<()> {
         "  latency of the pair: {:.2} of max(sync here, round trip + sync there) (median; goal 1.2)",
         median(over)
     );
+    println!("  latency of the same exchange without a store: {:.2} of that (median)", median(bare_over));
     Ok(())
 }
 
@@ -113,6 +124,9 @@ fn measure(cluster: &Cluster) -> Result<Seen> {
         ..after.since(&before)
     };
 
+    let bare =
+        standby.map(|standby| bare::latency(cluster, &primary, standby, latency.round_trip)).transpose()?;
+
     let loader = CpuShare::new("clients", LOADER)?;
     loader.admit(std::process::id())?;
     let mut shares = Vec::new();
@@ -125,7 +139,7 @@ fn measure(cluster: &Cluster) -> Result<Seen> {
     }
     put(CLIENTS, WARM_UP)?;
     let many = put(CLIENTS, SPAN)?;
-    Ok(Seen { rate: many.per_second(), latency })
+    Ok(Seen { rate: many.per_second(), latency, bare })
 }
 
 /// The median time, in milliseconds, in which an object and back an acknowledgement cross the network between two hosts

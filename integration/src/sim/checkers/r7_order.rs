@@ -70,7 +70,7 @@ fn ready(world: &World, h: usize, epoch: Epoch) -> Result<(), String> {
     if life.lease.held(world.clock(h)) != Some(epoch) {
         return fail("without a lease for it");
     }
-    if world.shape.hooks && life.attendants.prepared != Some((epoch, false)) {
+    if world.shape.has_hooks(h) && life.attendants.prepared != Some((epoch, false)) {
         return fail("although its pre-hooks did not agree");
     }
     if log.engine.log().last_epoch() != epoch {

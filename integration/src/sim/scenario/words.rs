@@ -254,6 +254,9 @@ const STEPS: &[(&str, &str, Make)] = &[
     }),
     ("order HOST resume", "ha resume", |v| v.order(Command::Resume { at_unix_ms: 0 })),
     ("order HOST drain", "ha drain", |v| v.order(Command::Drain)),
+    ("order HOST priority NUMBER", "ha members edit HOST --priority", |v| {
+        v.order(Command::SetPriority { priority: v.number(1) as u32 })
+    }),
     ("fill disk of HOST", "no space is left on it", |v| Step::FillDisk(v.host(0))),
     ("free disk of HOST", "there is space again", |v| Step::FreeDisk(v.host(0))),
     ("fail next fsync of HOST", "of its log", |v| Step::FailSync(v.host(0))),
@@ -349,6 +352,7 @@ const CLUSTERS: &[(&str, &str, Describe)] = &[
         c.0.gates[v.host(0)] = GateKind::Relative;
     }),
     ("hooks", "hooks that are run before taking over and before handing over", |c, _| c.0.hooks = true),
+    ("hooks of HOST", "the same, on that host alone", |c, v| c.0.hooks_of = Some(v.host(0))),
     ("not started", "no agent runs", |c, _| c.1 = false),
 ];
 

@@ -39,6 +39,8 @@ pub struct Shape {
     pub arp_ping: bool,
     /// Whether hooks follow the role, which may veto a takeover.
     pub hooks: bool,
+    /// The one host that has such hooks, where the others have none.
+    pub hooks_of: Option<usize>,
     /// Whether each data member can have the others switched off; a pair without witness then has `two_node = "fence"`.
     pub fence: bool,
 }
@@ -58,6 +60,7 @@ impl Default for Shape {
             segment_size: 32 << 10,
             arp_ping: true,
             hooks: false,
+            hooks_of: None,
             fence: false,
         }
     }
@@ -72,6 +75,11 @@ impl Shape {
     /// What host `i` is for: the witness is the last one.
     pub fn kind(&self, i: usize) -> MemberKind {
         if i < self.data { MemberKind::Data } else { MemberKind::Witness }
+    }
+
+    /// Whether host `i` has hooks that follow the role.
+    pub fn has_hooks(&self, i: usize) -> bool {
+        self.hooks || self.hooks_of == Some(i)
     }
 
     /// The name of host `i`.
@@ -154,7 +162,7 @@ impl Shape {
                 "    virtual_ip {{\n      address = \"10.0.1.100/24\"\n      interface = \"eth1\""
             )?;
             writeln!(out, "      arp_ping = {}\n    }}", self.arp_ping)?;
-            if self.hooks {
+            if self.has_hooks(i) {
                 writeln!(out, "    hook \"simulated\" {{\n      on = [\"pre_primary\", \"pre_standby\"]")?;
                 // The world answers for it; it must only be there when the configuration is read.
                 writeln!(

@@ -37,7 +37,7 @@ fn loaded() -> Option<EbpfGate> {
 
 impl EbpfGate {
     fn verdict(&self, direction: Direction, frame: &[u8]) -> i32 {
-        let program = self.programs.iter().find(|p| p.direction == direction).unwrap();
+        let program = self.programs().0.iter().find(|p| p.direction == direction).unwrap();
         sys::test_run(program.fd.as_fd(), frame).unwrap()
     }
 }
@@ -257,7 +257,7 @@ fn the_gate_comes_first_and_foreign_programs_are_left_alone() {
         let ours = &gate.programs[0];
         sys::attach(LOOPBACK, Direction::Ingress, ours.fd.as_fd()).unwrap();
         assert_eq!(sys::attached(LOOPBACK, Direction::Ingress).unwrap(), [ours.id, foreign_id]);
-        remove_stale(&["lo".to_owned()]).unwrap();
+        remove_stale().unwrap();
         assert_eq!(sys::attached(LOOPBACK, Direction::Ingress).unwrap(), [foreign_id]);
     });
     test.join().unwrap();
@@ -287,7 +287,7 @@ fn at_clsact_too_the_gate_comes_first_and_foreign_filters_are_left_alone() {
         let ours = &gate.programs[0];
         clsact::attach(LOOPBACK, INGRESS, ours.fd.as_fd(), PROGRAM_NAME).unwrap();
         assert_eq!(listed(), [ours.id, foreign_id]);
-        remove_stale(&["lo".to_owned()]).unwrap();
+        remove_stale().unwrap();
         assert_eq!(listed(), [foreign_id]);
     });
     test.join().unwrap();

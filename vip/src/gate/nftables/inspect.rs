@@ -6,8 +6,24 @@ use super::ruleset::{self, CHAINS, Ruleset};
 use super::wire::{self, Control};
 use crate::link::index_of;
 
-/// The interfaces of `interfaces` on which the gate does not stand, be it that they do not exist. `owner` is
-/// the socket that must own the table, if one must.
+/// Where the gate does not stand, be it that an interface does not exist.
+#[derive(Debug)]
+pub(super) struct Missing {
+    /// Of the interfaces of virtual addresses.
+    pub(super) interfaces: Vec<String>,
+    /// Of the others.
+    pub(super) others: Vec<String>,
+}
+
+impl Missing {
+    pub(super) fn all(mut self) -> Vec<String> {
+        self.interfaces.append(&mut self.others);
+        self.interfaces
+    }
+}
+
+/// The interfaces of `interfaces` and `others` on which the gate does not stand. `owner` is the socket that must own
+/// the table, if one must.
 ///
 /// # Errors
 /// The kernel could not be asked.
@@ -16,7 +32,8 @@ pub(super) fn missing(
     ruleset: &Ruleset,
     owner: Option<u32>,
     interfaces: &[String],
-) -> io::Result<Vec<String>> {
+    others: &[String],
+) -> io::Result<Missing> {
     const OWNER: u16 = 7;
     let mut stands = false;
     control.dump(
@@ -31,7 +48,8 @@ pub(super) fn missing(
             }
         },
     )?;
-    let mut hooked: [Vec<String>; 2] = Default::default();
+    let which = |name: Option<&str>| CHAINS.iter().position(|chain| name == Some(chain.name));
+    let mut hooked: [Vec<String>; CHAINS.len()] = Default::default();
     control.dump(
         wire::GET_CHAIN,
         |_| (),
@@ -39,26 +57,33 @@ pub(super) fn missing(
             if chain.text(ruleset::CHAIN_TABLE) != Some(&ruleset.table) {
                 return;
             }
-            let name = chain.text(ruleset::CHAIN_NAME);
-            let Some(which) = CHAINS.iter().position(|(chain, _)| name == Some(chain)) else { return };
+            let Some(which) = which(chain.text(ruleset::CHAIN_NAME)) else { return };
             let hook = chain.attribute(ruleset::CHAIN_HOOK).unwrap_or_default();
             let devices = wire::attributes(hook).filter(|(kind, _)| *kind == ruleset::HOOK_DEVICES);
             let names = devices.flat_map(|(_, devices)| wire::attributes(devices));
             hooked[which].extend(names.filter_map(|(_, name)| wire::text(name)).map(ToOwned::to_owned));
         },
     )?;
-    let mut rules = 0;
+    let mut rules = [0; CHAINS.len()];
     let of_ours = |request: &mut wire::Attributes<'_>| request.text(ruleset::RULE_TABLE, &ruleset.table);
     let listed = control.dump(wire::GET_RULE, of_ours, |rule| {
-        rules += usize::from(rule.text(ruleset::RULE_TABLE) == Some(&ruleset.table));
+        if rule.text(ruleset::RULE_TABLE) == Some(&ruleset.table)
+            && let Some(which) = which(rule.text(ruleset::RULE_CHAIN))
+        {
+            rules[which] += 1;
+        }
     });
     match listed {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         listed => listed?,
     }
-    let whole = stands && rules == ruleset::rule_count();
-    let is_missing = |name: &&String| {
-        !whole || index_of(name).is_none() || hooked.iter().any(|devices| !devices.contains(name))
+    let stands_on = |name: &String, chain: usize| {
+        stands && rules[chain] == CHAINS[chain].rule_count() && hooked[chain].contains(name)
     };
-    Ok(interfaces.iter().filter(is_missing).cloned().collect())
+    let missing = |of: &[String], chains: std::ops::Range<usize>| -> Vec<String> {
+        let is_missing =
+            |name: &&String| index_of(name).is_none() || !chains.clone().all(|chain| stands_on(name, chain));
+        of.iter().filter(is_missing).cloned().collect()
+    };
+    Ok(Missing { interfaces: missing(interfaces, 0..2), others: missing(others, 2..3) })
 }

@@ -23,7 +23,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +35,7 @@ use super::ruleset::{self, Class, Ruleset, Stay};
 use super::wire::{self, Batch, Control};
 use super::{Ownership, inspect};
 use crate::clock::boottime_ns;
+use crate::gate::others::Others;
 use crate::gate::{OPEN, SHUT, doing};
 use crate::link::index_of;
 
@@ -67,6 +68,8 @@ pub(super) struct Orders {
     done: Mutex<Done>,
     progress: Condvar,
     restored: AtomicU64,
+    /// What leaves by other interfaces than those of virtual addresses is asked, too.
+    asks_others: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -110,6 +113,11 @@ impl Orders {
         self.done.lock().unwrap_or_else(PoisonError::into_inner).trouble.clone()
     }
 
+    /// Whether the kernel can ask what leaves by the other interfaces.
+    pub(super) fn asks_others(&self) -> bool {
+        self.asks_others.load(Ordering::Relaxed)
+    }
+
     fn give(&self, other: u8) -> io::Result<()> {
         self.others.fetch_or(other, Ordering::SeqCst);
         self.given.fetch_add(1, Ordering::SeqCst);
@@ -146,6 +154,7 @@ pub(super) struct Keeper {
     orders: Arc<Orders>,
     ruleset: Arc<Ruleset>,
     interfaces: Vec<String>,
+    others: Arc<Others>,
     control: Control,
     notices: Socket,
     called: UnixStream,
@@ -173,6 +182,7 @@ impl Keeper {
     pub(super) fn begin(
         ruleset: Arc<Ruleset>,
         interfaces: Vec<String>,
+        others: Arc<Others>,
         ownership: Ownership,
     ) -> io::Result<(Keeper, Arc<Orders>, Option<u32>)> {
         let control = Control::open().map_err(doing("open a netlink socket"))?;
@@ -192,11 +202,13 @@ impl Keeper {
             done: Mutex::default(),
             progress: Condvar::new(),
             restored: AtomicU64::new(0),
+            asks_others: AtomicBool::new(true),
         });
         let mut keeper = Keeper {
             orders: orders.clone(),
             ruleset,
             interfaces,
+            others,
             control,
             notices,
             called,
@@ -215,6 +227,17 @@ impl Keeper {
             keeper.flags = 0;
             made = keeper.make();
         }
+        // An interface has just gone, or the kernel is built without NFT_FIB_NETDEV.
+        if made.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+            made = keeper.make();
+        }
+        if made.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+            tracing::warn!(
+                "this kernel's nftables has no `fib` for interfaces: what leaves by other interfaces than the virtual address's is not gated"
+            );
+            orders.asks_others.store(false, Ordering::Relaxed);
+            made = keeper.make();
+        }
         made.map_err(doing("make the gate's nftables table (needs CAP_NET_ADMIN and Linux 5.16)"))?;
         let owner = (keeper.flags != 0).then_some(keeper.control.port);
         Ok((keeper, orders, owner))
@@ -224,11 +247,20 @@ impl Keeper {
     fn make(&mut self) -> io::Result<()> {
         let devices: Vec<String> =
             self.interfaces.iter().filter(|name| index_of(name).is_some()).cloned().collect();
+        let others = self.others_now()?;
         self.batch.begin();
-        self.ruleset.make(&mut self.batch, self.flags, &devices);
+        self.ruleset.make(&mut self.batch, self.flags, &devices, &others);
         self.control.commit(&mut self.batch)?;
         self.in_force = [SHUT; 2];
         Ok(())
+    }
+
+    /// The other interfaces that are to be gated.
+    fn others_now(&self) -> io::Result<Arc<[String]>> {
+        match self.orders.asks_others() {
+            true => self.others.now(),
+            false => Ok(Vec::new().into()),
+        }
     }
 
     /// Removes the table.
@@ -361,18 +393,21 @@ impl Keeper {
     }
 
     fn restore_if_damaged(&mut self) -> io::Result<()> {
-        let damaged = match self.suspicion {
+        let (damaged, widened) = match self.suspicion {
             Suspicion::None => return Ok(()),
-            Suspicion::Changed => true,
+            Suspicion::Changed => (true, false),
             Suspicion::Look => {
                 let owner = (self.flags != 0).then_some(self.control.port);
-                let missing = inspect::missing(&mut self.control, &self.ruleset, owner, &self.interfaces)?;
-                missing.iter().any(|name| index_of(name).is_some())
+                let others = self.others_now()?;
+                let missing =
+                    inspect::missing(&mut self.control, &self.ruleset, owner, &self.interfaces, &others)?;
+                let exists = |names: &[String]| names.iter().any(|name| index_of(name).is_some());
+                (exists(&missing.interfaces), exists(&missing.others))
             }
         };
-        if damaged {
+        if damaged || widened {
             self.make()?;
-            self.restored += 1;
+            self.restored += u64::from(damaged);
         }
         self.suspicion = Suspicion::None;
         Ok(())
@@ -457,8 +492,13 @@ mod tests {
                 return eprintln!("skipped: needs root");
             }
             let rules = Ruleset::new(&[spec], &[9000], &[]).unwrap();
-            let (keeper, _, _) =
-                Keeper::begin(Arc::new(rules), Vec::new(), Ownership::WherePossible).unwrap();
+            let (keeper, _, _) = Keeper::begin(
+                Arc::new(rules),
+                Vec::new(),
+                Arc::new(Others::beside(&[])),
+                Ownership::WherePossible,
+            )
+            .unwrap();
             body(keeper);
         });
         test.join().unwrap();

@@ -23,6 +23,9 @@
 //! | `open4`, `open6`, `open_ports` | the same elements, as long as the gate is open for them |
 //! | `ticket` | an element that a grant needs: see [`keeper`](super::keeper) |
 //!
+//! What leaves by the other interfaces is asked in a third chain, `elsewhere`: there `fib saddr type local` tells what
+//! this host sends as itself from what it forwards for others. ARP and advertisements are never forwarded.
+//!
 //! Everything can be written in the language of `nft`, so that a ruleset that an operator saves with ours in
 //! it can be loaded again.
 
@@ -32,7 +35,7 @@ use super::wire::{
     APPEND, Attributes, Batch, CREATE, DELETE_ELEMENT, DELETE_TABLE, EXCLUSIVE, NEW_CHAIN, NEW_ELEMENT,
     NEW_RULE, NEW_SET, NEW_TABLE,
 };
-use crate::gate::program::Direction;
+use crate::gate::program::{Asked, Direction};
 use crate::spec::VipSpec;
 
 /// Tables of ours begin with this; the interfaces follow. An interface's name has no slash.
@@ -50,6 +53,7 @@ pub(super) const CHAIN_NAME: u16 = 3;
 pub(super) const CHAIN_HOOK: u16 = 4;
 pub(super) const HOOK_DEVICES: u16 = 4;
 pub(super) const RULE_TABLE: u16 = 1;
+pub(super) const RULE_CHAIN: u16 = 2;
 
 /// Before everything that an operator would have there.
 const PRIORITY: i32 = -450;
@@ -124,6 +128,8 @@ enum Match {
         offset: u32,
         of: fn(&Ruleset) -> &Keys,
     },
+    /// The source is an address of this host.
+    FromHere,
 }
 
 fn ipv4(rules: &Ruleset) -> &Keys {
@@ -138,8 +144,23 @@ fn ports(rules: &Ruleset) -> &Keys {
     &rules.ports
 }
 
-/// The rules for packets going in `direction`; each ends in a drop.
-fn rules(direction: Direction) -> Vec<Vec<Match>> {
+/// The rules of a chain; each ends in a drop.
+fn rules(chain: &Chain) -> Vec<Vec<Match>> {
+    let mut rules = rules_towards(chain.direction);
+    if chain.asked == Asked::Own {
+        for rule in &mut rules {
+            let forwardable = !rule.iter().any(|step| {
+                matches!(step, Match::Meta(META_PROTOCOL, ARP) | Match::Meta(META_L4PROTO, ICMPV6))
+            });
+            if forwardable {
+                rule.push(Match::FromHere);
+            }
+        }
+    }
+    rules
+}
+
+fn rules_towards(direction: Direction) -> Vec<Vec<Match>> {
     let network = |offset, of| Match::Shut { base: NETWORK, offset, of };
     let transport = |offset, of| Match::Shut { base: TRANSPORT, offset, of };
     match direction {
@@ -165,13 +186,33 @@ fn rules(direction: Direction) -> Vec<Vec<Match>> {
     }
 }
 
-/// The two chains, with what hangs in them.
-pub(super) const CHAINS: [(&str, Direction); 2] =
-    [("entering", Direction::Ingress), ("leaving", Direction::Egress)];
+/// A chain, by what it asks.
+pub(super) struct Chain {
+    pub(super) name: &'static str,
+    direction: Direction,
+    asked: Asked,
+}
 
-/// How many rules the table has.
-pub(super) fn rule_count() -> usize {
-    CHAINS.iter().map(|(_, direction)| rules(*direction).len()).sum()
+/// On the interfaces of virtual addresses the first two, on the others the last.
+pub(super) const CHAINS: [Chain; 3] = [
+    Chain { name: "entering", direction: Direction::Ingress, asked: Asked::Every },
+    Chain { name: "leaving", direction: Direction::Egress, asked: Asked::Every },
+    Chain { name: "elsewhere", direction: Direction::Egress, asked: Asked::Own },
+];
+
+impl Chain {
+    /// The kernel's number of the place where it hangs.
+    fn hook(&self) -> u32 {
+        match self.direction {
+            Direction::Ingress => 0,
+            Direction::Egress => 1,
+        }
+    }
+
+    /// How many rules it has.
+    pub(super) fn rule_count(&self) -> usize {
+        rules(self).len()
+    }
 }
 
 /// The part of a table's name that stands for an interface: `nft` takes letters, digits, `_`, `.` and `-`.
@@ -182,12 +223,9 @@ fn name_of(interface: &str) -> String {
         .collect()
 }
 
-/// Whether a table of this name is a gate on one of `interfaces`.
-pub(super) fn is_gate_on(table: &str, interfaces: &[String]) -> bool {
-    let Some(gated) = table.strip_prefix(TABLE_PREFIX).and_then(|rest| rest.strip_prefix('/')) else {
-        return false;
-    };
-    gated.split('/').any(|gated| interfaces.iter().any(|interface| name_of(interface) == gated))
+/// Whether a table of this name is a gate.
+pub(super) fn is_gate(table: &str) -> bool {
+    table.strip_prefix(TABLE_PREFIX).is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn list(attributes: &mut Attributes<'_>, name: &str, data: impl FnOnce(&mut Attributes<'_>)) {
@@ -284,9 +322,9 @@ impl Ruleset {
         self.sets(class).next().is_some()
     }
 
-    /// Appends: the table anew, shut, on those `devices`, in place of one of the same name. Between the old
-    /// one and the new one no packet passes ungated.
-    pub(super) fn make(&self, batch: &mut Batch, flags: u32, devices: &[String]) {
+    /// Appends: the table anew, shut, on those `devices` of virtual addresses and those `others`, in place of one of
+    /// the same name. Between the old one and the new one no packet passes ungated.
+    pub(super) fn make(&self, batch: &mut Batch, flags: u32, devices: &[String], others: &[String]) {
         self.remove(batch);
         batch.message(NEW_TABLE, CREATE, |table| {
             table.text(TABLE_NAME, &self.table);
@@ -313,27 +351,31 @@ impl Ruleset {
         for keys in [&self.ipv4, &self.ipv6, &self.ports].into_iter().filter(|keys| !keys.keys.is_empty()) {
             self.elements(batch, NEW_ELEMENT, CREATE, keys.gated, &keys.keys, Stay::ForEver);
         }
-        if devices.is_empty() {
-            return;
-        }
-        for (hook, (chain, direction)) in CHAINS.iter().enumerate() {
+        for chain in &CHAINS {
+            let devices = match chain.asked {
+                Asked::Every => devices,
+                Asked::Own => others,
+            };
+            if devices.is_empty() {
+                continue;
+            }
             batch.message(NEW_CHAIN, CREATE, |message| {
                 message.text(CHAIN_TABLE, &self.table);
-                message.text(CHAIN_NAME, chain);
+                message.text(CHAIN_NAME, chain.name);
                 message.text(7, "filter");
                 message.number(5, POLICY_ACCEPT);
                 message.nest(CHAIN_HOOK, |attributes| {
-                    attributes.number(1, hook as u32);
+                    attributes.number(1, chain.hook());
                     attributes.number(2, PRIORITY as u32);
                     attributes.nest(HOOK_DEVICES, |names| {
                         devices.iter().for_each(|device| names.text(1, device));
                     });
                 });
             });
-            for rule in rules(*direction) {
+            for rule in rules(chain) {
                 batch.message(NEW_RULE, CREATE | APPEND, |message| {
                     message.text(RULE_TABLE, &self.table);
-                    message.text(2, chain);
+                    message.text(RULE_CHAIN, chain.name);
                     message.nest(4, |expressions| self.rule(expressions, &rule));
                 });
             }
@@ -359,6 +401,16 @@ impl Ruleset {
                     load(expressions, base, offset, keys.bytes);
                     lookup(expressions, keys.gated, false);
                     lookup(expressions, keys.open, true);
+                }
+                Match::FromHere => {
+                    const RESULT_ADDRESS_TYPE: u32 = 3;
+                    const OF_SOURCE: u32 = 1;
+                    list(expressions, "fib", |fib| {
+                        fib.number(1, REGISTER);
+                        fib.number(2, RESULT_ADDRESS_TYPE);
+                        fib.number(3, OF_SOURCE);
+                    });
+                    equals(expressions, &u32::from(libc::RTN_LOCAL).to_ne_bytes());
                 }
             }
         }
@@ -457,15 +509,12 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_known_again_by_each_of_its_interfaces() {
+    fn a_table_is_known_again_by_its_name() {
         let rules = Ruleset::new(&[], &[], &names(&["eth1", "bond0.5", "a@b"])).unwrap();
         assert_eq!(rules.table, "holdfast_gate/eth1/bond0.5/a_b");
-        for interface in ["eth1", "bond0.5", "a@b"] {
-            assert!(is_gate_on(&rules.table, &names(&["lo", interface])), "{interface}");
-        }
-        assert!(!is_gate_on(&rules.table, &names(&["eth", "eth10", "bond0"])));
+        assert!(is_gate(&rules.table));
         for foreign in ["holdfast_gate", "filter", "my_holdfast_gate/eth1", "holdfast_gates/eth1"] {
-            assert!(!is_gate_on(foreign, &names(&["eth1"])), "{foreign}");
+            assert!(!is_gate(foreign), "{foreign}");
         }
     }
 
