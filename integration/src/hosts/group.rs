@@ -77,6 +77,8 @@ pub enum Starved {
     /// The kernel of this machine cannot kill a group: it killed a process for want of memory, and in that moment the
     /// others got the same signal from here.
     WithHelp,
+    /// Nobody may limit memory here: all of its processes got that signal from here at once.
+    BySignal,
 }
 
 impl Group {
@@ -89,7 +91,12 @@ impl Group {
             fs::write(dir.join("memory.max"), MORSEL)?;
             return Ok(Starved::ByKernel);
         }
-        let memory = Path::new(ROOT).join("memory").join(format!("{PREFIX}{}-starved", std::process::id()));
+        let hierarchy = Path::new(ROOT).join("memory");
+        if !hierarchy.join("memory.limit_in_bytes").exists() {
+            self.kill_all(unit);
+            return Ok(Starved::BySignal);
+        }
+        let memory = hierarchy.join(format!("{PREFIX}{}-starved", std::process::id()));
         fs::create_dir_all(&memory).with_context(|| format!("make {}", memory.display()))?;
         fs::write(memory.join("memory.limit_in_bytes"), MORSEL)?;
         for pid in self.processes_of(unit)? {
@@ -104,15 +111,19 @@ impl Group {
             ensure!(Instant::now() < end, "the kernel killed nobody within {} s", HUNGER.as_secs());
             std::thread::sleep(Duration::from_millis(1));
         }
-        // None left is what is wanted.
-        for pid in self.processes_of(unit).unwrap_or_default() {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
+        self.kill_all(unit);
         while fs::remove_dir(&memory).is_err() {
             ensure!(Instant::now() < end, "{} is not empty: somebody was not killed", memory.display());
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(Starved::WithHelp)
+    }
+
+    fn kill_all(&self, unit: &str) {
+        // None left is what is wanted.
+        for pid in self.processes_of(unit).unwrap_or_default() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
     }
 }
 

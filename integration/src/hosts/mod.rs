@@ -71,7 +71,7 @@ pub fn promise_on_hosts(image: Image, body: impl FnOnce(&Hosts) -> Result<()>) {
         let _ = writeln!(std::io::stderr(), "skipped: systemd-nspawn cannot boot here: {why}");
         return;
     }
-    let dir = tempfile::Builder::new().prefix("holdfast-hosts-").tempdir().expect("a temporary directory");
+    let dir = workplace().expect("a directory in the target directory");
     let hosts = match Hosts::boot(image, dir.path()) {
         Ok(hosts) => hosts,
         Err(error) => panic!("the hosts did not boot: {error:#}\nlogs are in {}", dir.keep().display()),
@@ -103,7 +103,7 @@ fn can_boot() -> Result<(), String> {
             }
         }
         let image = Image::Bare.prepare()?;
-        let dir = tempfile::Builder::new().prefix("holdfast-hosts-").tempdir()?;
+        let dir = workplace()?;
         let spec = ClusterSpec {
             data_members: 1,
             witness: false,
@@ -116,6 +116,12 @@ fn can_boot() -> Result<(), String> {
         host.cut_power()
     };
     TRIED.get_or_init(|| attempt().map_err(|error| format!("{error:#}"))).clone()
+}
+
+/// Where the hosts of one test have their disks: on the file system of the image, since the one for temporary files may
+/// itself be an overlay, on which there can be no other.
+fn workplace() -> Result<tempfile::TempDir> {
+    Ok(tempfile::Builder::new().prefix("run-").tempdir_in(image::cache()?)?)
 }
 
 impl Hosts {

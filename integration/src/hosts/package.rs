@@ -34,7 +34,11 @@ fn build(binary: &Path, version: &str, dir: &Path) -> Result<PathBuf> {
     let done = Command::new("strip").arg("-o").arg(&stripped).arg(binary).status().context("strip")?;
     ensure!(done.success(), "strip ended with {done}");
     let mut command = Command::new(&packager);
-    command.args(["deb", "--version", version, "--binary"]).arg(&stripped).arg("--out").arg(dir);
+    command
+        .args(["deb", "--for-tests", "--version", version, "--binary"])
+        .arg(&stripped)
+        .arg("--out")
+        .arg(dir);
     let made = command.output().with_context(|| packager.display().to_string())?;
     ensure!(made.status.success(), "the packager said: {}", String::from_utf8_lossy(&made.stderr));
     Ok(PathBuf::from(String::from_utf8(made.stdout)?.trim()))

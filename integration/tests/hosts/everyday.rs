@@ -69,10 +69,12 @@ fn restarted(hosts: &Hosts, name: &str, main: &str) -> Result<()> {
 fn starve(hosts: &Hosts, name: &str) -> Result<()> {
     let host = hosts.host(name)?;
     let main = host.run("systemctl show --property MainPID --value holdfast")?.stdout;
-    if host.group().starve("holdfast.service")? == Starved::WithHelp {
-        println!(
-            "these control groups kill no group: the kernel killed a process for want of memory, the test the rest"
-        );
+    match host.group().starve("holdfast.service")? {
+        Starved::ByKernel => println!("the kernel killed the group"),
+        Starved::WithHelp => {
+            println!("the kernel killed a process for want of memory, and the test the rest")
+        }
+        Starved::BySignal => println!("memory cannot be limited here: the test killed the group"),
     }
     restarted(hosts, name, main.trim())
 }
