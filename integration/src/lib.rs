@@ -12,6 +12,7 @@
 //! test the scheduler. When a promise is broken, the report ends with the logs of every host.
 
 pub mod fuzz;
+pub mod hosts;
 pub mod measure;
 pub mod metronome;
 pub mod model;

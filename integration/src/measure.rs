@@ -9,6 +9,8 @@ use holdfast_agent::lab::cluster::{Cluster, Fault};
 use holdfast_agent::lab::ledger::{Ledger, Load, LoadSpec, Target, read_back};
 use holdfast_agent::lab::prober::Prober;
 use holdfast_agent::lab::twins::{Evidence, Twins};
+use holdfast_agent::runtime::log_thread::wall_ms;
+use serde_json::{Value, json};
 
 use crate::stage::{LIMIT, ensure};
 
@@ -137,4 +139,24 @@ pub fn metric(cluster: &Cluster, host: &str, name: &str) -> Result<u64> {
     let text = agent_api::text(&cluster.netns(host)?, "/metrics")?;
     let line = text.lines().find(|line| line.starts_with(name)).with_context(|| format!("no {name}"))?;
     Ok(line.rsplit(' ').next().unwrap_or_default().parse()?)
+}
+
+/// Reads the primary's log through, and with it the standby's; both have to be the same, all of it.
+pub fn all_the_same(cluster: &Cluster) -> Result<u64> {
+    let primary = cluster.wait_in_sync(LIMIT)?;
+    let standby = cluster.other_than(&primary);
+    let began = wall_ms();
+    cluster.post(&primary, "/api/store/scrub/start", Some(json!({})))?;
+    let end = Instant::now() + LIMIT * 10;
+    loop {
+        let status: Value = agent_api::get(&cluster.netns(&primary)?, "/api/replication/status")?;
+        let found = &status["sameness"]["peers"][standby];
+        if found["last_complete_ms"].as_u64().is_some_and(|at| at >= began) {
+            return found["same_bytes"].as_u64().context("no number of bytes");
+        }
+        ensure(Instant::now() < end && found["differing"].as_array().is_none_or(Vec::is_empty), || {
+            format!("{standby} does not have what {primary} has: {found}")
+        })?;
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }

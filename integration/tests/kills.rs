@@ -5,43 +5,20 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use holdfast_agent::lab::agent_api;
-use holdfast_agent::lab::cluster::{Cluster, Fault};
+use holdfast_agent::lab::cluster::Fault;
 use holdfast_agent::lab::ledger::{Load, LoadSpec};
 use holdfast_agent::lab::settings::ClusterSpec;
 use holdfast_agent::runtime::log_thread::wall_ms;
-use holdfast_integration::measure::all_there;
+use holdfast_integration::measure::{all_the_same, all_there};
 use holdfast_integration::promise;
 use holdfast_integration::sim::chance::Chance;
-use holdfast_integration::stage::{LIMIT, ensure};
+use holdfast_integration::stage::LIMIT;
 use holdfast_replication::testing::Dice;
-use serde_json::{Value, json};
 
 /// Kills where HOLDFAST_KILLS says nothing.
 const KILLS: u64 = 8;
 /// Kills between two looks whether writes get through: in between, both members may be down.
 const LOOK_EVERY: u64 = 10;
-
-/// Reads the primary's log through, and with it the standby's; both have to be the same, all of it.
-fn all_the_same(cluster: &Cluster) -> Result<u64> {
-    let primary = cluster.wait_in_sync(LIMIT)?;
-    let standby = cluster.other_than(&primary);
-    let began = wall_ms();
-    cluster.post(&primary, "/api/store/scrub/start", Some(json!({})))?;
-    let end = Instant::now() + LIMIT * 10;
-    loop {
-        let status: Value = agent_api::get(&cluster.netns(&primary)?, "/api/replication/status")?;
-        let found = &status["sameness"]["peers"][standby];
-        if found["last_complete_ms"].as_u64().is_some_and(|at| at >= began) {
-            return found["same_bytes"].as_u64().context("no number of bytes");
-        }
-        ensure(Instant::now() < end && found["differing"].as_array().is_none_or(Vec::is_empty), || {
-            format!("{standby} does not have what {primary} has: {found}")
-        })?;
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
 
 #[test]
 fn killed_at_random_either_member_comes_back_by_itself_with_everything() {

@@ -8,7 +8,8 @@
 #   1. The volume's own lock, since the other host may still be stopping its unit when this one starts: ext4 with
 #      multi-mount protection (`mkfs.ext4 -O mmp`) refuses the second mount. Do not go without such a lock.
 #   2. The fence devices below: a host that vanished is off before anything starts here.
-#   3. On both hosts `systemctl disable postgresql@15-main`, `noauto` in /etc/fstab for /srv/database, and a drop-in
+#   3. On both hosts `echo manual > /etc/postgresql/15/main/start.conf` (Debian's postgresql.service starts every cluster
+#      that is `auto`, whatever is enabled), `noauto` in /etc/fstab for /srv/database, and a drop-in
 #      (`systemctl edit postgresql@15-main`) that mounts with the unit and unmounts with it:
 #
 #        [Unit]
@@ -18,6 +19,8 @@
 #
 #        [Service]
 #        ExecStopPost=+/bin/umount /srv/database
+#
+#      and then `systemctl daemon-reload`, for /etc/fstab.
 #
 # `systemctl stop holdfast` on the primary stops the database first: in a drop-in (`systemctl edit holdfast`)
 # TimeoutStopSec=60.

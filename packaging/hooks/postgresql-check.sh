@@ -7,9 +7,18 @@
 set -euo pipefail
 
 socket=${1:-/var/run/postgresql}
-api=http://127.0.0.1:8080
+host=127.0.0.1 port=8080 # `api.listen`
 
-if ! curl --silent --fail --max-time 1 --output /dev/null "$api/primary"; then
+# /primary answers 200 where this member serves as primary, and 503 elsewhere. By bash alone: curl is not on every host.
+serves_as_primary() {
+    local answer=
+    exec 3<>"/dev/tcp/$host/$port" || return 1
+    printf 'GET /primary HTTP/1.0\r\nHost: %s\r\n\r\n' "$host" >&3
+    read -r -t 1 answer <&3 || return 1
+    [[ $answer == HTTP/*\ 200\ * ]]
+}
+
+if ! serves_as_primary 2>/dev/null; then
     printf 'not primary here: nothing to ask\n'
     exit 0
 fi

@@ -226,6 +226,13 @@ pub enum HaCommand {
     /// from whom, and whether an announcement of the virtual address is learned elsewhere. Changes nothing.
     /// Ends with status 3 where something failed.
     Check,
+    /// Whether this host's member can be restarted now with one short switchover at most. Ends with status 3, and the
+    /// reason, where clients would wait. Packages ask so before they restart a member.
+    MayRestart {
+        /// Ask the agent of this configuration, wherever its API listens.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Hand the role of primary over, in good order. Run it on the primary.
     Failover {
         /// The member that takes over [default: the most preferred one that is in sync]

@@ -11,7 +11,8 @@ use super::client::{Client, shaped};
 use super::paint::Paint;
 use super::store::escaped;
 use super::{
-    UNHEALTHY, audit_view, check_view, cluster_view, history_view, replay, reset, say, say_json, status_view,
+    UNHEALTHY, audit_view, check_view, cluster_view, history_view, may_restart, replay, reset, say, say_json,
+    status_view,
 };
 use crate::api::{Cluster, ClusterMember};
 use crate::runtime::audit::Shown;
@@ -36,6 +37,9 @@ pub(super) fn run(args: HaArgs) -> Result<ExitCode> {
             false => say(&audit_view::verdict(&verified, Paint::for_stdout()))?,
         }
         return Ok(audit_view::status(&verified));
+    }
+    if let HaCommand::MayRestart { config } = &args.command {
+        return may_restart::run(args.api, config.as_deref());
     }
     let client = Client::new(&args.api)?;
     match args.command {
@@ -73,7 +77,9 @@ pub(super) fn run(args: HaArgs) -> Result<ExitCode> {
                 false => say(&format!("{}\n", shaped::<Written>(answer)?.path.display()))?,
             }
         }
-        HaCommand::Replay { .. } | HaCommand::Reset { .. } => unreachable!("needs no agent, see above"),
+        HaCommand::Replay { .. } | HaCommand::Reset { .. } | HaCommand::MayRestart { .. } => {
+            unreachable!("done above")
+        }
         HaCommand::Failover { to } => {
             let body = to.map_or_else(|| json!({}), |to| json!({"to": to}));
             done(client.order("/api/ha/failover", body)?, as_json)?;

@@ -4,7 +4,7 @@
 //! to the configuration's own reader, `ha`, `replication` and `store` to a running agent's API. Nothing about
 //! the cluster is decided here.
 //!
-//! Exit status: 0 done, 1 refused or failed, 2 usage, 3 the cluster is not healthy (`ha status`, `ha check`).
+//! Exit status: 0 done, 1 refused or failed, 2 usage, 3 the cluster is not healthy (`ha status`, `ha check`, `ha may-restart`).
 
 mod archives;
 mod archives_view;
@@ -17,6 +17,7 @@ mod config_check;
 mod discreet;
 mod ha;
 mod history_view;
+mod may_restart;
 pub(crate) mod paint;
 mod replay;
 mod replay_view;

@@ -6,12 +6,14 @@ use serde_json::json;
 use super::args::Cli;
 use super::client::shaped;
 use super::paint::Paint;
-use super::{archives_view, check_view, cluster_view, history_view, replication_view, status_view};
+use super::{
+    archives_view, check_view, cluster_view, history_view, may_restart, replication_view, status_view,
+};
 use crate::api::tests::{leading, status};
 use crate::api::{Cluster, ReplicationStats};
 use crate::runtime::history::Entry;
 use crate::runtime::inquiry::{CheckReport, Finding};
-use crate::runtime::status::{Paused, Status};
+use crate::runtime::status::{Paused, PeerStatus, Status};
 
 #[track_caller]
 fn shows(got: &str, expected: &str) {
@@ -629,4 +631,41 @@ fn colours_change_nothing_but_colours() {
         plain.push_str(rest);
         shows(&plain, &status_view::render(&status, Paint::PLAIN));
     }
+}
+
+#[test]
+fn a_member_may_restart_where_somebody_takes_over_and_a_majority_is_left() {
+    let refused = |status: &Status, why: &str| {
+        let said = may_restart::obstacle(status).unwrap_or_else(|| panic!("allowed: {why}"));
+        assert!(said.contains(why), "{said}");
+    };
+    assert_eq!(may_restart::obstacle(&status()), None);
+    let ailments: [fn(&mut PeerStatus); 4] = [
+        |peer| peer.in_sync = false,
+        |peer| peer.electable = false,
+        |peer| peer.drained = true,
+        |peer| peer.disk_stalled = true,
+    ];
+    for unable in ailments {
+        let mut primary = status();
+        unable(&mut primary.peers[0]);
+        refused(&primary, "no standby is in sync and able to take over (b)");
+        // Of the standby itself nobody depends, and no more of a witness.
+        for role in ["standby", "witness"] {
+            assert_eq!(may_restart::obstacle(&Status { role: role.into(), ..primary.clone() }), None);
+        }
+    }
+    refused(&Status { paused: a_pause(), ..status() }, "holdfast ha resume");
+
+    let mut alone = Status { primary: Some("b".into()), role: "standby".into(), ..status() };
+    alone.peers[1].alive = false;
+    refused(
+        &alone,
+        "w is not heard: without a too, 1 of 3 votes are left and 2 must agree, so b would stop serving",
+    );
+    // Where nobody serves, nobody stops.
+    assert_eq!(may_restart::obstacle(&Status { primary: None, ..alone.clone() }), None);
+    // A half of a pair goes on by its policy.
+    alone.peers.truncate(1);
+    assert_eq!(may_restart::obstacle(&Status { votes: 2, pair: true, ..alone }), None);
 }

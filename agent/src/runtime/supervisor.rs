@@ -16,8 +16,8 @@ use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -198,7 +198,8 @@ fn outlive(
 
 fn start(path: &Path) -> std::io::Result<(Child, JoinHandle<Option<Testament>>)> {
     let (ours, theirs) = UnixStream::pair()?;
-    let child = Command::new(std::env::current_exe()?)
+    let child = Command::new(own_program())
+        .arg0(std::env::args_os().next().unwrap_or_else(|| "holdfast".into()))
         .args(["agent", "--supervised", "--config"])
         .arg(path)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -211,6 +212,14 @@ fn start(path: &Path) -> std::io::Result<(Child, JoinHandle<Option<Testament>>)>
             .last()
     })?;
     Ok((child, hearing))
+}
+
+/// The program of this process: by its path, so that the agent is called by its name. A package that is being installed,
+/// or was while this host's member could not be restarted, has put another file there: the kernel still has this one,
+/// and an agent is of the version of its supervisor.
+fn own_program() -> PathBuf {
+    let path = std::env::current_exe().ok().filter(|path| path.is_file());
+    path.unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
 }
 
 /// Passes the signals that end a service on to the agent, which hands over first, and the one to reload, which

@@ -112,7 +112,7 @@ pub(super) async fn attend(stream: TcpStream, from: SocketAddr, desk: Desk) {
                     Err(_) => break "it takes nothing any more".to_owned(),
                 },
                 // Nothing is left to say.
-                None => return,
+                None => return until_read(session).await,
             },
             message = session.receive() => {
                 heard = Instant::now();
@@ -134,12 +134,15 @@ pub(super) async fn attend(stream: TcpStream, from: SocketAddr, desk: Desk) {
 
 /// Refuses somebody, and leaves him the time to read it.
 async fn farewell(mut session: Session, why: String) {
-    let words = async {
-        session.send(&FromHost::Refused { why }).await?;
-        // What comes is of no interest; that nothing does any more says that it was read.
-        loop {
-            session.receive::<FromJoiner>().await?;
-        }
-    };
-    let _: Result<Result<(), Broken>, _> = timeout(FAREWELL, words).await;
+    if let Ok(Ok(())) = timeout(FAREWELL, session.send(&FromHost::Refused { why })).await {
+        until_read(session).await;
+    }
+}
+
+/// Keeps the connection until the other side ends it, which it does when it has read the last word. Closed over an answer
+/// of his that is on its way it would be reset, and he would hear of that before he came to the last word.
+async fn until_read(mut session: Session) {
+    // What comes is of no interest; that nothing does any more says that it was read.
+    let silence = async { while session.receive::<FromJoiner>().await.is_ok() {} };
+    let _ = timeout(FAREWELL, silence).await;
 }
