@@ -28,6 +28,11 @@ tests() {
     local file=$1
     shift
     say "integration/tests/$file: ${*:-all}"
+    # A filter that fits no test any more would pass.
+    for filter; do
+        cargo test --quiet --workspace --test "$file" -- --list "$filter" | grep -q ': test$' \
+            || { echo "no test of $file is called $filter" >&2; exit 1; }
+    done
     cargo test --quiet --workspace --test "$file" -- --nocapture "$@"
 }
 

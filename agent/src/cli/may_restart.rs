@@ -59,7 +59,7 @@ fn no_successor(status: &Status) -> Option<String> {
     let able = |peer: &&PeerStatus| {
         peer.alive && peer.in_sync && peer.electable && !peer.drained && !peer.disk_stalled
     };
-    if standbys.is_empty() || standbys.iter().any(|peer| able(&peer)) {
+    if standbys.is_empty() || standbys.iter().any(able) {
         return None;
     }
     let names: Vec<String> = standbys.iter().map(|peer| peer.id.clone()).collect();
