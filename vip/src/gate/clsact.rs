@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::nftables::wire::{Answer, Attributes, Control, attributes, text};
+use super::nftables::wire::{Answer, Attributes, Control, attribute, text};
 use super::program::Direction;
 
 const NEW_QDISC: u16 = 36;
@@ -125,12 +125,11 @@ pub(super) fn attached(index: u32, direction: Direction) -> io::Result<Vec<Filte
 fn filter(answer: &Answer<'_>) -> Option<Filter> {
     let word = |bytes: &[u8]| Some(u32::from_ne_bytes(bytes.try_into().ok()?));
     let header = answer.payload.first_chunk::<HEADER_BYTES>().filter(|_| answer.kind == NEW_FILTER)?;
-    let find = |bytes, wanted| attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
     let all = &answer.payload[HEADER_BYTES..];
-    let options = find(all, OPTIONS).filter(|_| find(all, KIND).and_then(text) == Some("bpf"))?;
+    let options = attribute(all, OPTIONS).filter(|_| attribute(all, KIND).and_then(text) == Some("bpf"))?;
     Some(Filter {
-        program: word(find(options, BPF_ID)?)?,
-        name: find(options, BPF_NAME).and_then(text).unwrap_or_default().to_owned(),
+        program: word(attribute(options, BPF_ID)?)?,
+        name: attribute(options, BPF_NAME).and_then(text).unwrap_or_default().to_owned(),
         handle: word(&header[8..12])?,
         info: word(&header[16..20])?,
     })

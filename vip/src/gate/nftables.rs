@@ -159,10 +159,7 @@ impl Gate for NftGate {
             return Err(io::Error::other(trouble));
         }
         let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
-        let others = match self.orders.asks_others() {
-            true => self.others.lately()?,
-            false => Vec::new().into(),
-        };
+        let others = self.others.lately()?;
         let missing =
             inspect::missing(&mut questions, &self.ruleset, self.owner, &self.interfaces, &others)?.all();
         let all = self.interfaces.iter().chain(others.iter());

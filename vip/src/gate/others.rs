@@ -9,12 +9,13 @@
 //! Ports of a bridge or a bond are left out: what comes or goes through one comes or goes through its master.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::nftables::wire::{Answer, Control, DUMP, REQUEST, attributes, text};
+use super::nftables::wire::{Answer, Control, DUMP, REQUEST, attribute, text};
 use crate::link::index_of;
 
 /// How old a list may be that is looked at ten times a second: an interface that appears is gated within this time.
@@ -34,13 +35,19 @@ const LOOPBACK: u32 = 8;
 pub(super) struct Others {
     /// The interfaces of the virtual addresses. None: there is nothing to gate.
     beside: Vec<String>,
+    left_out: AtomicBool,
     seen: Mutex<Option<(Instant, Arc<[String]>)>>,
 }
 
 impl Others {
     /// Those beside `interfaces`; without any of these, none.
     pub(super) fn beside(interfaces: &[String]) -> Others {
-        Others { beside: interfaces.to_vec(), seen: Mutex::default() }
+        Others { beside: interfaces.to_vec(), left_out: AtomicBool::new(false), seen: Mutex::default() }
+    }
+
+    /// From now on there are none: this gate cannot stand on them.
+    pub(super) fn leave_out(&self) {
+        self.left_out.store(true, Ordering::Relaxed);
     }
 
     /// The list, not older than [`FRESH_FOR`].
@@ -61,7 +68,7 @@ impl Others {
     /// The kernel could not be asked.
     pub(super) fn now(&self) -> io::Result<Arc<[String]>> {
         let mut list = Vec::new();
-        if !self.beside.is_empty() {
+        if !self.beside.is_empty() && !self.left_out.load(Ordering::Relaxed) {
             each_link(|link| {
                 let gated = self.beside.iter().any(|name| name == link.name);
                 if link.ethernet && !link.is_port && !gated {
@@ -116,12 +123,10 @@ fn read<'a>(answer: &Answer<'a>) -> Option<Link<'a>> {
     let header = answer.payload.first_chunk::<HEADER_BYTES>().filter(|_| answer.kind == NEW_LINK)?;
     let hardware = u16::from_ne_bytes([header[2], header[3]]);
     let flags = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
-    let find =
-        |bytes: &'a [u8], wanted| attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
     let all = &answer.payload[HEADER_BYTES..];
-    let port_of = find(all, LINK_INFO).and_then(|info| find(info, PORT_KIND)).and_then(text);
+    let port_of = attribute(all, LINK_INFO).and_then(|info| attribute(info, PORT_KIND)).and_then(text);
     Some(Link {
-        name: find(all, NAME).and_then(text)?,
+        name: attribute(all, NAME).and_then(text)?,
         ethernet: hardware == libc::ARPHRD_ETHER && flags & LOOPBACK == 0,
         // The ports of a VRF keep their addresses and their frames.
         is_port: port_of.is_some_and(|kind| kind != "vrf"),

@@ -23,7 +23,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -68,8 +68,6 @@ pub(super) struct Orders {
     done: Mutex<Done>,
     progress: Condvar,
     restored: AtomicU64,
-    /// What leaves by other interfaces than those of virtual addresses is asked, too.
-    asks_others: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -111,11 +109,6 @@ impl Orders {
     /// Why the last order is not in force, where the kernel refused it.
     pub(super) fn trouble(&self) -> Option<String> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner).trouble.clone()
-    }
-
-    /// Whether the kernel can ask what leaves by the other interfaces.
-    pub(super) fn asks_others(&self) -> bool {
-        self.asks_others.load(Ordering::Relaxed)
     }
 
     fn give(&self, other: u8) -> io::Result<()> {
@@ -202,7 +195,6 @@ impl Keeper {
             done: Mutex::default(),
             progress: Condvar::new(),
             restored: AtomicU64::new(0),
-            asks_others: AtomicBool::new(true),
         });
         let mut keeper = Keeper {
             orders: orders.clone(),
@@ -235,7 +227,7 @@ impl Keeper {
             tracing::warn!(
                 "this kernel's nftables has no `fib` for interfaces: what leaves by other interfaces than the virtual address's is not gated"
             );
-            orders.asks_others.store(false, Ordering::Relaxed);
+            keeper.others.leave_out();
             made = keeper.make();
         }
         made.map_err(doing("make the gate's nftables table (needs CAP_NET_ADMIN and Linux 5.16)"))?;
@@ -247,20 +239,12 @@ impl Keeper {
     fn make(&mut self) -> io::Result<()> {
         let devices: Vec<String> =
             self.interfaces.iter().filter(|name| index_of(name).is_some()).cloned().collect();
-        let others = self.others_now()?;
+        let others = self.others.now()?;
         self.batch.begin();
         self.ruleset.make(&mut self.batch, self.flags, &devices, &others);
         self.control.commit(&mut self.batch)?;
         self.in_force = [SHUT; 2];
         Ok(())
-    }
-
-    /// The other interfaces that are to be gated.
-    fn others_now(&self) -> io::Result<Arc<[String]>> {
-        match self.orders.asks_others() {
-            true => self.others.now(),
-            false => Ok(Vec::new().into()),
-        }
     }
 
     /// Removes the table.
@@ -398,7 +382,7 @@ impl Keeper {
             Suspicion::Changed => (true, false),
             Suspicion::Look => {
                 let owner = (self.flags != 0).then_some(self.control.port);
-                let others = self.others_now()?;
+                let others = self.others.now()?;
                 let missing =
                     inspect::missing(&mut self.control, &self.ruleset, owner, &self.interfaces, &others)?;
                 let exists = |names: &[String]| names.iter().any(|name| index_of(name).is_some());

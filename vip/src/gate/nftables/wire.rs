@@ -188,7 +188,7 @@ impl<'a> Answer<'a> {
 
     /// The attribute `kind`, if there is one.
     pub(super) fn attribute(&self, kind: u16) -> Option<&'a [u8]> {
-        self.attributes().find(|(found, _)| *found == kind).map(|(_, value)| value)
+        attribute(self.payload.get(GENERIC_BYTES..)?, kind)
     }
 
     /// An attribute that is a name.
@@ -205,6 +205,11 @@ impl<'a> Answer<'a> {
 /// A name without its closing zero.
 pub(in crate::gate) fn text(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value.split(|&byte| byte == 0).next()?).ok()
+}
+
+/// The attribute `kind` in a row of them, if it is there.
+pub(in crate::gate) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
 }
 
 /// The attributes in a row of them.
