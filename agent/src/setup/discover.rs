@@ -92,13 +92,16 @@ fn default_route(list: &str) -> Option<WayOut> {
 
 /// The interface on which an address with that network is, and the address.
 pub(super) fn interface_towards(interfaces: &[Interface], ip: IpAddr) -> Option<(&Interface, IpNet)> {
-    let address = |interface: &Interface| interface.addresses.iter().copied().find(|own| own.contains(&ip));
-    interfaces.iter().find_map(|interface| address(interface).map(|own| (interface, own)))
+    interface_where(interfaces, |own| own.contains(&ip))
 }
 
 /// The interface that has this address for its own.
 pub(super) fn interface_with(interfaces: &[Interface], ip: IpAddr) -> Option<(&Interface, IpNet)> {
-    let address = |interface: &Interface| interface.addresses.iter().copied().find(|own| own.addr() == ip);
+    interface_where(interfaces, |own| own.addr() == ip)
+}
+
+fn interface_where(interfaces: &[Interface], fits: impl Fn(&IpNet) -> bool) -> Option<(&Interface, IpNet)> {
+    let address = |interface: &Interface| interface.addresses.iter().copied().find(&fits);
     interfaces.iter().find_map(|interface| address(interface).map(|own| (interface, own)))
 }
 

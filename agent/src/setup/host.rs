@@ -10,8 +10,6 @@
 //! others. A token is spent before its bearer hears anything; a place that becomes free again gets a new one. How many
 //! connections there are at once, how long each may take to prove what it knows, and how much it may say are bounded.
 
-use std::fs;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,7 +32,6 @@ use super::token::Role;
 use super::tokens::Tokens;
 use super::visit::{Desk, Event, FAREWELL, Visitor, attend};
 use super::{say, state_dir};
-use crate::runtime::state_file;
 
 /// Connections at once: members are few, and who knows no token shall not take their place.
 const MOST_CONNECTIONS: usize = 16;
@@ -182,7 +179,7 @@ impl Host {
         self.places.clear();
         let _ = timeout(FAREWELL, async { while self.visits.join_next().await.is_some() {} }).await;
         if let Some(path) = &self.site.tokens_file {
-            remove_file(path)?;
+            place::remove_file(path)?;
         }
         let is_decided = matches!(self.phase, Phase::Delivering(_));
         outcome.map_err(|error| match is_decided {
@@ -291,8 +288,7 @@ impl Host {
         }
         let (dir, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-        write_private(dir, &name.to_string_lossy(), text.as_bytes())
-            .with_context(|| format!("write {}", path.display()))
+        place::replace(dir, &name.to_string_lossy(), &text)
     }
 
     fn take(&mut self, event: Event) -> Result<()> {
@@ -606,28 +602,6 @@ fn interface_of(hello: &Hello, answers: &Answers) -> Result<String> {
         );
     }
     Ok(interface.name.clone())
-}
-
-/// Replaces a file by one that this user alone can read.
-fn write_private(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    // Made here with its mode, the file that replaces it is written into and keeps that.
-    let beside = dir.join(format!("{name}.new"));
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-    state_file::replace(dir, name, bytes)
-}
-
-fn remove_file(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// A time as a person says it.

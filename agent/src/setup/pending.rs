@@ -106,10 +106,7 @@ impl Pending {
         }
         sync_dir(&members)?;
         let text = serde_json::to_string_pretty(plan)?;
-        let beside = dir.join(format!("{PLAN}.new"));
-        place::write(&beside, &text, Readers::Owner)?;
-        fs::rename(&beside, dir.join(PLAN)).with_context(|| format!("write {}", dir.join(PLAN).display()))?;
-        sync_dir(dir)?;
+        place::replace(dir, PLAN, &text)?;
         sync_dir(config_dir)
     }
 

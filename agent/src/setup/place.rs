@@ -168,6 +168,26 @@ pub(super) fn write(path: &Path, text: &str, readers: Readers) -> Result<()> {
     write().with_context(|| format!("write {}", path.display()))
 }
 
+/// Replaces the file `name` in `dir`, durably, by one for its owner alone.
+pub(super) fn replace(dir: &Path, name: &str, text: &str) -> Result<()> {
+    let beside = dir.join(format!("{name}.new"));
+    remove_file(&beside)?;
+    write(&beside, text, Readers::Owner)?;
+    let to = dir.join(name);
+    fs::rename(&beside, &to).with_context(|| format!("write {}", to.display()))?;
+    sync_dir(dir)
+}
+
+/// Removes a file, if it is there.
+pub(super) fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Removes a directory and what is in it, if it is there.
 pub(super) fn remove(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
