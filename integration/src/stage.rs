@@ -60,18 +60,23 @@ where
         Ok(cluster) => cluster,
         Err(e) => panic!("the cluster did not start: {e:#}; logs are in {}", dir.keep().display()),
     };
-    let outcome = catch_unwind(AssertUnwindSafe(|| body(&cluster)));
-    let failure = match outcome {
-        Ok(Ok(())) => return,
-        Ok(Err(e)) => format!("{e:#}"),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default()
-        }
-    };
+    let Some(failure) = failure_of(|| body(&cluster)) else { return };
     let tails = cluster.log_tails();
     drop(cluster);
     panic!("{failure}\n\n{tails}\nall logs are in {}", dir.keep().display());
+}
+
+/// Why `body` failed, be it with an error or a panic; `None` where it did not.
+pub(crate) fn failure_of(body: impl FnOnce() -> Result<()>) -> Option<String> {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => None,
+        Ok(Err(e)) => Some(format!("{e:#}")),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            Some(text.unwrap_or_default())
+        }
+    }
 }
 
 /// The program under test: that of the same build profile as this test.

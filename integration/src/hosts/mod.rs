@@ -20,7 +20,6 @@ mod image;
 mod package;
 
 use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -37,7 +36,7 @@ pub use self::group::{Group, Starved};
 pub use self::host::{Host, Said};
 pub use self::image::Image;
 pub use self::package::{NOW, PREVIOUS};
-use crate::stage::{holdfast_binary, wait_for_turn};
+use crate::stage::{failure_of, holdfast_binary, wait_for_turn};
 
 /// For what takes as long as dpkg, a restart with its handover and a catch-up together, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -76,14 +75,7 @@ pub fn promise_on_hosts(image: Image, body: impl FnOnce(&Hosts) -> Result<()>) {
         Ok(hosts) => hosts,
         Err(error) => panic!("the hosts did not boot: {error:#}\nlogs are in {}", dir.keep().display()),
     };
-    let failure = match catch_unwind(AssertUnwindSafe(|| body(&hosts))) {
-        Ok(Ok(())) => return,
-        Ok(Err(error)) => format!("{error:#}"),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default()
-        }
-    };
+    let Some(failure) = failure_of(|| body(&hosts)) else { return };
     let journals = hosts.journals();
     drop(hosts);
     panic!("{failure}\n\n{journals}\nconsole logs and disks are in {}", dir.keep().display());
